@@ -1,0 +1,63 @@
+"""The named exceptions: each says what was given, what was expected and how to mend it.
+
+A server's misbehaviour is never one of these: it is data, a value on a record.
+"""
+
+from __future__ import annotations
+
+
+class KitError(Exception):
+    """Base of every error that the kit raises on purpose."""
+
+    def __init__(self, given: str, expected: str, mend: str) -> None:
+        self.given = given
+        self.expected = expected
+        self.mend = mend
+        super().__init__(f"{given}. Expected: {expected}. To mend it: {mend}.")
+
+    def __reduce__(self) -> tuple[type[KitError], tuple[str, str, str]]:
+        return type(self), (self.given, self.expected, self.mend)
+
+
+class SpecError(KitError):
+    """A study, trial or workload that cannot be run as written."""
+
+
+class UnknownReleaseError(KitError):
+    """A release that the kit does not know, or that needs another kind of server."""
+
+
+class UnknownScenarioError(KitError):
+    """A scenario that is not in data/scenarios.yaml."""
+
+
+class UnsupportedPlatformError(KitError):
+    """This machine cannot run the embedded servers: processor, operating system or glibc."""
+
+
+class LibpythonMissingError(KitError):
+    """No libpython3.X shared library of a version that the server's Python stub fits."""
+
+
+class DownloadError(KitError):
+    """A package is not in the cache and could not be fetched."""
+
+
+class HashMismatchError(KitError):
+    """A downloaded file is not the one that data/releases.yaml names; it was not kept."""
+
+
+class ServerStartError(KitError):
+    """A server that did not start or was not ready in time; carries the log's decisive lines."""
+
+
+class StoreError(KitError):
+    """A study or trial folder that cannot be written or read."""
+
+
+class CatalogError(KitError):
+    """A data/*.yaml file that does not have the rows it should."""
+
+
+class NotEnoughDataError(KitError):
+    """A statistic that these data cannot support."""
