@@ -1,0 +1,96 @@
+"""A StudySpec in, its TrialSpecs out: which server gets which traffic, in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from zlib import crc32
+
+import msgspec
+
+from kit.errors import SpecError
+from kit.records import Engine, StudySpec, TrialSpec
+from kit.releases import Release, get_release
+from kit.scenarios import Scenario, get_scenario
+
+
+def not_applicable(spec: StudySpec) -> dict[tuple[str, str], str]:
+    """The (release, scenario) cells that cannot be run, each with what the release lacks."""
+    cells = {}
+    for release_name in spec.releases:
+        for scenario_name in spec.scenarios:
+            why = _why_not(get_release(release_name), get_scenario(scenario_name))
+            if why:
+                cells[release_name, scenario_name] = why
+    return cells
+
+
+def _why_not(release: Release, scenario: Scenario) -> str | None:
+    if "generate" in scenario.needs and not release.has_generate:
+        return f"{release.release} has no HTTP generate endpoint (it came with 23.10)"
+    if "cancellation" in scenario.needs and not release.has_cancellation:
+        return f"{release.release} cannot be asked about cancellation (that came with 23.10)"
+    return None
+
+
+def plan(spec: StudySpec) -> list[TrialSpec]:
+    """The trials of a study, first repeats first, so that an early stop has seen every cell.
+
+    The traffic's seed depends on scenario, concurrency and repeat, not on the release: every
+    release gets the same requests.
+
+    Raises:
+        SpecError: no cell can be run.
+        UnknownReleaseError, UnknownScenarioError: a name is wrong.
+    """
+    skipped = not_applicable(spec)
+    trials = [
+        _trial(spec, release, get_scenario(scenario), engine, concurrency, repeat)
+        for repeat in range(spec.repeats)
+        for concurrency in spec.concurrencies
+        for scenario in spec.scenarios
+        for engine in spec.engines
+        for release in spec.releases
+        if (release, scenario) not in skipped
+    ]
+    if not trials:
+        raise SpecError(
+            "a study without a trial that can be run: " + "; ".join(sorted(set(skipped.values()))),
+            "at least one scenario that one of its releases can show",
+            "choose other releases or scenarios",
+        )
+    return trials
+
+
+def _trial(
+    spec: StudySpec,
+    release: str,
+    scenario: Scenario,
+    engine: Engine,
+    concurrency: int,
+    repeat: int,
+) -> TrialSpec:
+    template = scenario.workload
+    workload = replace(
+        template,
+        arrivals=replace(template.arrivals, concurrency=concurrency),
+        requests=spec.requests or template.requests,
+        seed=crc32(f"{spec.seed}/{scenario.name}/{concurrency}/{repeat}".encode()),
+    )
+    engine_tag = f"_{_engine_tag(engine)}" if len(spec.engines) > 1 else ""
+    return TrialSpec(
+        trial_id=f"{release}_{scenario.name}{engine_tag}_c{concurrency}_r{repeat}",
+        release=release,
+        scenario=scenario.name,
+        model=scenario.model,
+        parameters=dict(scenario.parameters),
+        engine=engine,
+        workload=workload,
+        server_kind=spec.server_kind,
+        repeat=repeat,
+    )
+
+
+def _engine_tag(engine: Engine) -> str:
+    """Short and different for engines that differ in anything."""
+    digest = crc32(msgspec.json.encode(engine)) & 0xFFFF
+    return "-".join(filter(None, (engine.kind.value, engine.version, f"{digest:04x}")))
