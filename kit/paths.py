@@ -1,4 +1,8 @@
-"""Where the checkout keeps its data and its server models."""
+"""Where the checkout keeps what the kit reads at run time; nothing in, absolute paths out.
+
+The kit is used from its checkout (`pip install --editable .`): catalogs, prompts and recorded
+studies lie in `data/` beside the package, Triton's models inside it.
+"""
 
 from __future__ import annotations
 
@@ -6,4 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
+#: Recorded studies that came with the checkout, one folder each.
+RECORDED = DATA / "recorded"
+NOTEBOOKS = ROOT / "notebooks"
+#: Triton models that embedded servers serve; they import nothing of the kit.
 MODELS = ROOT / "kit" / "models"
