@@ -1,0 +1,74 @@
+# `make` alone lists the targets. Everything runs in .venv, which `make setup` builds from
+# requirements.lock; all that has to be there before is Python 3.11 or newer, and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Settings of the caller's own Python must not leak into the kit's.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+export PYTHONNOUSERSITE := 1
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.made-from-lock
+# The first one that runs and is new enough; `make setup PYTHON=/path/to/python3` overrides it.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 python,\
+	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+LOCKED = $(shell grep -c '^[a-z].*==' requirements.lock)
+
+##@ Use it
+investigate: setup ## Run the investigation on real Triton releases and write the report (3 minutes)
+	@$(PY) -m kit investigate $(ARGS)
+
+lab: setup ## Open JupyterLab on notebooks/
+	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks
+
+##@ Work on it
+setup: $(STAMP) ## Build .venv from requirements.lock (again only when the lock changes)
+
+test: setup ## Every check and every test
+	@echo "ruff format"; $(VENV)/bin/ruff format --check
+	@echo "ruff check"; $(VENV)/bin/ruff check
+	@echo "mypy"; $(VENV)/bin/mypy
+	@echo "pytest"; $(PY) -m pytest
+
+lock: ## Write requirements.lock anew from pyproject.toml (needs uv on the PATH)
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --all-extras pyproject.toml --output-file requirements.lock
+
+clean: ## Remove caches, and servers and shared memory that a power cut left
+	@if [ -x $(PY) ]; then $(PY) -m kit clean; fi
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	@find kit tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} +
+	@find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+distclean: clean ## The same, and .venv; studies and reports stay
+	@rm -rf $(VENV)
+
+help:
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "The kit needs Python 3.11 or newer; none was found as python3.11 or python3."; \
+		echo "Install one (Debian 12: apt-get install python3 python3-venv libpython3.11), or name"; \
+		echo "it: make setup PYTHON=/path/to/python3"; exit 1; fi
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$$($(PYTHON) --version) cannot make virtual environments: its ensurepip is missing."; \
+		echo "Install it (Debian, as root: apt-get install python3-venv), then run make again."; \
+		exit 1; fi
+	@echo "Building $(VENV) with $$($(PYTHON) --version): $(LOCKED) packages, once."
+	@$(PY) -c '' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@$(PY) -m pip install --disable-pip-version-check --no-input --require-hashes \
+		--requirement requirements.lock | awk -v all=$(LOCKED) ' \
+		/^(Collecting|Requirement already)/ { n += 1; \
+			if (n % 25 == 0) { printf "  %d of %d packages fetched\n", n, all; fflush() } } \
+		/^Installing collected/ { print "  installing them"; fflush() }'
+	@$(PY) -m pip install --disable-pip-version-check --no-input --quiet --no-deps \
+		--no-build-isolation --editable .
+	@touch $@
+
+.PHONY: investigate lab setup test lock clean distclean help

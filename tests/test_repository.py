@@ -1,0 +1,252 @@
+"""Rules that the checkout as a whole keeps: layers, packaging, sizes, and what no file may say."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Imports point down this list only. A new module gets its place here first.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("investigate", "panel*", "live*", "report*"),
+    ("plots*", "style*", "stats*", "frames*", "timings", "kv*"),
+    ("bisect*", "map*", "shrink*"),
+    ("study", "trial", "plan"),
+    ("servers",),
+    ("load",),
+    ("watch",),
+    ("crash",),
+    ("store",),
+    ("scenarios", "releases", "sequential"),
+    ("records", "errors", "paths"),
+)
+LOWEST_WITH_HEAVY_LIBRARIES = 2
+HEAVY = {"pandas", "matplotlib", "lifelines", "scipy", "IPython", "ipywidgets", "papermill"}
+MOST_LINES = 300
+#: A flat list of nouns that belong together is not easier to read in pieces.
+LONGER = {"kit.records": 450}
+
+
+def modules() -> list[Path]:
+    kit = ROOT / "kit"
+    found = [p for p in tracked_files() if p.suffix == ".py" and p.is_relative_to(kit)]
+    return [path for path in found if not path.is_relative_to(kit / "models")]
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer(module: str) -> int:
+    """Number of the layer of `kit.<room>[.<module>]`; the package itself is below all."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return len(LAYERS)
+    for number, patterns in enumerate(LAYERS):
+        if any(fnmatch(parts[1], pattern) for pattern in patterns):
+            return number
+    raise AssertionError(f"{module} has no place in LAYERS of {Path(__file__).name}")
+
+
+def imported_from_kit(path: Path) -> set[str]:
+    """Names of the kit's modules that this file imports, at the top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "kit"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            if node.module == "kit":
+                found |= {f"kit.{alias.name}" for alias in node.names}
+            elif node.module and node.module.startswith("kit."):
+                found.add(node.module)
+    return found - {"kit.__version__"}
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_imports_point_down_only() -> None:
+    upward = [
+        f"{dotted(path)} imports {name}"
+        for path in modules()
+        for name in sorted(imported_from_kit(path))
+        if not name.startswith("kit.models.") and layer(name) < layer(dotted(path))
+    ]
+    assert upward == []
+
+
+def test_server_models_import_nothing_of_the_kit() -> None:
+    models = sorted((ROOT / "kit" / "models").rglob("*.py"))
+    assert {str(p): imported_from_kit(p) for p in models if imported_from_kit(p)} == {}
+
+
+def test_packages_reexport_nothing() -> None:
+    for path in (ROOT / "kit").rglob("__init__.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            is_version = isinstance(node, ast.Assign) and path.parent.name == "kit"
+            assert is_docstring or is_version, f"{path} line {node.lineno}"
+
+
+def test_modules_stay_small() -> None:
+    lengths = {dotted(path): len(path.read_text("utf-8").splitlines()) for path in modules()}
+    assert {name: n for name, n in lengths.items() if n > LONGER.get(name, MOST_LINES)} == {}
+
+
+def test_every_module_says_what_it_is() -> None:
+    named = [path for path in modules() if path.read_text("utf-8").strip()]
+    assert [
+        dotted(p) for p in named if not ast.get_docstring(ast.parse(p.read_text("utf-8")))
+    ] == []
+
+
+def test_importing_the_kit_takes_under_300_ms() -> None:
+    script = "import time; t = time.perf_counter(); import kit; print(time.perf_counter() - t)"
+    runs = [
+        float(
+            subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+        )
+        for _ in range(5)
+    ]
+    assert min(runs) < 0.3
+
+
+def test_modules_below_the_plots_import_no_heavy_library() -> None:
+    cheap = [
+        dotted(path)
+        for path in modules()
+        if layer(dotted(path)) > LOWEST_WITH_HEAVY_LIBRARIES and path.name != "__main__.py"
+    ]
+    script = (
+        "import importlib, sys\n"
+        f"for name in {cheap!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    heavy = sorted({HEAVY!r} & set(sys.modules))\n"
+        "    assert not heavy, f'{name} imports {heavy}'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def declared() -> dict[str, Requirement]:
+    """Every dependency that pyproject.toml declares, extras included, by canonical name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = project["dependencies"] + [
+        line for extra in project["optional-dependencies"].values() for line in extra
+    ]
+    return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+
+
+def test_the_lock_pins_what_pyproject_declares(declared: dict[str, Requirement]) -> None:
+    locked: dict[str, str] = {}
+    direct = set()
+    for block in re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text("utf-8")):
+        if block.startswith("#"):
+            continue
+        pin, _, rest = block.partition(" \\\n")
+        requirement = Requirement(pin)
+        assert "--hash=sha256:" in rest, f"{pin} has no hash"
+        if requirement.marker is None or requirement.marker.evaluate(
+            {**default_environment(), "extra": ""}
+        ):
+            name = canonicalize_name(requirement.name)
+            locked[name] = next(iter(requirement.specifier)).version
+            if "triton-crash-kit" in rest:
+                direct.add(name)
+    unmet = {n: str(r) for n, r in declared.items() if not r.specifier.contains(locked.get(n, "0"))}
+    assert unmet == {}
+    assert direct == set(declared), "run `make lock`"
+
+
+#: conda-forge's names where they differ from the index's.
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "prometheus-client": "prometheus_client"}
+
+
+def test_the_conda_environment_has_what_pyproject_declares(
+    declared: dict[str, Requirement],
+) -> None:
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
+    from_pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    assert from_pip[-1] == "--editable ."
+    conda = {Requirement(entry) for entry in listed if isinstance(entry, str)}
+    conda -= {Requirement("python>=3.11"), Requirement("make")}
+    given = {(r.name, r.specifier) for r in conda | set(map(Requirement, from_pip[:-1]))}
+    asked = {(CONDA_NAMES.get(r.name, r.name), r.specifier) for r in declared.values()}
+    assert given == asked
+
+
+def test_no_file_names_an_index_host_or_a_machine_path() -> None:
+    hosts = (
+        rb"pypi\.o"
+        + rb"rg|pythonhosted\.o"
+        + rb"rg|npmjs\.(com|o"
+        + rb"rg)|deb\.debian\.o"
+        + rb"rg"
+    )
+    paths = rb"(?<![\w.-])/(?:wo" + rb"rk|ro" + rb"ot|home/[a-z]+)/"
+    forbidden = re.compile(hosts + rb"|" + paths)
+    found = {
+        str(path.relative_to(ROOT)): sorted({m.group() for m in forbidden.finditer(data)})
+        for path in tracked_files()
+        if forbidden.search(data := path.read_bytes())
+    }
+    assert found == {}
+
+
+def test_committed_files_are_small() -> None:
+    sizes = {str(p.relative_to(ROOT)): p.stat().st_size for p in tracked_files()}
+    assert {name: size for name, size in sizes.items() if size > 1 << 20} == {}
+
+
+def make(*words: str) -> str:
+    # A make that runs the tests must not hand its own flags to the one under test.
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(
+        ["make", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_make_alone_lists_every_target() -> None:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    targets = re.search(r"^\.PHONY: (.*)", text, re.MULTILINE)
+    assert targets is not None
+    listed = re.findall(r"^  make ([a-z-]+) +\S", make(), re.MULTILINE)
+    assert sorted([*listed, "help"]) == sorted(targets.group(1).split())
+
+
+def test_make_test_runs_every_check() -> None:
+    steps = make("--dry-run", "--assume-old=.venv/.made-from-lock", "test")
+    for check in ("ruff format --check", "ruff check", "mypy", "pytest"):
+        assert check in steps
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    assert "make test" in script.read_text("utf-8").splitlines()[-1]
+
+
+def test_the_hooks_are_local() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    assert {repo["repo"] for repo in config["repos"]} == {"local"}
