@@ -16,18 +16,22 @@ STAMP := $(VENV)/.made-from-lock
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 python,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 LOCKED = $(shell grep -c '^[a-z].*==' requirements.lock)
+PIP = $(PY) -m pip install --disable-pip-version-check --no-input
+SETUP_FAILED = tail -n 20 $(VENV)/setup.log >&2; \
+	echo "Setting up failed; all of it is in $(VENV)/setup.log. Mend it and run make again." >&2; exit 1
 
 ##@ Use it
-investigate: setup ## Run the investigation on real Triton releases and write the report (3 minutes)
+investigate: $(STAMP) ## Run the investigation on real Triton releases and write the report (3 minutes)
 	@$(PY) -m kit investigate $(ARGS)
 
-lab: setup ## Open JupyterLab on notebooks/
+lab: $(STAMP) ## Open JupyterLab on notebooks/
 	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks
 
 ##@ Work on it
 setup: $(STAMP) ## Build .venv from requirements.lock (again only when the lock changes)
+	@echo "$(VENV) is up to date."
 
-test: setup ## Every check and every test
+test: $(STAMP) ## Every check and every test
 	@echo "ruff format"; $(VENV)/bin/ruff format --check
 	@echo "ruff check"; $(VENV)/bin/ruff check
 	@echo "mypy"; $(VENV)/bin/mypy
@@ -62,13 +66,12 @@ $(STAMP): requirements.lock
 		exit 1; fi
 	@echo "Building $(VENV) with $$($(PYTHON) --version): $(LOCKED) packages, once."
 	@$(PY) -c '' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
-	@$(PY) -m pip install --disable-pip-version-check --no-input --require-hashes \
-		--requirement requirements.lock | awk -v all=$(LOCKED) ' \
+	@$(PIP) --require-hashes --requirement requirements.lock 2> $(VENV)/setup.log | awk -v all=$(LOCKED) ' \
 		/^(Collecting|Requirement already)/ { n += 1; \
 			if (n % 25 == 0) { printf "  %d of %d packages fetched\n", n, all; fflush() } } \
-		/^Installing collected/ { print "  installing them"; fflush() }'
-	@$(PY) -m pip install --disable-pip-version-check --no-input --quiet --no-deps \
-		--no-build-isolation --editable .
+		/^Installing collected/ { print "  installing them"; fflush() }' || { $(SETUP_FAILED); }
+	@$(PIP) --quiet --no-deps --no-build-isolation --editable . 2>> $(VENV)/setup.log \
+		|| { $(SETUP_FAILED); }
 	@touch $@
 
 .PHONY: investigate lab setup test lock clean distclean help
