@@ -334,6 +334,7 @@ class Frame:
     offset: int | None
     symbol: str | None  # as printed by the server, else the nearest exported one, demangled
     address: int | None = None  # as printed; changes from run to run
+    source: str | None = None  # file:line, where the stack names one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
