@@ -116,6 +116,10 @@ class ArrowAppender:
         batch = pa.record_batch(
             [pa.array(columns[f.name], f.type) for f in self._schema], schema=self._schema
         )
+        self.append_batch(batch)
+
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Append a batch of the file's schema that the caller has built."""
         if batch.num_rows:
             self._writer.write_batch(batch)
 
