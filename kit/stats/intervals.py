@@ -1,0 +1,143 @@
+"""Counts in, rates and shares with exact intervals out.
+
+All intervals are two-sided at `confidence` unless the name says otherwise, and exact: they cover
+the truth at least as often as they say, however small the counts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scipy import stats
+
+from kit.errors import NotEnoughDataError, SpecError
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate and the values that the data do not exclude."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float = CONFIDENCE
+
+
+def share(events: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
+    """Share of trials with the event, with the interval of Clopper and Pearson (1934).
+
+    Raises:
+        NotEnoughDataError: no trials.
+    """
+    _check_confidence(confidence)
+    if trials < 1:
+        raise NotEnoughDataError("no trials", "at least one that counts", "run one")
+    if not 0 <= events <= trials:
+        raise SpecError(f"{events} events in {trials} trials", "0 to all of them", "count again")
+    tail = (1 - confidence) / 2
+    low = 0.0 if events == 0 else float(stats.beta.ppf(tail, events, trials - events + 1))
+    high = 1.0
+    if events < trials:
+        high = float(stats.beta.ppf(1 - tail, events + 1, trials - events))
+    return Interval(value=events / trials, low=low, high=high, confidence=confidence)
+
+
+def rate(events: int, exposure: float, confidence: float = CONFIDENCE) -> Interval:
+    """Events per unit of exposure, with the Poisson interval of Garwood (1936).
+
+    Raises:
+        NotEnoughDataError: no exposure.
+    """
+    _check_confidence(confidence)
+    _check_exposure(exposure)
+    tail = (1 - confidence) / 2
+    low = float(stats.chi2.ppf(tail, 2 * events)) / 2 if events else 0.0
+    high = float(stats.chi2.ppf(1 - tail, 2 * events + 2)) / 2
+    return Interval(
+        value=events / exposure,
+        low=low / exposure,
+        high=high / exposure,
+        confidence=confidence,
+    )
+
+
+def rate_upper_bound(events: int, exposure: float, confidence: float = CONFIDENCE) -> float:
+    """The highest rate that the data do not exclude, one-sided.
+
+    Without events it is -ln(1 - confidence) / exposure; at 95 % that is the "rule of three"
+    (Hanley and Lippman-Hand 1983), 2.996 / exposure.
+    """
+    _check_confidence(confidence)
+    _check_exposure(exposure)
+    return float(stats.chi2.ppf(confidence, 2 * events + 2)) / 2 / exposure
+
+
+def rate_ratio(
+    events_a: int,
+    exposure_a: float,
+    events_b: int,
+    exposure_b: float,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Rate of A over rate of B, with the exact conditional interval.
+
+    Given the sum of both counts, A's count is binomial; the bounds are those of Clopper and
+    Pearson, as in R's `poisson.test`. With no events in B the estimate and upper bound are inf.
+
+    Raises:
+        NotEnoughDataError: no events at all, or no exposure.
+    """
+    _check_exposure(exposure_a)
+    _check_exposure(exposure_b)
+    if events_a + events_b == 0:
+        raise NotEnoughDataError(
+            "no events on either side", "at least one", "run more, or state the upper bounds"
+        )
+    of_a = share(events_a, events_a + events_b, confidence)
+
+    def odds(probability: float) -> float:
+        if probability >= 1.0:
+            return math.inf
+        return probability / (1 - probability) * exposure_b / exposure_a
+
+    return Interval(
+        value=odds(of_a.value), low=odds(of_a.low), high=odds(of_a.high), confidence=confidence
+    )
+
+
+def same_share_p_value(events_a: int, trials_a: int, events_b: int, trials_b: int) -> float:
+    """p-value of "both crash equally often", by Fisher's exact test, two-sided."""
+    table = [[events_a, trials_a - events_a], [events_b, trials_b - events_b]]
+    return float(stats.fisher_exact(table).pvalue)
+
+
+def bound_sentence(events: int, requests: int, confidence: float = CONFIDENCE) -> str:
+    """What a number of crashes in a number of requests lets one claim, in one sentence."""
+    percent = f"{100 * confidence:g} %"
+    crashes = "1 crash" if events == 1 else f"{events:,} crashes"
+    if requests < 1:
+        return f"{crashes} in 0 requests: nothing can be said"
+    one_in = 1 / rate_upper_bound(events, requests, confidence)
+    claim = f"at most 1 in {_floor_two_digits(one_in):,}" if one_in >= 1 else "no useful bound"
+    return f"{crashes} in {requests:,} requests: {claim} at {percent}"
+
+
+def _floor_two_digits(value: float) -> int:
+    """Rounded down to two digits, so that the bound is not claimed tighter than it is."""
+    step: int = 10 ** max(0, math.floor(math.log10(value)) - 1)
+    return int(value // step * step)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise SpecError(f"a confidence of {confidence}", "between 0 and 1", "0.95 is usual")
+
+
+def _check_exposure(exposure: float) -> None:
+    if not exposure > 0:
+        raise NotEnoughDataError(
+            f"an exposure of {exposure}", "more than 0 requests or seconds", "run longer"
+        )

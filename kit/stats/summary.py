@@ -1,0 +1,65 @@
+"""Trials in, one row a cell out: how many died, how often, how surely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kit.stats.intervals import CONFIDENCE, bound_sentence, rate, rate_upper_bound, share
+
+CELL = ("release", "scenario", "engine", "concurrency")
+
+
+def crash_table(
+    trials: pd.DataFrame, by: Sequence[str] = ("release",), confidence: float = CONFIDENCE
+) -> pd.DataFrame:
+    """One row a group, in order of first appearance.
+
+    trials: columns of kit.frames.trials_frame. Returns `by` and
+
+        trials             that count
+        crashed            of them, died (also: hung, lost the engine, out of memory)
+        share, share_low, share_high     of trials that crashed; Clopper-Pearson
+        requests           requests that the servers faced: completed, and the one that killed
+        per_1000, per_1000_low, per_1000_high   crashes per 1,000 requests; Garwood
+        per_1000_at_most   one-sided upper bound, the number to state when nothing crashed
+        iterations         crash iterations, sorted
+        median_iteration   of the trials that crashed; survivors need kit.stats.survival
+        left_out           trials that say nothing about the server
+        says               "0 crashes in 40,000 requests: at most 1 in 13,000 at 95 %"
+    """
+    rows = []
+    for key, group in trials.groupby(list(by), sort=False, observed=True, dropna=False):
+        counted = group[group["counted"]]
+        died = counted[counted["crashed"]]
+        requests = int(counted["completed"].sum()) + len(died)
+        row: dict[str, object] = dict(zip(by, key, strict=True))
+        row |= {
+            "trials": len(counted),
+            "crashed": len(died),
+            "requests": requests,
+            "iterations": sorted(int(i) for i in died["crash_iteration"]),
+            "median_iteration": float(died["crash_iteration"].median()) if len(died) else None,
+            "left_out": len(group) - len(counted),
+            "says": bound_sentence(len(died), requests, confidence),
+        }
+        if len(counted):
+            of_trials = share(len(died), len(counted), confidence)
+            row |= {"share": of_trials.value}
+            row |= {"share_low": of_trials.low, "share_high": of_trials.high}
+        if requests:
+            per_request = rate(len(died), requests, confidence)
+            row |= {"per_1000": 1000 * per_request.value}
+            row |= {"per_1000_low": 1000 * per_request.low}
+            row |= {"per_1000_high": 1000 * per_request.high}
+            row["per_1000_at_most"] = 1000 * rate_upper_bound(len(died), requests, confidence)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=[*by, *_COLUMNS])
+
+
+_COLUMNS = [
+    *("trials", "crashed", "share", "share_low", "share_high"),
+    *("requests", "per_1000", "per_1000_low", "per_1000_high", "per_1000_at_most"),
+    *("iterations", "median_iteration", "left_out", "says"),
+]
