@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Imports point down this list only. A new module gets its place here first.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("investigate", "panel*", "live*", "report*"),
+    ("investigate", "panel*", "live*", "report*", "results", "choices"),
     ("plots*", "style*", "stats*", "frames*", "timings", "kv*"),
     ("bisect*", "map*", "shrink*"),
     ("study", "trial", "plan"),
