@@ -1,0 +1,135 @@
+"""An entry's name and how to fill it in, its folder in the user's cache out: whole or not at all.
+
+An entry is a folder that appears by one rename and carries `whole.json`, the sizes and hashes
+of its files. Missing, half or damaged entries are made anew; several processes may ask at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import platformdirs
+
+from kit.errors import StoreError
+
+_STAMP = "whole.json"
+
+
+def cache_root() -> Path:
+    """The kit's folder in the user's cache; the variable TRITON_CRASH_KIT_CACHE moves it."""
+    given = os.environ.get("TRITON_CRASH_KIT_CACHE")
+    if given:
+        return Path(given).expanduser().absolute()
+    return Path(platformdirs.user_cache_dir("triton-crash-kit"))
+
+
+def cached(entry: str, fill: Callable[[Path], None]) -> Path:
+    """The folder of `entry` ("servers/0.4.2-x86_64"); `fill` is given an empty one if need be.
+
+    Raises:
+        StoreError: the cache cannot be written.
+        whatever `fill` raises; nothing of the entry is then kept.
+    """
+    folder = cache_root() / entry
+    if is_whole(folder):
+        return folder
+    with _writable(folder), _lock(folder) as alone:
+        if is_whole(folder):  # another process made it while this one waited
+            return folder
+        if alone:
+            _remove_leftovers(folder)
+        scratch = folder.with_name(f".new-{folder.name}-{secrets.token_hex(4)}")
+        scratch.mkdir()
+        try:
+            fill(scratch)
+            _stamp(scratch)
+            _move_into_place(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file is as it was when the folder was filled.
+
+    Sizes and times are compared; only a file whose time differs is read, so this is cheap.
+    """
+    try:
+        files = json.loads((folder / _STAMP).read_bytes())["files"]
+        for name, (size, mtime_ns, sha256) in files.items():
+            status = (folder / name).stat()
+            if status.st_size != size:
+                return False
+            if status.st_mtime_ns != mtime_ns and file_sha256(folder / name) != sha256:
+                return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(folder: Path) -> None:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            status = path.stat()
+            name = str(path.relative_to(folder))
+            files[name] = (status.st_size, status.st_mtime_ns, file_sha256(path))
+    (folder / _STAMP).write_text(json.dumps({"files": files}))
+
+
+def _move_into_place(scratch: Path, folder: Path) -> None:
+    if folder.exists():  # damaged; servers that run from it keep their open files
+        damaged = folder.with_name(f".old-{folder.name}-{secrets.token_hex(4)}")
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+    try:
+        scratch.rename(folder)
+    except OSError:
+        if not is_whole(folder):  # else: where files cannot be locked, another process was faster
+            raise
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left; the caller holds the lock, so nobody works there."""
+    for kind in ("new", "old"):
+        for path in folder.parent.glob(f".{kind}-{folder.name}-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Wait for the entry's lock; False on file systems without locks, where renames decide."""
+    with (folder.parent / f".lock-{folder.name}").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the cache {cache_root()} cannot be written: {error}",
+            "a writable folder with 300 MB free for each release",
+            "free space, or name another folder in TRITON_CRASH_KIT_CACHE",
+        ) from error

@@ -1,0 +1,269 @@
+"""A release and a model repository in, a running Triton on this machine's CPU out.
+
+The binaries come from a wheel (`kit.servers.wheels`), the process lives under a guard
+(`kit.servers.guard`), everything listens on 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from kit.errors import ServerStartError
+from kit.records import Endpoint
+from kit.releases import Release
+from kit.servers.environment import numpy_folder, python_for, server_environment
+from kit.servers.guarded import GuardedProcess
+from kit.servers.ports import PortClaim
+from kit.servers.python import ServerPython
+from kit.servers.runs import Run, register
+from kit.servers.startlog import decisive_lines, failed_to_bind
+from kit.servers.traces import sweep
+from kit.servers.wheels import server_files
+from kit.store import TrialFolder, write_whole
+
+_HOST = "127.0.0.1"
+_PORT_ATTEMPTS = 5
+_READY_POLL_S = 0.05
+
+#: How long Triton itself waits for models to unload, and how long the kit waits for Triton.
+_EXIT_TIMEOUT_S = 3
+_PATIENCE_S = 5.0
+
+
+class EmbeddedServer:
+    """One life of one server; a context manager that starts it and leaves nothing of it.
+
+    Its log, memory map and description go to `folder` (see kit.store). `python` and `env` let a
+    server's models use another environment's packages, such as vLLM's.
+    """
+
+    def __init__(
+        self,
+        release: Release,
+        repository: Path,
+        folder: TrialFolder,
+        *,
+        ready_timeout_s: float = 60.0,
+        extra_args: Sequence[str] = (),
+        python: ServerPython | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._release = release
+        self._repository = repository
+        self._folder = folder
+        self._ready_timeout_s = ready_timeout_s
+        self._extra_args = tuple(extra_args)
+        self._env = dict(env or {})
+        # All that may need a download, or may not be possible here, before the clock runs.
+        self._files = server_files(release)
+        self._python = python_for(self._files, python)
+        self._numpy = numpy_folder(self._python)
+        self._process: GuardedProcess | None = None
+        self._claim: PortClaim | None = None
+        self.ready_ns: int | None = None  # CLOCK_MONOTONIC
+        self.started_ns: int | None = None
+
+    @property
+    def modules(self) -> Path:
+        """The folder below which the binaries lie, for symbol lookup."""
+        return self._files.root
+
+    @property
+    def pid(self) -> int:
+        if self._process is None or self._process.pid is None:
+            raise ServerStartError("a server without a process", "a started one", "call start()")
+        return self._process.pid
+
+    @property
+    def died_ns(self) -> int | None:
+        """When its process ended (CLOCK_MONOTONIC), as exactly as the kernel told."""
+        return None if self._process is None else self._process.exited_ns
+
+    @property
+    def versions(self) -> dict[str, str]:
+        assert self._release.wheel is not None
+        return {
+            "release": self._release.release,
+            "triton": self._release.triton,
+            "nvidia-pytriton": self._release.wheel.version,
+            "server-python": self._python.version,
+        }
+
+    def start(self) -> Endpoint:
+        """Start it and wait until it is ready.
+
+        Raises:
+            ServerStartError: it ended, or was not ready in time; nothing is left of it.
+        """
+        if self._process is not None:
+            raise ServerStartError("a server that was started before", "a new one", "make another")
+        sweep()
+        try:
+            attempts = 0
+            while True:
+                endpoint = self._launch()
+                failure = self._wait_ready(endpoint)
+                if failure is None:
+                    self._describe(endpoint)
+                    return endpoint
+                self.stop()
+                attempts += 1
+                if attempts == _PORT_ATTEMPTS or not failed_to_bind(self._log()):
+                    raise self._did_not_start(failure)
+        except BaseException:
+            self.stop()
+            raise
+
+    def poll(self) -> int | None:
+        """Its exit code as subprocess gives it (-11 is SIGSEGV); None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """As `poll`, once it has ended or the time is over."""
+        return None if self._process is None else self._process.wait(timeout_s)
+
+    def stop(self) -> int | None:
+        """End it and remove all that it left, in any state; its exit code."""
+        code = None if self._process is None else self._process.stop(_PATIENCE_S)
+        if self._claim is not None:
+            self._claim.release()
+        return code
+
+    def __enter__(self) -> EmbeddedServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens, since the last start."""
+        if self._claim is None:
+            raise ServerStartError("a server without ports", "a started one", "call start()")
+        http_port, grpc_port, metrics_port = self._claim.ports
+        return Endpoint(
+            host=_HOST, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
+        )
+
+    def _launch(self) -> Endpoint:
+        run = register()
+        self._run = run
+        self._process = None
+        try:
+            self._claim = PortClaim(3)
+            environment = server_environment(
+                self._files, self._python, self._numpy, run.folder, self._env
+            )
+            self.started_ns = time.monotonic_ns()
+            self._process = GuardedProcess(
+                run, self._command(self.endpoint, run), environment, self._folder.log
+            )
+        except BaseException:
+            if self._process is None:
+                run.forget()
+            raise
+        return self.endpoint
+
+    def _command(self, endpoint: Endpoint, run: Run) -> list[str]:
+        metrics = (
+            [f"--metrics-address={_HOST}"]
+            if self._files.has_metrics_address
+            else []  # 23.04: they listen on the address given for HTTP
+        )
+        own = [
+            f"--model-repository={self._repository.absolute()}",
+            f"--backend-directory={self._files.backends(self._python.version)}",
+            f"--backend-config=python,shm-region-prefix-name={run.shm_prefix}",
+            f"--http-port={endpoint.http_port}",
+            f"--grpc-port={endpoint.grpc_port}",
+            f"--metrics-port={endpoint.metrics_port}",
+            f"--http-address={_HOST}",
+            f"--grpc-address={_HOST}",
+            *metrics,
+            f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+        ]
+        given = {argument.partition("=")[0] for argument in self._extra_args}
+        repeatable = {"--model-repository", "--backend-config"}
+        kept = [a for a in own if (name := a.partition("=")[0]) not in given or name in repeatable]
+        return [str(self._files.binary), *kept, *self._extra_args]
+
+    def _wait_ready(self, endpoint: Endpoint) -> str | None:
+        """None once it is ready; else why it is not, as soon as that is known."""
+        assert self._process is not None
+        deadline = time.monotonic() + self._ready_timeout_s
+        while time.monotonic() < deadline:
+            code = self._process.wait(_READY_POLL_S)
+            if code is None and _is_ready(endpoint):
+                # Asked again, lest a foreign server on that port answered for one that ended.
+                code = self._process.poll()
+                if code is None:
+                    self.ready_ns = time.monotonic_ns()
+                    return None
+            if code is not None:
+                return f"ended with {code} before it was ready"
+        return f"was not ready within {self._ready_timeout_s:g} s"
+
+    def _describe(self, endpoint: Endpoint) -> None:
+        """Save what a reader of the folder needs: the memory map and what runs."""
+        assert self._process is not None
+        write_whole(self._folder.maps, Path(f"/proc/{self.pid}/maps").read_bytes())
+        description = {
+            "kind": "embedded",
+            "pid": self.pid,
+            "run": self._run.name,
+            "shm_prefix": self._run.shm_prefix,
+            "versions": self.versions,
+            "host": endpoint.host,
+            "http_port": endpoint.http_port,
+            "grpc_port": endpoint.grpc_port,
+            "metrics_port": endpoint.metrics_port,
+            "started_ns": self.started_ns,
+            "ready_ns": self.ready_ns,
+            "command": [_without_home(a) for a in self._command(endpoint, self._run)],
+        }
+        write_whole(self._folder.server, json.dumps(description, indent=2).encode() + b"\n")
+
+    def _log(self) -> str:
+        try:
+            return self._folder.log.read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def _did_not_start(self, failure: str) -> ServerStartError:
+        lines = decisive_lines(self._log())
+        what = f"Triton {self._release.triton} ({self._release.release}) {failure}"
+        quoted = "\n  ".join(["; its log says:", *lines]) if lines else "; its log is empty"
+        return ServerStartError(
+            what + quoted + "\n",
+            f"HTTP 200 from /v2/health/ready within {self._ready_timeout_s:g} s",
+            f"mend what the log names (all of it: {self._folder.log}); on a busy machine raise "
+            "ready_timeout_s",
+        )
+
+
+def _is_ready(endpoint: Endpoint) -> bool:
+    assert endpoint.http_port is not None
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.http_port, timeout=5.0)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _without_home(argument: str) -> str:
+    """Shared folders must not tell whose they are."""
+    return argument.replace(str(Path.home()), "~")

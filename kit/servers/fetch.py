@@ -1,0 +1,82 @@
+"""A wheel of the catalog in, its checked file on disk out; pip knows where packages come from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from kit.errors import DownloadError, HashMismatchError
+from kit.releases import Wheel
+from kit.servers.cache import cache_root, file_sha256
+
+
+def fetch(wheel: Wheel, architecture: str, into: Path) -> Path:
+    """Download the wheel's file into the folder `into` with the pip of this interpreter.
+
+    Raises:
+        DownloadError: pip is missing, finds no network, or no such file.
+        HashMismatchError: the file is not the one that the catalog names; it was removed.
+    """
+    command = [sys.executable, "-m", "pip", "download", *_arguments(wheel, architecture)]
+    # pip's own scratch goes there too, so that it is gone even if pip is killed.
+    environment = {**os.environ, "TMPDIR": str(into)}
+    done = subprocess.run(
+        [*command, "--dest", str(into), f"{wheel.package}=={wheel.version}"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    path = into / wheel.filename[architecture]
+    if done.returncode != 0 or not path.exists():
+        raise _failed(wheel, done.stderr or done.stdout)
+    found = file_sha256(path)
+    if found != wheel.sha256[architecture]:
+        size = path.stat().st_size
+        path.unlink()
+        raise HashMismatchError(
+            f"{path.name} with SHA-256 {found} ({size} bytes), which was removed",
+            f"SHA-256 {wheel.sha256[architecture]}",
+            "look at which package index or folder pip is configured to use "
+            "(`python -m pip config list`), then try again",
+        )
+    return path
+
+
+def _arguments(wheel: Wheel, architecture: str) -> list[str]:
+    _, _, python_tag, _, platforms = wheel.filename[architecture].removesuffix(".whl").split("-")
+    # A wheel for any Python 3 is unpacked, not installed: which Python asks does not matter.
+    python = "3.10" if python_tag == "py3" else wheel.python[0]
+    return [
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--ignore-requires-python",
+        "--no-cache-dir",  # the kit's cache keeps it; and a bad file must not come back from pip's
+        "--retries=2",
+        f"--python-version={python}",
+        *(f"--platform={platform}" for platform in platforms.split(".")),
+    ]
+
+
+def _failed(wheel: Wheel, output: str) -> DownloadError:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:") or "No module named" in line]
+    mend = (
+        "connect this machine to a package index once (everything is offline afterwards), or "
+        "copy the cache folder from a machine that has it"
+    )
+    if any("No module named pip" in line for line in lines):
+        mend = f"install pip: `{Path(sys.executable).name} -m ensurepip`"
+    return DownloadError(
+        f"{wheel.package} {wheel.version} is not in {cache_root()} and pip did not fetch it: "
+        + (" ".join(errors or lines[-2:]) or "it gave no reason"),
+        "a cached copy or a package index that has this version",
+        mend,
+    )

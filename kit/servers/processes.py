@@ -1,0 +1,98 @@
+"""A run's marker in, its processes and shared memory found or removed. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+#: In the environment of everything that a run starts, and so of what those start: the run's name.
+MARKER = "TRITON_CRASH_KIT_RUN"
+
+SHM = Path("/dev/shm")  # noqa: S108 (that is where POSIX shared memory lies on Linux)
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process began, in clock ticks since boot; None = it is gone, or a zombie.
+
+    With the pid this names a process for good: pids are used again, together they are not.
+    """
+    fields = _status(pid)
+    return None if fields is None or fields[0] in ("Z", "X") else int(fields[19])
+
+
+def marked(run: str) -> list[int]:
+    """The pids of all processes that carry the run's marker, wherever they stand in the tree."""
+    needle = f"{MARKER}={run}".encode()
+    found = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if needle in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def descendants(root: int) -> list[int]:
+    """The pids of all processes below `root`, zombies included."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        fields = _status(pid)
+        if fields is not None:
+            children.setdefault(int(fields[1]), []).append(pid)
+    found: list[int] = []
+    level = [root]
+    while level:
+        level = [child for pid in level for child in children.get(pid, [])]
+        found += level
+    return found
+
+
+def kill(pids: list[int], *, timeout_s: float) -> None:
+    """Kill the processes and wait until they have ended, at most `timeout_s`.
+
+    Another process that takes over one of the pids meanwhile is not hit.
+    """
+    poller = select.poll()
+    waiting = {}
+    for pid in pids:
+        before = start_ticks(pid)
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(pid)
+            waiting[handle] = pid
+            poller.register(handle, select.POLLIN)
+            if before is not None and start_ticks(pid) == before:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+    deadline = time.monotonic() + timeout_s
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for handle, _ in poller.poll(left * 1000):
+            poller.unregister(handle)
+            del waiting[handle]
+            os.close(handle)
+    for handle in waiting:
+        os.close(handle)
+
+
+def remove_shared_memory(prefix: str) -> list[str]:
+    """Remove the regions whose names begin with `prefix`; the names of those removed."""
+    removed = []
+    for path in SHM.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+            removed.append(path.name)
+    return removed
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _status(pid: int) -> list[str] | None:
+    """The fields of /proc/<pid>/stat from the state on, 0-based."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return text[text.rindex(")") + 2 :].split()  # names may hold spaces and brackets
+    except (OSError, ValueError):
+        return None

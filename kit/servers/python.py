@@ -1,0 +1,204 @@
+"""The stubs a server has in, the Python that its models run in out.
+
+Triton's Python stub is linked against libpython and embeds it; `kit.servers.environment` gives
+that interpreter its standard library and its packages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kit.errors import LibpythonMissingError
+
+#: Tried in this order after the running interpreter's version: what the stubs are best tested on.
+PREFERRED = ("3.11", "3.10", "3.12", "3.9", "3.8")
+
+_LIBPYTHON = re.compile(r"libpython(3\.\d+)\.so\.1\.0")
+
+#: What a Python says of itself; run in any Python 3, so no newer syntax.
+_ASK = """
+import json, os, sys, sysconfig
+get = sysconfig.get_config_var
+name = get("INSTSONAME") or ""
+folders = [get("LIBDIR") or "", os.path.join(get("LIBDIR") or "", get("MULTIARCH") or ""),
+           os.path.join(sys.base_prefix, "lib")]
+found = [os.path.join(f, name) for f in folders if name and os.path.isfile(os.path.join(f, name))]
+print(json.dumps(["%d.%d" % sys.version_info[:2], sys.base_prefix,
+                  [p for p in found if ".so" in p][:1],
+                  [p for p in sys.path if os.path.basename(p).endswith("-packages")]]))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPython:
+    """The interpreter inside a server's Python stub. Make one for a virtual environment, such as
+    vLLM's, with `python_at`."""
+
+    version: str  # "3.11"
+    home: Path  # prefix with lib/python3.11
+    libpython: Path | None  # None: only of use to a stub that brings its own
+    executable: Path | None = None  # what models start as sys.executable; None: nothing
+    paths: tuple[Path, ...] = ()  # first on sys.path
+    packages: tuple[Path, ...] = ()  # site-packages folders, after the kit's numpy
+    own_numpy: bool = False  # `packages` have a numpy that is to be used instead of the kit's
+
+
+def python_at(
+    executable: Path, *, paths: tuple[Path, ...] = (), own_numpy: bool = False
+) -> ServerPython:
+    """The Python that `executable` starts, with the packages of its environment.
+
+    Raises:
+        LibpythonMissingError: it cannot be run, or has no shared libpython.
+    """
+    python = _ask(executable, with_packages=True)
+    if python is None or python.libpython is None:
+        version = python.version if python else "3.11"
+        raise LibpythonMissingError(
+            f"{executable}, which "
+            + ("has no shared libpython" if python else "cannot be run as Python 3"),
+            "a Python built with a shared library",
+            _mend(version, brings_libpython=False),
+        )
+    return replace(python, paths=paths, own_numpy=own_numpy)
+
+
+def choose_python(
+    stubs: Iterable[str], *, brings_libpython: bool = False, known: Iterable[ServerPython] = ()
+) -> ServerPython:
+    """A Python of this machine that one of `stubs` fits: the running one if possible.
+
+    `known` is tried first, then what is found; a stub with its own libpython needs only the
+    standard library of its version.
+
+    Raises:
+        LibpythonMissingError: there is none; says which package brings it.
+    """
+    wanted = list(stubs)
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    order = sorted(wanted, key=lambda v: (v != running, _rank(v)))
+    for candidate in (*known, *_candidates(order)):
+        if candidate.version in wanted and (candidate.libpython or brings_libpython):
+            return candidate
+    best = order[0] if order else running
+    what = "the standard library" if brings_libpython else "a shared libpython"
+    raise LibpythonMissingError(
+        f"no Python on this machine with {what} of version {' or '.join(order)}",
+        f"{best}'s standard library (lib/python{best})"
+        if brings_libpython
+        else f"libpython{best}.so.1.0 and its standard library",
+        _mend(best, brings_libpython=brings_libpython),
+    )
+
+
+def running_python() -> ServerPython | None:
+    """The interpreter that runs this, without the packages of its virtual environment."""
+    import find_libpython
+
+    found = find_libpython.find_libpython()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    home = Path(sys.base_prefix)
+    executable = home / "bin" / f"python{version}"
+    if not found or not _LIBPYTHON.fullmatch(Path(found).resolve().name):
+        return None
+    return ServerPython(
+        version=version,
+        home=home,
+        libpython=Path(found).resolve(),
+        executable=executable if executable.exists() else None,
+    )
+
+
+def _candidates(versions: list[str]) -> Iterator[ServerPython]:
+    """Pythons of this machine: the running one, then by version; found as they are asked for."""
+    running = running_python()
+    if running is not None:
+        yield running
+    for version in versions:
+        for executable in _executables(version):
+            python = _ask(executable)
+            if python is not None and python.version == version:
+                yield python
+        yield from _libraries(version)
+
+
+def _executables(version: str) -> Iterator[Path]:
+    """Where interpreters of a version lie: the PATH, then pyenv, uv and conda."""
+    home = Path.home()
+    name = f"python{version}"
+    folders = [Path(folder) for folder in os.get_exec_path() if "shims" not in folder]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
+    uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR") or home / ".local/share/uv/python")
+    folders += sorted(pyenv.glob(f"versions/{version}*/bin"), reverse=True)
+    folders += sorted(uv.glob(f"*-{version}*/bin"), reverse=True)
+    conda = [
+        home / d for d in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "micromamba")
+    ]
+    conda += [Path("/opt/conda"), Path(os.environ.get("MAMBA_ROOT_PREFIX") or home / "mamba")]
+    if os.environ.get("CONDA_EXE"):
+        conda.append(Path(os.environ["CONDA_EXE"]).parent.parent)
+    for root in conda:
+        folders += [root / "bin", *sorted(root.glob("envs/*/bin"))]
+    folders += [Path("/usr/local/bin"), Path("/usr/bin")]
+    seen: set[Path] = set()
+    for folder in folders:
+        executable = folder / name
+        if executable.exists() and executable.resolve() not in seen:
+            seen.add(executable.resolve())
+            yield executable
+
+
+def _libraries(version: str) -> Iterator[ServerPython]:
+    """Libraries without their interpreter, as Debian's libpython3.X package brings them."""
+    multiarch = f"{os.uname().machine}-linux-gnu"
+    for prefix in (Path("/usr"), Path("/usr/local")):
+        for folder in (f"lib/{multiarch}", "lib64", "lib"):
+            library = prefix / folder / f"libpython{version}.so.1.0"
+            if library.exists() and (prefix / f"lib/python{version}/os.py").exists():
+                yield ServerPython(version=version, home=prefix, libpython=library)
+
+
+def _ask(executable: Path, *, with_packages: bool = False) -> ServerPython | None:
+    """What the interpreter says of itself; None if it does not answer as a Python should.
+
+    Without `with_packages` only its standard library is asked for, not its environment.
+    """
+    command = [str(executable), "-I", *([] if with_packages else ["-S"]), "-c", _ASK]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=True
+        )
+        version, prefix, libraries, packages = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    library = Path(libraries[0]) if libraries else None
+    return ServerPython(
+        version=version,
+        home=Path(prefix),
+        libpython=library if library and _LIBPYTHON.fullmatch(library.name) else None,
+        executable=executable,
+        packages=tuple(Path(path) for path in packages),
+    )
+
+
+def _rank(version: str) -> int:
+    return PREFERRED.index(version) if version in PREFERRED else len(PREFERRED)
+
+
+def _mend(version: str, *, brings_libpython: bool) -> str:
+    return (
+        f"install Debian's or Ubuntu's package libpython{version}, Fedora's python{version}, or "
+        f"`conda create -n python{version} python={version}`, `uv python install {version}`, or "
+        + (
+            f"`pyenv install {version}`"
+            if brings_libpython
+            else f"`PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {version}`"
+        )
+    )
