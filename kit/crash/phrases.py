@@ -1,0 +1,149 @@
+"""The phrases by which logs tell of a death, as a table; reading it is `kit.crash.notices`.
+
+A phrase holds a literal that the line must have (tried first, it is fast), a pattern, the topic,
+whether the process cannot live on after it, whose process it is, and the signal where the
+pattern does not capture one (`signal`, or `status` for an exit status of 128 + signal).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Subject(StrEnum):
+    """Which process a phrase speaks of."""
+
+    SERVER = "server"
+    STUB = "stub"
+    ENGINE = "engine"
+    UNKNOWN = "unknown"  # the line does not say; a stack beside it may
+
+
+class Topic(StrEnum):
+    SIGNAL = "signal"  # a process got a signal
+    STOP = "stop"  # SIGTERM or SIGINT: somebody stopped the server
+    EXCEPTION = "exception"  # C++ exception that nobody caught
+    HEAP = "heap"  # glibc found the heap damaged
+    ASSERTION = "assertion"
+    OUT_OF_MEMORY = "out_of_memory"  # the kernel or the container's limit killed a process
+    GPU_MEMORY = "gpu_memory"  # CUDA had none left; the process decides what to do about it
+    CUDA = "cuda"  # the GPU faulted
+    NCCL = "nccl"
+    ENGINE = "engine"  # vLLM's engine gave up
+    STUB = "stub"  # a Python model's process is gone
+    SERVER_GONE = "server_gone"  # what others say when tritonserver went without a word
+    EXIT = "exit"  # an exit status that somebody printed
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    needle: str
+    pattern: re.Pattern[str]
+    topic: Topic
+    fatal: bool
+    subject: Subject
+    signal: int | None
+
+
+def _p(
+    topic: Topic,
+    needle: str,
+    pattern: str,
+    *,
+    fatal: bool = True,
+    of: Subject = Subject.UNKNOWN,
+    signal: int | None = None,
+) -> Phrase:
+    return Phrase(needle, re.compile(pattern), topic, fatal, of, signal)
+
+
+_WORDS = "Segmentation fault|Aborted|Bus error|Illegal instruction|Floating point exception"
+#: What the kernel calls the processes behind a model: at most 15 characters of the name.
+_STUB_NAMES = r"(?:triton_python_b|python|VLLM|VllmWorker|ray::)[\w:.]{0,12}"
+#: glibc's words for a damaged heap; one pattern, found through several literals.
+_HEAP = (
+    r"(?:free\(\): (?:invalid|double free|too many chunks|unaligned)"
+    r"|double free or corruption|malloc\(\): |malloc_consolidate\(\): |realloc\(\): "
+    r"|corrupted (?:size vs\. prev_size|double-linked list)|munmap_chunk\(\): invalid"
+    r"|\*\*\* (?:stack smashing|buffer overflow) detected|malloc\.c:\d{1,6}: ).{0,120}"
+)
+_HEAP_NEEDLES = ("free()", "double free", "malloc", "realloc()", "corrupted ", "munmap_chunk",
+                 "detected ***")  # fmt: skip
+
+# fmt: off
+PHRASES: tuple[Phrase, ...] = (
+    _p(Topic.SIGNAL, "Signal (", r"Signal \((?P<signal>\d{1,2})\) received"),
+    _p(Topic.SIGNAL, "Signal: ", r"Signal: [\w ]{3,40}\((?P<signal>\d{1,2})\)"),
+    _p(Topic.SIGNAL, "Caught signal", r"Caught signal (?P<signal>\d{1,2}) \("),
+    _p(Topic.SIGNAL, "signal SIG",
+       r"(?:received|terminated with|died with) signal (?P<signal>SIG[A-Z]{2,6})"),
+    _p(Topic.SIGNAL, "*** SIG", r"\*\*\* (?P<signal>SIG[A-Z]{2,6}) received at time="),
+    _p(Topic.SIGNAL, "Fatal Python error",
+       rf"Fatal Python error: (?P<signal>{_WORDS})?.{{0,80}}", of=Subject.STUB),
+    _p(Topic.SIGNAL, " dumped)", rf"(?P<signal>{_WORDS}) \(core dumped\)"),
+    _p(Topic.SIGNAL, "on signal", r"exited on signal (?P<signal>\d{1,2})\b.{0,40}"),
+    _p(Topic.SIGNAL, "]: segfault at", r"tritonserver\[\d{1,8}\]: segfault at .{0,80}",
+       of=Subject.SERVER, signal=11),
+    _p(Topic.SIGNAL, "]: segfault at", r"triton_python_b\w{0,20}\[\d{1,8}\]: segfault at .{0,80}",
+       of=Subject.STUB, signal=11),
+    _p(Topic.EXCEPTION, "terminate called",
+       r"terminate called (?:after throwing an instance of|without an active|recursively).{0,200}",
+       signal=6),
+    _p(Topic.EXCEPTION, "what():", r"\bwhat\(\):.{0,250}", fatal=False),
+    *(_p(Topic.HEAP, needle, _HEAP, signal=6) for needle in _HEAP_NEEDLES),
+    _p(Topic.ASSERTION, "ASSERTION FAILED", r"ASSERTION FAILED: .{0,120}", of=Subject.SERVER,
+       signal=6),
+    _p(Topic.ASSERTION, "Assertion `", r"Assertion `.{1,200}' failed", signal=6),
+    _p(Topic.ASSERTION, "Check failed:", r"\bF\d{4} .{0,120}Check failed: .{0,120}", signal=6),
+    _p(Topic.OUT_OF_MEMORY, "of memory: Kill",
+       r"of memory: Kill(?:ed)? process \d{1,8} \(tritonserver\).{0,80}",
+       of=Subject.SERVER, signal=9),
+    _p(Topic.OUT_OF_MEMORY, "of memory: Kill",
+       rf"of memory: Kill(?:ed)? process \d{{1,8}} \({_STUB_NAMES}\).{{0,80}}",
+       of=Subject.STUB, signal=9),
+    _p(Topic.OUT_OF_MEMORY, "oom-kill:",
+       r"oom-kill:constraint=.{0,600}task=tritonserver\b", of=Subject.SERVER, signal=9),
+    _p(Topic.OUT_OF_MEMORY, "oom-kill:",
+       rf"oom-kill:constraint=.{{0,600}}task={_STUB_NAMES}", of=Subject.STUB, signal=9),
+    _p(Topic.OUT_OF_MEMORY, "OOMKilled",
+       r"(?:[Rr]eason\"?:\s{0,20}\"?OOMKilled|\"OOMKilled\":\s{0,4}true|^\s{0,20}OOMKilled\b)",
+       signal=9),
+    _p(Topic.GPU_MEMORY, "ut of memory", r"CUDA (?:error: )?out of memory.{0,160}", fatal=False),
+    _p(Topic.GPU_MEMORY, "OutOfMemoryError", r"torch\.(?:cuda\.)?OutOfMemoryError.{0,160}",
+       fatal=False),
+    _p(Topic.CUDA, "illegal memory access", r"illegal memory access was encountered.{0,80}",
+       fatal=False),
+    _p(Topic.CUDA, "device-side assert", r"device-side assert triggered.{0,80}", fatal=False),
+    _p(Topic.CUDA, "CUDA error: ", r"CUDA error: (?!out of memory).{1,160}", fatal=False),
+    _p(Topic.CUDA, "cudaError", r"cudaError(?:IllegalAddress|LaunchFailure|Assert|ECC).{0,80}",
+       fatal=False),
+    _p(Topic.CUDA, "Xid (", r"NVRM: Xid \(.{0,160}", fatal=False),
+    _p(Topic.NCCL, "NCCL", r"NCCL (?:error|watchdog thread terminated).{0,160}", fatal=False),
+    _p(Topic.NCCL, "nccl", r"nccl(?:UnhandledCuda|System|Internal|Remote)Error.{0,160}",
+       fatal=False),
+    _p(Topic.NCCL, "Watchdog caught", r"Watchdog caught collective operation timeout.{0,160}",
+       fatal=False),
+    _p(Topic.ENGINE, "DeadError", r"(?:Async|MQ)?EngineDeadError\b.{0,120}", of=Subject.ENGINE),
+    _p(Topic.ENGINE, "EngineCore encountered",
+       r"EngineCore encountered (?:a fatal error|an issue).{0,80}", of=Subject.ENGINE),
+    _p(Topic.ENGINE, "died unexpectedly",
+       r"(?:Engine core proc|Worker proc) \S{1,60} died unexpectedly.{0,60}", of=Subject.ENGINE),
+    _p(Topic.ENGINE, "Engine background task", r"Engine background task failed",
+       of=Subject.ENGINE),
+    _p(Topic.ENGINE, "Background loop",
+       r"Background loop (?:has errored already|is stopped|is not running)", of=Subject.ENGINE),
+    _p(Topic.ENGINE, "unhealthy vLLM", r"Model is unavailable due to unhealthy vLLM engine",
+       of=Subject.ENGINE),
+    _p(Topic.ENGINE, "Engine is not healthy", r"Engine is not healthy and model will be unloaded",
+       of=Subject.ENGINE),
+    _p(Topic.STUB, "Stub process", r"Stub process .{0,120}(?:is not healthy|is unhealthy).{0,60}",
+       of=Subject.STUB),
+    _p(Topic.STUB, "<defunct>", r"triton_python_b\w{0,20}\]? <defunct>", of=Subject.STUB),
+    _p(Topic.SERVER_GONE, "Non-graceful", r"Non-graceful termination detected",
+       of=Subject.SERVER),
+    _p(Topic.EXIT, "xit",
+       r"[Ee]xit(?:ed with)? ?[Cc]ode\"?:?\s{0,20}(?P<status>13[0-9]|143)\b"),
+)
+# fmt: on

@@ -1,0 +1,213 @@
+"""What was seen of one trial in, its Verdict and the one sentence that it was read from out.
+
+The rules in their order; the first that fits decides.
+
+1.  The server ended by a fault signal (SEGV, ABRT, BUS, ...; -11 and 139 alike) before we asked
+    it to stop: CRASHED, also when its last request had just ended, and also when the trial was
+    interrupted meanwhile.
+2.  Interrupted from outside: INTERRUPTED.
+3.  The server was killed (SIGKILL, -9, 137) and there is evidence of a shortage of memory:
+    OUT_OF_MEMORY. Killed without such evidence and not by us: INTERRUPTED, since no process
+    kills itself that way; whoever did it said nothing about the traffic.
+4.  The server was asked to end by others (SIGTERM, SIGINT): INTERRUPTED.
+5.  The server ended by itself with any other status, 0 included, before we stopped it: CRASHED.
+6.  It lives, or ended only after we had asked it to. How it then ended says nothing about the
+    traffic, so a server that dies of its shutdown is judged by what came before, and the reason
+    says how it went:
+    a. memory ran out: OUT_OF_MEMORY (of the stub or the engine, the server lives on);
+    b. it printed a crash and makes no progress: CRASHED. As process 1 of a container Triton
+       outlives its own signal handler; where it goes on to answer, it was a signal from outside
+       and the trial goes on to the next rules;
+    c. the stub or the engine is dead, or the model is not ready though the server is:
+       ENGINE_DIED; likewise when the log says that it died and was restarted;
+    d. the load generator failed: CLIENT_FAULT;
+    e. requests are open and none ended for too long, or some were never answered: HUNG;
+    f. otherwise SURVIVED, also when the trial's time was up while requests still ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kit.crash.backtrace import Backtrace, LogReader
+from kit.crash.lines import chunks_of_text, split_lines, unwrap
+from kit.crash.notices import FAULT_SIGNALS, STOP_SIGNALS, Notice, signal_name
+from kit.crash.phrases import Topic
+from kit.crash.signature import decisive, signal_of
+from kit.crash.site import fault_frames, plain_module
+from kit.records import Signature, Verdict
+
+_KILLED = 9
+_REPORTED_SYMBOL = "TRITONBACKEND_ResponseFactoryIsCancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was seen of a trial. None = was not looked at, or could not be seen."""
+
+    exit_code: int | None = None  # as subprocess gives it, or a container's; None: still alive
+    stop_requested: bool = False  # it ended only after we had asked it to
+    log: str = ""  # the log's tail
+    ended: int = 0  # requests that ran to an end
+    open: int = 0  # requests in flight when the server died or the load was stopped
+    unanswered: int = 0  # requests that got no answer within the client's generous timeout
+    since_last_end_s: float | None = None  # before the server died or the load was stopped
+    hang_after_s: float = 10.0
+    ready: bool | None = None  # /v2/health/ready
+    model_ready: bool | None = None
+    stub_alive: bool | None = None
+    engine_alive: bool | None = None
+    load_finished: bool = False  # every request of the workload was sent and ended
+    client_failed: bool = False  # a load worker broke
+    interrupted: bool = False  # the trial was stopped from outside
+    oom: bool | None = None  # the kernel or the container engine counted an out-of-memory kill
+
+
+def judge(evidence: Evidence) -> tuple[Verdict, str]:
+    """The verdict by the rules above, and the reason in one sentence."""
+    log = _Log(evidence.log)
+    number = signal_of(evidence.exit_code)
+    after = f"after {_count(evidence.ended, 'request')}"
+    stopped = evidence.stop_requested or evidence.exit_code is None
+    if number in FAULT_SIGNALS and not evidence.stop_requested:
+        return Verdict.CRASHED, _of_fault(evidence, number, after)
+    if evidence.interrupted:
+        return Verdict.INTERRUPTED, f"The trial was stopped from outside {after}."
+    if not stopped:
+        return _of_exit(evidence, log, number, after)
+    verdict, reason = _of_life(evidence, log, after)
+    if number in FAULT_SIGNALS:
+        reason = f"{reason[:-1]}; then it died of {_name(number)} while it was shutting down."
+    return verdict, reason
+
+
+def is_reported_crash(signature: Signature | None) -> bool:
+    """Whether this is the publicly reported crash (server issue 7332): a segmentation fault in
+    the core's cancellation check, called by the Python backend.
+    """
+    if signature is None or signature.signal != 11:
+        return False
+    modules = [plain_module(frame.module) for frame in signature.frames]
+    for at, frame in enumerate(signature.frames[:4]):
+        if (frame.symbol or "").startswith(_REPORTED_SYMBOL):
+            return modules[at] == "libtritonserver.so" and modules[at + 1 : at + 2] == [
+                "libtriton_python.so"
+            ]
+    return False
+
+
+class _Log:
+    """What the log's tail says about deaths."""
+
+    def __init__(self, text: str) -> None:
+        reader = LogReader()
+        notices: list[Notice] = []
+        for chunk in chunks_of_text(text):
+            for line in split_lines(chunk):
+                notices += reader.feed(unwrap(line))
+        reader.close()
+        found = decisive(reader.backtraces)
+        self.crash = found if found is not None and _is_servers(found) else None
+        self.notices = [n for n in notices if n.fatal]
+        self.stop_seen = any(n.topic is Topic.STOP for n in notices)
+
+    def first(self, topic: Topic) -> str | None:
+        """The first words on a topic."""
+        return next((n.text for n in self.notices if n.topic is topic), None)
+
+
+def _is_servers(backtrace: Backtrace) -> bool:
+    """Whether a stack is the server's own; the stub's and the engine's are Python's."""
+    fault = fault_frames(backtrace)
+    return not any((frame.module or "").startswith("triton_python_backend_stub") for frame in fault)
+
+
+def _of_fault(evidence: Evidence, number: int | None, after: str) -> str:
+    if evidence.load_finished:
+        return f"The server died of {_name(number)} just {after}, when all of them had ended."
+    in_flight = f" with {evidence.open} in flight" if evidence.open else ""
+    return f"The server died of {_name(number)} {after}{in_flight}."
+
+
+def _of_exit(evidence: Evidence, log: _Log, number: int | None, after: str) -> tuple[Verdict, str]:
+    """It ended before we asked it to, and not by a fault signal."""
+    if number == _KILLED:
+        words = log.first(Topic.OUT_OF_MEMORY)
+        if evidence.oom or words:
+            said = f' ("{words}")' if words else ""
+            return Verdict.OUT_OF_MEMORY, f"The server was killed for want of memory {after}{said}."
+        return (
+            Verdict.INTERRUPTED,
+            f"Somebody killed the server with SIGKILL {after}; nothing shows a want of memory.",
+        )
+    if number in STOP_SIGNALS or (evidence.exit_code == 0 and log.stop_seen):
+        return Verdict.INTERRUPTED, f"Somebody stopped the server with {_name(number)} {after}."
+    status = f"status {evidence.exit_code}" if number is None else _name(number)
+    return Verdict.CRASHED, f"The server ended by itself with {status} {after}."
+
+
+def _of_life(evidence: Evidence, log: _Log, after: str) -> tuple[Verdict, str]:
+    """It lived until we stopped it, or lives still."""
+    words = log.first(Topic.OUT_OF_MEMORY)
+    if evidence.oom or words:
+        return (
+            Verdict.OUT_OF_MEMORY,
+            f"A process behind the server was killed for want of memory {after}.",
+        )
+    if log.crash is not None and (_stalled(evidence) or evidence.ready is False):
+        return (
+            Verdict.CRASHED,
+            f"The server printed the stack of {_name(log.crash.signal)} and answers no more "
+            f"{after}, though its process lives on.",
+        )
+    dead = _dead_engine(evidence, log)
+    if dead:
+        return Verdict.ENGINE_DIED, f"The server lives, but {dead} {after}."
+    if evidence.client_failed:
+        return Verdict.CLIENT_FAULT, f"The load generator failed {after}; the server lived."
+    return _of_progress(evidence, after)
+
+
+def _of_progress(evidence: Evidence, after: str) -> tuple[Verdict, str]:
+    says = " although the server says that it is ready" if evidence.ready else ""
+    if _stalled(evidence):
+        return (
+            Verdict.HUNG,
+            f"{_count(evidence.open, 'request')} stayed open and none ended for "
+            f"{evidence.since_last_end_s:.0f} s{says}, {after}.",
+        )
+    if evidence.unanswered:
+        return (
+            Verdict.HUNG,
+            f"{evidence.unanswered} of {_count(evidence.ended, 'request')} were never answered"
+            f"{says}.",
+        )
+    if evidence.load_finished:
+        return Verdict.SURVIVED, f"All {_count(evidence.ended, 'request')} ended."
+    return Verdict.SURVIVED, f"The server lived until the trial's time was up, {after}."
+
+
+def _dead_engine(evidence: Evidence, log: _Log) -> str | None:
+    if evidence.stub_alive is False:
+        return "the model's stub process is dead"
+    if evidence.engine_alive is False:
+        return "the engine's process is dead"
+    words = log.first(Topic.STUB) or log.first(Topic.ENGINE)
+    if words:
+        return f'its log says "{words}"'
+    if evidence.model_ready is False and evidence.ready:
+        return "the model is not ready"
+    return None
+
+
+def _stalled(evidence: Evidence) -> bool:
+    since = evidence.since_last_end_s
+    return evidence.open > 0 and since is not None and since >= evidence.hang_after_s
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _name(number: int | None) -> str:
+    return "a signal" if number is None else signal_name(number)
