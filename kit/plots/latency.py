@@ -1,0 +1,112 @@
+"""Requests in, a picture of what users waited for out: quantiles, with the failures in view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from kit.plots.style import DEATH, FAINT, colour, in_order
+from kit.plots.titles import latency_title, milliseconds, percent, set_title
+from kit.stats.latency import latency_table
+
+#: Median and p95: filled and hollow marks.
+QUANTILES = (0.5, 0.95)
+
+
+def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str = "e2e_ms") -> Axes:
+    """Median (filled) and p95 (open) of all judged requests, per release and concurrency.
+
+    requests: kit.frames.requests_frame; reads release, concurrency, trial_id, judged, ok and
+        `latency`. A request that failed or was open when the server died counts as never
+        answered; a quantile among those stands in the band "never" on top. Bars: 95 % intervals.
+        Beneath: n, and the share that failed. A quantile that n is too small for is left out,
+        which the label says.
+    """
+    table = latency_table(
+        requests, ("release", "concurrency"), latency=latency, quantiles=QUANTILES
+    )
+    cells = table.drop_duplicates(["release", "concurrency"])
+    cells = cells.assign(
+        _place=cells["release"].map({r: i for i, r in enumerate(in_order(cells["release"]))})
+    ).sort_values(["concurrency", "_place"])
+    finite = table[["ms", "high_ms"]].to_numpy(float)
+    finite = finite[np.isfinite(finite)]
+    top = float(finite.max()) if finite.size else 1.0
+    never = top * 2.2
+    many = requests["concurrency"].nunique() > 1
+    labels = []
+    crowded = len(cells) > 7
+    glue = "\n" if crowded else " "
+    for x, cell in enumerate(cells.to_dict("records")):
+        release, concurrency = str(cell["release"]), cell["concurrency"]
+        same = table["release"].eq(release) & table["concurrency"].eq(concurrency)
+        rows = table[same].to_dict("records")
+        for shift, row in zip((-0.13, 0.13), rows, strict=True):
+            if not math.isnan(row["ms"]):
+                _mark(ax, x + shift, row, never, first=x == 0)
+        lacks = [f"p{100 * row['quantile']:g}" for row in rows if math.isnan(row["ms"])]
+        lines = [release, *([f"at {concurrency}"] if many else []), f"n {cell['n']:,}"]
+        lines.append(f"{percent(cell['failed_fraction'])}{glue}failed")
+        lines += [f"n too small\nfor {', '.join(lacks)}"] if lacks else []
+        labels.append("\n".join(lines))
+    _latency_axis(ax, finite, never if np.isinf(table[["ms", "high_ms"]]).any(axis=None) else None)
+    ax.set_xticks(range(len(labels)), labels, fontsize=8 if crowded else 9)
+    ax.set_xlim(-0.6, len(labels) - 0.4)
+    ax.tick_params(axis="x", length=0)
+    ax.grid(axis="x", visible=False)
+    ax.grid(axis="y")
+    ax.set_ylabel("latency of all requests (log scale)", color=FAINT)
+    set_title(ax, latency_title(table))
+    return ax
+
+
+def _mark(ax: Axes, x: float, row: dict[Hashable, Any], never: float, *, first: bool) -> None:
+    """One quantile: its interval as a bar, a point, and its value in words."""
+    median = row["quantile"] == 0.5
+    shade, y = colour(str(row["release"])), min(row["ms"], never)
+    bar = [min(row["low_ms"], never), min(row["high_ms"], never)]
+    ax.plot([x, x], bar, color=shade, lw=1.6, alpha=0.55, solid_capstyle="butt")
+    ax.plot(
+        x,
+        y,
+        marker="o",
+        ms=8,
+        mew=1.8,
+        mfc=shade if median else "none",
+        color=shade,
+        ls="none",
+        gid=f"p{100 * row['quantile']:g} {row['release']} {row['concurrency']}",
+    )
+    above = not median or math.isinf(row["ms"])
+    ax.annotate(
+        (("median " if median else "p95 ") if first else "") + milliseconds(row["ms"]),
+        (x, y),
+        xytext=(0, 9 if above else -9),
+        textcoords="offset points",
+        ha="center",
+        va="bottom" if above else "top",
+        fontsize=8.5,
+        color=shade,
+    )
+
+
+def _latency_axis(ax: Axes, finite: np.ndarray, never: float | None) -> None:
+    """Logarithmic milliseconds; with `never`, a band on top for what was not answered."""
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (1.0, 10.0)
+    low, high = low / 1.5, high * 1.5
+    ticks = [m * 10**k for k in range(-2, 7) for m in (1, 2, 5) if low <= m * 10**k <= high]
+    names = [milliseconds(tick) for tick in ticks]
+    ax.set_yscale("log")
+    if never is not None:
+        ax.axhspan(never / 1.25, never * 1.5, color=DEATH, alpha=0.09, lw=0)
+        ticks = [t for t in ticks if t < never / 1.3]
+        names = [*names[: len(ticks)], "never"]
+        ticks = [*ticks, never]
+    ax.set_yticks(ticks, names)
+    ax.set_yticks([], minor=True)
+    ax.set_ylim(low, never * 1.5 if never is not None else high)

@@ -1,0 +1,172 @@
+"""Trials in, the release map out: which release dies under which traffic, how fast, and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from string import ascii_uppercase
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
+
+from kit.plots.style import FAINT, GRID, contrast, in_order
+from kit.plots.titles import map_title, set_title
+
+#: Many requests until death to few: pale to dark, so that grey shows it as well.
+SPEED = LinearSegmentedColormap.from_list("speed", ["#f7c9a8", "#e7740f", "#a8321a", "#5c0f1f"])
+SAFE = "#dbe9f4"
+SLOWEST = 1000.0
+
+DECIDED = frozenset({"crashes", "survives"})
+
+
+def release_map(
+    trials: pd.DataFrame, decisions: Mapping[tuple[str, str], str] | None = None
+) -> pd.DataFrame:
+    """One row a (release, scenario) that was tried: trials, died, median_iteration, verdict,
+    signature, signature_text.
+
+    decisions: what a sequential test said of a cell ("crashes", "survives", "undecided"); without
+    one a cell in which any trial died "crashes", one with trials otherwise "survives", and one
+    whose trials all say nothing is "undecided". signature: the commonest among the deaths.
+    """
+    rows = []
+    for (release, scenario), group in trials.groupby(
+        ["release", "scenario"], sort=False, observed=True
+    ):
+        counted = group[group["counted"]]
+        died = counted[counted["crashed"]]
+        verdict = "crashes" if len(died) else "survives" if len(counted) else "undecided"
+        common = died[["signature", "signature_text"]].dropna().mode()
+        rows.append(
+            {
+                "release": str(release),
+                "scenario": str(scenario),
+                "trials": len(counted),
+                "died": len(died),
+                "median_iteration": float(died["crash_iteration"].median()) if len(died) else None,
+                "verdict": (decisions or {}).get((str(release), str(scenario)), verdict),
+                "signature": common["signature"].iloc[0] if len(common) else None,
+                "signature_text": common["signature_text"].iloc[0] if len(common) else None,
+            }
+        )
+    columns = ["release", "scenario", "trials", "died", "median_iteration", "verdict"]
+    return pd.DataFrame(rows, columns=[*columns, "signature", "signature_text"])
+
+
+def plot_release_map(
+    cells: pd.DataFrame,
+    ax: Axes,
+    *,
+    not_applicable: Mapping[tuple[str, str], str] | None = None,
+    titles: Mapping[str, str] | None = None,
+) -> Axes:
+    """Releases from left to right, scenarios from top to bottom; a cell says what came of it.
+
+    cells: release_map. not_applicable: cells that cannot be run, and why (kit.plan). titles:
+        names of scenarios for people.
+    Dark red: dies within few requests; pale orange: after many; blue: survives. Written: died of
+    trials, and the median crash iteration with the letter of the signature. Hatched: not
+    applicable. Dotted with "?": undecided. Blank: not tried.
+    """
+    skipped = dict(not_applicable or {})
+    pairs = list(zip(cells["release"], cells["scenario"], strict=True))
+    releases = in_order([*cells["release"], *(release for release, _ in skipped)])
+    scenarios = list(dict.fromkeys([*cells["scenario"], *(scenario for _, scenario in skipped)]))
+    letters = signature_letters(cells)
+    found = dict(zip(pairs, cells.to_dict("records"), strict=True))
+    for y, scenario in enumerate(scenarios):
+        for x, release in enumerate(releases):
+            cell = found.get((release, scenario))
+            if cell is not None:
+                _draw_cell(ax, x, y, cell, letters)
+            elif (release, scenario) in skipped:
+                _patch(ax, x, y, fc="none", ec=GRID, hatch="////", lw=0.8, gid="not applicable")
+    ax.set_xlim(-0.5, len(releases) - 0.5)
+    ax.set_ylim(len(scenarios) - 0.5, -0.5)
+    ax.set_xticks(range(len(releases)), releases)
+    ax.set_yticks(range(len(scenarios)), [(titles or {}).get(s, s) for s in scenarios])
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.set_xlabel(_key(cells, skipped), fontsize=8.5, color=FAINT, loc="left")
+    decided = cells[cells["verdict"].isin(DECIDED)].set_index(["release", "scenario"])
+    set_title(ax, map_title(decided["verdict"].eq("crashes")))
+    return ax
+
+
+def signature_letters(cells: pd.DataFrame) -> dict[str, str]:
+    """A letter for each signature, commonest first."""
+    common = cells["signature"].dropna().value_counts()
+    names = [*ascii_uppercase, *(f"{a}{b}" for a in ascii_uppercase for b in ascii_uppercase)]
+    return dict(zip(common.index, names, strict=False))
+
+
+def signature_key(cells: pd.DataFrame) -> list[str]:
+    """Lines for beneath the map: "A  SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled"."""
+    texts = cells.dropna(subset="signature").drop_duplicates("signature")
+    text = dict(zip(texts["signature"], texts["signature_text"], strict=True))
+    return [f"{letter}  {text[key]}" for key, letter in signature_letters(cells).items()]
+
+
+def _draw_cell(
+    ax: Axes, x: int, y: int, cell: dict[Hashable, Any], letters: Mapping[str, str]
+) -> None:
+    verdict, died, trials = cell["verdict"], cell["died"], cell["trials"]
+    if verdict not in DECIDED:
+        _patch(ax, x, y, fc="none", ec=FAINT, ls=":", lw=1.2, gid="undecided")
+        ax.text(x, y, f"?\n{died}/{trials}", ha="center", va="center", fontsize=8, color=FAINT)
+        return
+    if verdict == "survives":
+        _patch(ax, x, y, fc=SAFE, ec="none", gid="survives")
+        ax.text(x, y, f"{died}/{trials}", ha="center", va="center", fontsize=9.5, color=INK_ON_SAFE)
+        return
+    iteration = float(cell["median_iteration"])
+    speed = 1 - min(1.0, math.log1p(iteration) / math.log1p(SLOWEST))
+    shade = SPEED(speed)
+    _patch(ax, x, y, fc=shade, ec="none", gid="crashes")
+    ink = "white" if contrast(shade, "white") >= contrast(shade, "#1b1b1b") else "#1b1b1b"
+    letter = letters.get(cell["signature"], "")
+    ax.text(
+        x,
+        y - 0.17,
+        f"{died}/{trials}",
+        ha="center",
+        va="center",
+        fontsize=10,
+        color=ink,
+        fontweight="bold",
+    )
+    ax.text(
+        x,
+        y + 0.2,
+        f"{iteration:.0f} {letter}".strip(),
+        ha="center",
+        va="center",
+        fontsize=9,
+        color=ink,
+    )
+
+
+#: Text on the pale blue of a survivor stays dark in a dark theme as well.
+INK_ON_SAFE = "#31414f"
+
+
+def _patch(ax: Axes, x: int, y: int, **style: Any) -> None:
+    ax.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, **style))
+
+
+def _key(cells: pd.DataFrame, skipped: Mapping[tuple[str, str], str]) -> str:
+    words = ["red: died/trials, median requests until death (darker = sooner)"]
+    if len(signature_letters(cells)):
+        words[0] += ", signature"
+    words.append("blue: all survived")
+    if skipped:
+        words.append("hatched: not applicable")
+    if (~cells["verdict"].isin(DECIDED)).any():
+        words.append("?: undecided")
+    return "  ·  ".join(words)
