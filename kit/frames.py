@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kit.errors import StoreError
+from kit.errors import StoreError, UnknownScenarioError
 from kit.records import (
     DEATH_VERDICTS,
     ENDED_OUTCOMES,
@@ -37,6 +37,7 @@ from kit.records import (
     TrialSpec,
     Verdict,
 )
+from kit.scenarios import get_scenario
 from kit.store import StudyFolder, TrialFolder
 from kit.timings import DTYPES, ns_as_float, request_timings, token_gaps
 
@@ -62,6 +63,7 @@ def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     TRIAL_KEYS and:
 
     triton           version the trial ran, e.g. "2.39.0"; NA when not recorded
+    kind             "fault" or "control"; NA for a scenario that this kit does not know
     engine_kind, engine_version
     requests_asked   stop rule of the workload; NA = none
     verdict          kit.records.Verdict; "interrupted" also when there is no end marker
@@ -94,7 +96,7 @@ TRIAL_DTYPES = {
     "concurrency": "Int64",
     "protocol": "string",
     "repeat": "Int64",
-    **dict.fromkeys(["triton", "engine_kind", "engine_version"], "string"),
+    **dict.fromkeys(["triton", "kind", "engine_kind", "engine_version"], "string"),
     "requests_asked": "Int64",
     "verdict": "string",
     "crashed": "bool",
@@ -215,6 +217,7 @@ def _trial_row(folder: TrialFolder, labels: dict[Engine, str]) -> dict[str, obje
     signature = result.signature
     return keys | {
         "triton": result.versions.get("triton"),
+        "kind": _kind(spec.scenario),
         "engine_kind": spec.engine.kind.value,
         "engine_version": spec.engine.version,
         "requests_asked": spec.workload.requests,
@@ -252,6 +255,13 @@ def _unfinished(folder: TrialFolder, spec: TrialSpec) -> TrialResult:
         load_started_ns=first,
         ended_ns=last,
     )
+
+
+def _kind(scenario: str) -> str | None:
+    try:
+        return get_scenario(scenario).kind
+    except UnknownScenarioError:  # a study that was recorded with another kit
+        return None
 
 
 def _signal(result: TrialResult) -> int | None:

@@ -58,7 +58,7 @@ def write_trial(
     study: StudyFolder,
     release: str,
     *,
-    scenario: str = "racing-cancel",
+    scenario: str = "cancel-race",
     repeat: int = 0,
     requests: int = 60,
     crash_after: int | None = None,
@@ -189,14 +189,14 @@ def finish_study(study: StudyFolder) -> StudyFolder:
 
 def first_light(path: Path, *, repeats: int = 3) -> StudyFolder:
     """The story of issue 7332 in small: 23.10 and 24.10 die, 24.05 and the control do not."""
-    study = write_study(path, ["23.10", "24.05", "24.10"], ["racing-cancel", "cancel-in-request"])
+    study = write_study(path, ["23.10", "24.05", "24.10"], ["cancel-race", "control"])
     after = {"23.10": [28, 51, 33, 40, 30], "24.10": [1, 14, 48, 7, 20]}
     triton = {"23.10": "2.39.0", "24.05": "2.46.0", "24.10": "2.51.0"}
     for release in study.spec.releases:
         for repeat in range(repeats):
             crash = after.get(release)
             for scenario in study.spec.scenarios:
-                deadly = crash is not None and scenario == "racing-cancel"
+                deadly = crash is not None and scenario == "cancel-race"
                 write_trial(
                     study,
                     release,

@@ -27,7 +27,7 @@ from kit.store import REQUESTS, ArrowAppender
 
 
 def test_a_trial_that_outlives_its_requests_is_censored(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["24.05"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
     write_trial(study, "24.05", requests=60)
     (row,) = trials_frame(study).to_dict("records")
     assert row["crashed"] is False
@@ -38,7 +38,7 @@ def test_a_trial_that_outlives_its_requests_is_censored(tmp_path: Path) -> None:
 
 
 def test_a_crash_carries_its_iteration_wave_signal_and_signature(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     write_trial(study, "23.10", crash_after=34, concurrency=4)
     (row,) = trials_frame(study.path).to_dict("records")
     assert (row["crash_iteration"], row["wave"], row["in_flight"]) == (34, 8.5, 4)
@@ -49,7 +49,7 @@ def test_a_crash_carries_its_iteration_wave_signal_and_signature(tmp_path: Path)
 
 
 def test_a_hang_is_an_event_and_a_client_fault_counts_for_nothing(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     write_trial(study, "23.10", repeat=0, verdict=Verdict.HUNG)
     write_trial(study, "23.10", repeat=1, verdict=Verdict.CLIENT_FAULT)
     frame = trials_frame(study)
@@ -59,7 +59,7 @@ def test_a_hang_is_an_event_and_a_client_fault_counts_for_nothing(tmp_path: Path
 
 
 def test_an_interrupted_trial_keeps_its_row_and_its_requests(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     folder = write_trial(study, "23.10", requests=20, finished=False)
     requests_file = folder.path / "requests-0.arrows"
     requests_file.write_bytes(requests_file.read_bytes()[:-40])  # torn by a kill
@@ -71,7 +71,7 @@ def test_an_interrupted_trial_keeps_its_row_and_its_requests(tmp_path: Path) -> 
 
 
 def test_frames_of_an_empty_study_have_their_columns(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     assert list(trials_frame(study).columns) == list(TRIAL_DTYPES)
     for frame in (requests_frame, token_gaps_frame, samples_frame, client_frame):
         assert list(frame(study).columns)[: len(TRIAL_KEYS)] == TRIAL_KEYS
@@ -84,7 +84,7 @@ def test_a_folder_that_does_not_exist_is_a_named_error(tmp_path: Path) -> None:
 
 
 def test_latencies_follow_the_definitions(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     folder = write_trial(study, "23.10", requests=1)
     (folder.path / "requests-0.arrows").unlink()
     ms = 1_000_000
@@ -113,7 +113,7 @@ def test_latencies_follow_the_definitions(tmp_path: Path) -> None:
 
 
 def test_gaps_never_run_from_one_request_into_the_next(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     write_trial(study, "23.10", requests=30, outcomes={3: Outcome.TIMEOUT, 9: Outcome.RESET})
     requests = requests_frame(study)
     assert (requests["itl_ms_mean"].notna() == requests["ok"]).all()
@@ -126,7 +126,7 @@ def test_gaps_never_run_from_one_request_into_the_next(tmp_path: Path) -> None:
 
 
 def test_one_body_has_no_first_token(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     write_trial(study, "23.10", protocol=Protocol.HTTP_GENERATE)
     requests = requests_frame(study)
     assert requests["ttft_ms"].isna().all()
@@ -134,18 +134,30 @@ def test_one_body_has_no_first_token(tmp_path: Path) -> None:
 
 
 def test_failed_and_in_flight_requests_stay_in_the_frame(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     write_trial(study, "23.10", crash_after=10, concurrency=4, outcomes={2: Outcome.HTTP_ERROR})
     counts = requests_frame(study)["outcome"].value_counts().to_dict()
     assert counts == {"ok": 9, "in_flight": 4, "http_error": 1}
 
 
 def test_warm_up_and_deliberate_faults_are_not_judged(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10", "24.05"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10", "24.05"], ["cancel-race"])
     write_trial(study, "23.10", requests=10, warmup=3)
     write_trial(study, "24.05", requests=10, faults=(Fault(kind=FaultKind.DEADLINE),))
     judged = requests_frame(study).groupby("release", observed=True)["judged"].sum()
     assert judged.to_dict() == {"23.10": 7, "24.05": 0}
+
+
+def test_a_scenario_says_whether_it_is_a_fault_or_a_control(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race", "control", "of-another-kit"])
+    for scenario in study.spec.scenarios:
+        write_trial(study, "24.05", scenario=scenario)
+    kinds = trials_frame(study).set_index("scenario")["kind"]
+    assert kinds.to_dict() == {
+        "cancel-race": "fault",
+        "control": "control",
+        "of-another-kit": pd.NA,
+    }
 
 
 def test_engines_with_one_name_are_told_apart_by_what_differs() -> None:
@@ -167,7 +179,7 @@ def test_samples_and_client_ticks_count_from_load_start(tmp_path: Path) -> None:
 
 
 def test_a_million_requests_are_read_in_seconds(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     folder = write_trial(study, "23.10", requests=1)
     (folder.path / "requests-0.arrows").unlink()
     n = 1_000_000

@@ -48,7 +48,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trials(study: Path) -> pd.DataFrame:
     frame = trials_frame(study)
-    return frame[frame["scenario"] == "racing-cancel"]
+    return frame[frame["scenario"] == "cancel-race"]
 
 
 def texts(ax: Axes) -> list[str]:
@@ -88,7 +88,7 @@ def test_scenarios_are_never_pooled_into_one_row(study: Path, ax: Axes) -> None:
 
 
 def test_a_death_before_the_first_answer_is_on_the_axis(tmp_path: Path, ax: Axes) -> None:
-    folder = write_study(tmp_path / "s", ["24.10"], ["racing-cancel"])
+    folder = write_study(tmp_path / "s", ["24.10"], ["cancel-race"])
     write_trial(folder, "24.10", crash_after=0)
     plot_crash_strip(trials_frame(folder), ax)
     (mark,) = lines(ax, "died").values()
@@ -97,7 +97,7 @@ def test_a_death_before_the_first_answer_is_on_the_axis(tmp_path: Path, ax: Axes
 
 
 def test_how_servers_died_and_what_was_left_out_is_said(tmp_path: Path, ax: Axes) -> None:
-    folder = write_study(tmp_path / "s", ["23.10"], ["racing-cancel"])
+    folder = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     write_trial(folder, "23.10", repeat=0, crash_after=5, verdict=Verdict.HUNG)
     write_trial(folder, "23.10", repeat=1, verdict=Verdict.CLIENT_FAULT)
     plot_crash_strip(trials_frame(folder), ax)
@@ -119,7 +119,7 @@ def test_survival_falls_at_each_death_and_ticks_the_censored(
 
 
 def test_releases_that_never_die_share_one_labelled_line(tmp_path: Path, ax: Axes) -> None:
-    folder = write_study(tmp_path / "s", ["23.10", "23.12", "24.01", "24.02"], ["racing-cancel"])
+    folder = write_study(tmp_path / "s", ["23.10", "23.12", "24.01", "24.02"], ["cancel-race"])
     for release in folder.spec.releases:
         write_trial(folder, release, crash_after=9 if release == "23.10" else None)
     plot_survival(trials_frame(folder), ax, over="exposure_s")
@@ -129,7 +129,7 @@ def test_releases_that_never_die_share_one_labelled_line(tmp_path: Path, ax: Axe
 
 def test_latency_marks_failures_as_never_and_says_how_many(study: Path, ax: Axes) -> None:
     requests = requests_frame(study)
-    plot_latency(requests[requests["scenario"] == "racing-cancel"], ax)
+    plot_latency(requests[requests["scenario"] == "cancel-race"], ax)
     marks = lines(ax, "p")
     never = dict(zip([t.get_text() for t in ax.get_yticklabels()], ax.get_yticks(), strict=True))[
         "never"
@@ -144,7 +144,7 @@ def test_latency_marks_failures_as_never_and_says_how_many(study: Path, ax: Axes
 
 
 def test_a_quantile_of_too_few_requests_is_left_out_and_said(tmp_path: Path, ax: Axes) -> None:
-    folder = write_study(tmp_path / "s", ["24.05"], ["racing-cancel"])
+    folder = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
     write_trial(folder, "24.05", requests=20)
     plot_latency(requests_frame(folder), ax)
     assert list(lines(ax, "p")) == ["p50 24.05 4"]
@@ -155,7 +155,7 @@ def test_kv_usage_names_the_release_that_exports_none(
     study: Path, trials: pd.DataFrame, ax: Axes
 ) -> None:
     samples = samples_frame(study)
-    plot_kv_usage(samples[samples["scenario"] == "racing-cancel"], trials, ax)
+    plot_kv_usage(samples[samples["scenario"] == "cancel-race"], trials, ax)
     assert "24.05: not exported" in texts(ax)
     assert not any("24.05" in str(line.get_gid()) for line in ax.get_lines())
     deaths = lines(ax, "death")
@@ -189,8 +189,8 @@ def test_sources_that_disagree_are_both_drawn(trials: pd.DataFrame, ax: Axes) ->
 def test_the_map_tells_crash_survival_undecided_and_not_applicable_apart(
     study: Path, ax: Axes
 ) -> None:
-    cells = release_map(trials_frame(study), {("24.05", "racing-cancel"): "undecided"})
-    plot_release_map(cells, ax, not_applicable={("23.07", "racing-cancel"): "no cancellation"})
+    cells = release_map(trials_frame(study), {("24.05", "cancel-race"): "undecided"})
+    plot_release_map(cells, ax, not_applicable={("23.07", "cancel-race"): "no cancellation"})
     kinds = [str(patch.get_gid()) for patch in ax.patches]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
         "crashes": 2,
@@ -337,7 +337,7 @@ def oklab(rgb: np.ndarray) -> np.ndarray:
 
 
 def test_timeouts_are_failures_in_the_latency_picture(tmp_path: Path, ax: Axes) -> None:
-    folder = write_study(tmp_path / "s", ["24.05"], ["racing-cancel"])
+    folder = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
     write_trial(folder, "24.05", requests=100, outcomes=dict.fromkeys(range(10), Outcome.TIMEOUT))
     plot_latency(requests_frame(folder), ax)
     assert ax.get_title(loc="left") == "24.05 leaves 10\N{NO-BREAK SPACE}% unanswered"

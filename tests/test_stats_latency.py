@@ -101,7 +101,7 @@ def test_ratio_of_medians_has_an_interval_that_holds_the_truth() -> None:
 
 
 def test_latency_from_the_schedule_counts_the_wait(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["24.05"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
     write_trial(study, "24.05", requests=100)
     frame = requests_frame(study)
     sent = latency_table(frame, quantiles=[0.5])["ms"].item()
@@ -111,7 +111,7 @@ def test_latency_from_the_schedule_counts_the_wait(tmp_path: Path) -> None:
 
 def test_crash_table_counts_the_request_that_killed(tmp_path: Path) -> None:
     table = crash_table(trials_frame(first_light(tmp_path / "s")), CELL)
-    deadly = table[table["scenario"] == "racing-cancel"].set_index("release")
+    deadly = table[table["scenario"] == "cancel-race"].set_index("release")
     row = deadly.loc["23.10"]
     assert (row["trials"], row["crashed"], row["iterations"]) == (3, 3, [28, 33, 51])
     assert row["requests"] == 28 + 33 + 51 + 3
@@ -121,7 +121,7 @@ def test_crash_table_counts_the_request_that_killed(tmp_path: Path) -> None:
 
 
 def test_crash_table_leaves_out_what_says_nothing(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "s", ["24.05"], ["racing-cancel"])
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
     write_trial(study, "24.05", repeat=0, verdict=Verdict.CLIENT_FAULT)
     (row,) = crash_table(trials_frame(study)).to_dict("records")
     assert (row["trials"], row["left_out"], row["requests"]) == (0, 1, 0)
