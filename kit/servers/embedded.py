@@ -127,9 +127,14 @@ class EmbeddedServer:
         """As `poll`, once it has ended or the time is over."""
         return None if self._process is None else self._process.wait(timeout_s)
 
-    def stop(self) -> int | None:
-        """End it and remove all that it left, in any state; its exit code."""
-        code = None if self._process is None else self._process.stop(_PATIENCE_S)
+    def stop(self, *, patience_s: float = _PATIENCE_S) -> int | None:
+        """End it and remove all that it left, in any state.
+
+        Its models are unloaded first, for at most `patience_s` (0: it is killed at once).
+        Returns its exit code if it had ended by itself, 0 if this made it end, None if it never
+        ran; a negative code always is a death of its own.
+        """
+        code = None if self._process is None else self._process.stop(patience_s)
         if self._claim is not None:
             self._claim.release()
         return code

@@ -19,6 +19,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kit.servers.processes import descendants, kill, remove_shared_memory
@@ -28,23 +30,28 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Guard:
-    """One watched command. `order` has command, environment, folder, log, owner, and what to
-    remove at the end: shm_prefix, folder, record."""
+    """One watched command. `order` has command, environment, log and owner, and what to remove
+    at the end: shm_prefix, folder, record."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self._order = order
-        self._exit: int | None = None
-        self._stop_at: float | None = None  # when patience with a stopping server ends
-        self._children, wake = os.pipe()
-        for end in (self._children, wake):
-            os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop(0.0))
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._pid = 0
+        self._ended = False
+        self._kill_at: float | None = None  # set once it is to stop
+        self._libc = ctypes.CDLL(None)
+        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        woken, wake = os.pipe()
+        os.set_blocking(woken, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, lambda *_: self._kill_within(0.0))
+        #: What is waited for, and what to do when it can be read.
+        self._inputs: dict[int, Callable[[], None]] = {
+            0: self._hear,
+            woken: lambda: _drain(woken),
+        }
 
     def run(self) -> None:
         try:
@@ -55,7 +62,6 @@ class Guard:
             _tell(event="started", pid=self._pid, t_ns=time.monotonic_ns())
             self._watch()
         self._clean_up()
-        _tell(event="gone")
 
     def _start(self) -> None:
         order = self._order
@@ -86,37 +92,58 @@ class Guard:
             os.close(log)
 
     def _watch(self) -> None:
-        """Until the server has ended, by itself, by order, or with its owner."""
-        inputs = [0, self._children]
-        owner = -1
-        with contextlib.suppress(OSError):  # gone already: its end of standard input says so too
+        """Until the server has ended: by itself, by order, or with its owner."""
+        with contextlib.suppress(OSError):  # gone already: the end of standard input says so too
             owner = os.pidfd_open(self._order["owner"])
-            inputs.append(owner)
-        while self._exit is None:
-            patience = None if self._stop_at is None else self._stop_at - time.monotonic()
-            if patience is not None and patience <= 0:
+            self._inputs[owner] = lambda: self._lose_owner(owner)
+        while not self._ended:
+            left = None if self._kill_at is None else self._kill_at - time.monotonic()
+            if left is not None and left <= 0:
                 kill([self._pid, *descendants(self._pid)], timeout_s=1.0)
-                patience = 1.0
-            ready, _, _ = select.select(inputs, [], [], patience)
-            if self._children in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._children, 4096)
-            if 0 in ready:
-                order = os.read(0, 4096).split()
-                self._stop(float(order[-1]) if order else 0.0)
-                if not order:
-                    inputs.remove(0)
-            if owner in ready:
-                inputs.remove(owner)
-                self._stop(0.0)
+                left = 0.1
+            for handle in select.select(list(self._inputs), [], [], left)[0]:
+                self._inputs[handle]()
             self._reap()
 
-    def _stop(self, patience_s: float) -> None:
+    def _hear(self) -> None:
+        """An order to stop: a number, the seconds to be polite for. The end: the owner died."""
+        words = os.read(0, 4096).split()
+        if not words:
+            self._lose_owner(0)
+        elif self._kill_at is None:
+            self._ask_to_end()
+            self._kill_within(float(words[-1]))
+        else:
+            self._kill_within(float(words[-1]))
+
+    def _ask_to_end(self) -> None:
+        """Have it unload its models, and know when they are unloaded: their processes end.
+
+        What a server does after that, two seconds of waiting for its own threads, nobody needs.
+        """
+        models = set(_handles(descendants(self._pid)))
+
+        def ended(handle: int) -> None:
+            del self._inputs[handle]
+            os.close(handle)
+            models.discard(handle)
+            if not models:
+                self._kill_within(0.0)
+
+        for handle in models:
+            self._inputs[handle] = partial(ended, handle)
+        if not models:
+            self._kill_within(0.0)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
+
+    def _lose_owner(self, handle: int) -> None:
+        del self._inputs[handle]
+        self._kill_within(0.0)
+
+    def _kill_within(self, patience_s: float) -> None:
         until = time.monotonic() + patience_s
-        if self._stop_at is None and patience_s > 0:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGTERM)
-        self._stop_at = until if self._stop_at is None else min(until, self._stop_at)
+        self._kill_at = until if self._kill_at is None else min(until, self._kill_at)
 
     def _reap(self) -> bool:
         """Take the status of every child that ended; False once there is no child left."""
@@ -128,8 +155,11 @@ class Guard:
             if pid == 0:
                 return True
             if pid == self._pid:
-                self._exit = os.waitstatus_to_exitcode(status)
-                _tell(event="exited", code=self._exit, t_ns=time.monotonic_ns())
+                self._ended = True
+                code = os.waitstatus_to_exitcode(status)
+                if self._kill_at is not None and code in (-signal.SIGKILL, -signal.SIGTERM):
+                    code = 0  # that was this guard; a negative code always is the server's own
+                _tell(event="exited", code=code, t_ns=time.monotonic_ns())
 
     def _clean_up(self) -> None:
         deadline = time.monotonic() + 10.0
@@ -139,6 +169,19 @@ class Guard:
         shutil.rmtree(self._order["folder"], ignore_errors=True)
         with contextlib.suppress(OSError):
             os.unlink(self._order["record"])
+
+
+def _handles(pids: list[int]) -> list[int]:
+    handles = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            handles.append(os.pidfd_open(pid))
+    return handles
+
+
+def _drain(handle: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(handle, 4096)
 
 
 def _tell(**message: object) -> None:

@@ -94,7 +94,8 @@ class GuardedProcess:
     def stop(self, patience_s: float = 0.0) -> int | None:
         """End it: politely for `patience_s`, then not. When this returns, nothing is left.
 
-        Returns its exit code; None if it never ran.
+        Returns its exit code: its own if it had ended by itself, 0 if this made it end, None if
+        it never ran.
         """
         self._say(f"{patience_s}\n".encode())
         deadline = time.monotonic() + patience_s + _CLEAN_UP_S
@@ -137,7 +138,7 @@ class GuardedProcess:
             case {"event": "failed", "reason": str(reason)}:
                 self.failure = reason
             case _:
-                pass  # "gone": its end of the pipe closes next
+                pass
 
     def _guard_ended(self) -> None:
         """The guard cleaned up and ended; or somebody killed it, and the server died with it."""
