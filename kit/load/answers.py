@@ -1,0 +1,130 @@
+"""A call and the text that came back in, whether it is this call's answer out.
+
+The check is by content, so a server that mixes answers up, or loses, doubles or reorders tokens,
+is found although every status says success. Nothing here knows a protocol.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from kit.load.call import Call
+from kit.load.traffic import continuation
+from kit.records import AnswerCheck, Outcome
+
+#: Longest evidence on a record.
+EVIDENCE_CHARACTERS = 500
+_TOKEN = re.compile(r" ([0-9a-f]{8}):(\d+)")
+
+
+class Judgement(NamedTuple):
+    """How a request ended, and for what is not well: why, and what was seen."""
+
+    outcome: Outcome
+    cause: str | None = None
+    evidence: str | None = None
+
+
+OK = Judgement(Outcome.OK)
+
+
+def clipped(text: str | bytes | None) -> str | None:
+    """Text that fits on a record: the beginning and the end of what is too long."""
+    if text is None:
+        return None
+    if isinstance(text, bytes):
+        if len(text) > 4 * EVIDENCE_CHARACTERS:
+            text = text[: 2 * EVIDENCE_CHARACTERS] + text[-2 * EVIDENCE_CHARACTERS :]
+        text = text.decode("utf-8", "backslashreplace")
+    if len(text) <= EVIDENCE_CHARACTERS:
+        return text
+    half = (EVIDENCE_CHARACTERS - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
+
+
+def judge_text(call: Call, got: str, check: AnswerCheck, *, echoes: bool = True) -> Judgement:
+    """Whether the whole text `got` answers `call`.
+
+    echoes: the server repeats the prompt, as Triton's vLLM backend does. An OpenAI server need
+        not, so without it the continuation alone is right too.
+    """
+    if check is AnswerCheck.NONE:
+        return OK
+    if check is AnswerCheck.ECHO:
+        return _judge_echo(call, got, echoes=echoes)
+    tokens = continuation(call.digits, call.output_tokens).decode()
+    expected = call.text.decode() + tokens
+    if got == expected or (not echoes and got == tokens):
+        return OK
+    return Judgement(
+        Outcome.WRONG_ANSWER,
+        _explain(call, got, call.text.decode(), echoes=echoes),
+        clipped(f"expected {clipped(expected)!r}; got {clipped(got)!r}"[:1200]),
+    )
+
+
+def judge_pieces(
+    call: Call, pieces: Sequence[str], check: AnswerCheck, *, echoes: bool = True
+) -> Judgement:
+    """As `judge_text` for a streamed answer.
+
+    The pieces continue each other, or each repeats the whole text so far (Triton's vLLM backend
+    did that until 24.05).
+    """
+    if check is AnswerCheck.NONE:
+        return OK
+    judged = judge_text(call, "".join(pieces), check, echoes=echoes)
+    if judged is OK or len(pieces) < 2 or not _cumulative(pieces):
+        return judged
+    return judge_text(call, pieces[-1], check, echoes=echoes)
+
+
+def _cumulative(pieces: Sequence[str]) -> bool:
+    return all(later.startswith(earlier) for earlier, later in pairwise(pieces))
+
+
+def _judge_echo(call: Call, got: str, *, echoes: bool) -> Judgement:
+    """A real engine's text cannot be known; its prompt must come back if the server echoes."""
+    prompt = call.text.decode()
+    if got.startswith(prompt) if echoes else True:
+        return OK
+    cause = "the answer does not begin with the prompt"
+    other = re.search(r"\[n:([0-9a-f]{8})\]", got)
+    own = re.search(r"\[n:([0-9a-f]{8})\]", prompt)
+    if other and own and other.group(1) != own.group(1):
+        cause = f"the answer belongs to another request (nonce {other.group(1)})"
+    return Judgement(
+        Outcome.WRONG_ANSWER,
+        cause,
+        clipped(f"expected {clipped(prompt)!r}; got {clipped(got)!r}"),
+    )
+
+
+def _explain(call: Call, got: str, prompt: str, *, echoes: bool) -> str:
+    """In what way a wrong answer is wrong, in a few words."""
+    if echoes and not got.startswith(prompt):
+        other = re.search(r"\[n:([0-9a-f]{8})\]", got)
+        if other and other.group(1).encode() != call.digits and got.startswith(other.group(0)):
+            return f"the answer belongs to another request (nonce {other.group(1)})"
+        return "the answer does not begin with the prompt"
+    rest = got.removeprefix(prompt)
+    tokens = [(digits.encode(), int(index)) for digits, index in _TOKEN.findall(rest)]
+    foreign = next((digits for digits, _ in tokens if digits != call.digits), None)
+    if foreign is not None:
+        return f"tokens of another request (nonce {foreign.decode()})"
+    numbers = [index for _, index in tokens]
+    asked = call.output_tokens
+    if numbers == list(range(len(numbers))):
+        if len(numbers) < asked:
+            return f"truncated: {len(numbers)} of {asked} tokens"
+        if len(numbers) > asked:
+            return f"too long: {len(numbers)} tokens instead of {asked}"
+        return "the right tokens with other text between them"
+    if len(set(numbers)) < len(numbers):
+        return "duplicated tokens"
+    if numbers != sorted(numbers):
+        return "tokens out of order"
+    return f"missing tokens: {len(numbers)} of {asked}, with gaps"

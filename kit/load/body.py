@@ -1,0 +1,167 @@
+"""The body of an answer in, as it comes; token stamps on the call and the judgement out.
+
+What is kept is bounded by what was asked for: a server that sends without end, or a hundred
+megabytes for ten tokens, costs this process neither its memory nor its time.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from kit.load.answers import OK, Judgement, clipped, judge_pieces
+from kit.load.call import NEVER, Call
+from kit.load.dialect import DONE, Dialect, malformed
+from kit.load.faults import MUST_BE_REFUSED
+from kit.load.sse import SseParser
+from kit.records import AnswerCheck, Outcome
+
+_ERROR_BYTES = 8192
+_EVENTS_SPARE = 256
+
+
+def kept_bytes(call: Call) -> int:
+    """How much of an answer to `call` is kept: far more than a right one can need."""
+    return 65536 + 16 * len(call.prompt) + 1024 * call.output_tokens
+
+
+class AnswerBody:
+    """Collects one answer at a time; used again for the next."""
+
+    def __init__(self, dialect: Dialect, check: AnswerCheck) -> None:
+        self._dialect = dialect
+        self._check = check
+        self._sse = SseParser()
+        self._parts: list[bytes] = []
+        self._pieces: list[str] = []
+
+    def begin(self, call: Call, status: int) -> None:
+        """An answer with this status begins."""
+        self._call = call
+        self._status = status
+        self._streams = self._dialect.streams and status == 200
+        self._limit = kept_bytes(call)
+        self._most_events = 4 * call.output_tokens + _EVENTS_SPARE
+        self._size = 0
+        self._events = 0
+        self._done = False
+        self._failure: Judgement | None = None
+        self._parts.clear()
+        self._pieces.clear()
+        self._sse.reset(self._limit)
+
+    def feed(self, data: bytes, now_ns: int) -> Judgement | None:
+        """Take the next bytes; a judgement means that no more are wanted."""
+        call = self._call
+        if self._streams:
+            return self._feed_events(self._sse.feed(data), now_ns)
+        if call.first_ns == NEVER:
+            call.first_ns = now_ns
+        self._size += len(data)
+        if self._status != 200:
+            if self._size - len(data) < _ERROR_BYTES:
+                self._parts.append(data[:_ERROR_BYTES])
+            return None
+        if self._size > self._limit:
+            seen = b"".join(self._parts)[:_ERROR_BYTES]
+            return Judgement(
+                Outcome.WRONG_ANSWER,
+                f"more than {self._limit} bytes for {call.output_tokens} tokens; reading stopped",
+                clipped(seen or data),
+            )
+        self._parts.append(data)
+        return None
+
+    def _feed_events(self, events: list[bytes], now_ns: int) -> Judgement | None:
+        call, read, pieces = self._call, self._dialect.read_event, self._pieces
+        if self._failure is None:
+            seen = len(pieces)
+            for event in events:
+                piece = read(event)
+                if isinstance(piece, str):
+                    if piece:
+                        pieces.append(piece)
+                elif piece is DONE:
+                    self._done = True
+                elif piece is not None:
+                    self._failure = piece
+                    break
+            fresh = len(pieces) - seen
+            if fresh:
+                if call.first_ns == NEVER:
+                    call.first_ns = now_ns
+                call.stamp(now_ns, fresh)
+        self._events += len(events)
+        if self._events > self._most_events or self._sse.too_long:
+            return self._failure or Judgement(
+                Outcome.WRONG_ANSWER,
+                f"more than {self._most_events} events, or one of more than {self._limit} bytes, "
+                f"for {call.output_tokens} tokens; reading stopped",
+                clipped("".join(pieces[:8])),
+            )
+        return None
+
+    def finish(self) -> Judgement:
+        """The answer is whole as far as HTTP can tell."""
+        call = self._call
+        judgement = self._judge(call)
+        fault = call.fault
+        if (
+            fault is not None
+            and fault.kind in MUST_BE_REFUSED
+            and judgement.outcome in (Outcome.OK, Outcome.WRONG_ANSWER)
+        ):
+            return Judgement(
+                Outcome.WRONG_ANSWER, "the server answered what it must refuse", judgement.evidence
+            )
+        return judgement
+
+    def _judge(self, call: Call) -> Judgement:
+        if self._status != 200:
+            return _refusal(self._status, b"".join(self._parts))
+        if not self._streams:
+            return self._dialect.judge_body(call, b"".join(self._parts))
+        if self._failure is not None:
+            return self._failure
+        if self._sse.unfinished:
+            return malformed("the stream ends inside an event", self._sse.rest)
+        if self._dialect.ends_with_done and not self._done:
+            return malformed("the stream ends without [DONE]", "".join(self._pieces).encode())
+        if not self._pieces:
+            return malformed("a stream without a token", b"")
+        if self._check is AnswerCheck.NONE:
+            return OK
+        return judge_pieces(call, self._pieces, self._check, echoes=self._dialect.echoes)
+
+    def text(self) -> str:
+        """The answer's text, for a client that has to quote it."""
+        return "".join(self._pieces)
+
+
+class _Refusal(msgspec.Struct):
+    error: msgspec.Raw | None = None
+    message: msgspec.Raw | None = None
+
+
+class _Message(msgspec.Struct):
+    message: str
+
+
+def _refusal(status: int, body: bytes) -> Judgement:
+    """An answer with another status than 200, with the reason that it gives."""
+    text = re.sub(rb"^data: ?", b"", body).strip()
+    reason = clipped(text) or ""
+    try:
+        read = msgspec.json.decode(text, type=_Refusal)
+        raw = read.error or read.message
+        if raw is not None:
+            try:
+                reason = msgspec.json.decode(raw, type=str)
+            except msgspec.ValidationError:
+                reason = msgspec.json.decode(raw, type=_Message).message
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # not JSON, or not of these two shapes: the text as it is
+    return Judgement(
+        Outcome.HTTP_ERROR, clipped(f"HTTP {status}: {' '.join(reason.split())}".rstrip(": ")), None
+    )

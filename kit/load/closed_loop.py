@@ -1,0 +1,112 @@
+"""A concurrency in, that many clients out, each sending when its last request has ended.
+
+Client c of the workload belongs to worker c modulo P. With steps the number of active clients
+follows the clock; the others rest between two requests, never in the middle of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kit.load.answers import Judgement
+from kit.load.call import Call
+from kit.load.channel import Channel
+from kit.load.run import Run
+from kit.records import Outcome
+
+#: After a refused connection a client waits, twice as long each time in a row.
+FIRST_BACKOFF_S = 0.01
+LONGEST_BACKOFF_S = 0.5
+
+
+class ClosedLoop:
+    """The pacer of a closed loop.
+
+    clients: the numbers of this worker's clients over the whole workload; active: how many of
+        all clients are to be sending, by seconds since the start.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        clients: Sequence[int],
+        make_channel: Callable[[], Channel],
+        active: Callable[[float], int],
+        *,
+        varies: bool,
+        conversations: bool,
+    ) -> None:
+        self._run = run
+        self._active = active
+        self._varies = varies
+        self._conversations = conversations
+        self._start_ns = 0
+        self._resting: list[Channel] = []
+        self._backoff_s: dict[int, float] = {}  # by client: the next wait after a refusal
+        self._backing_off: set[int] = set()
+        self._most = 0
+        self.channels: list[Channel] = []
+        for client in clients:
+            channel = make_channel()
+            channel.index = client
+            self.channels.append(channel)
+
+    def begin(self, start_ns: int) -> None:
+        self._start_ns = start_ns
+        self._most = self._active(0.0)
+        for channel in self.channels:
+            self._next(channel, start_ns)
+
+    def freed(self, channel: Channel, call: Call, judgement: Judgement) -> None:
+        if judgement.outcome is Outcome.REFUSED:
+            self._back_off(channel, call)
+            return
+        if self._backoff_s:
+            self._backoff_s.pop(channel.index, None)
+        self._go_on(channel, call, call.end_ns)
+
+    def tick(self, now_ns: int) -> None:
+        if not self._varies:
+            return
+        self._most = self._active((now_ns - self._start_ns) / 1e9)
+        for channel in [c for c in self._resting if c.index < self._most]:
+            self._resting.remove(channel)
+            self._next(channel, now_ns)
+
+    def halt(self) -> None:
+        self._resting.clear()
+
+    @property
+    def owes(self) -> bool:
+        return bool(self._backing_off)
+
+    def _go_on(self, channel: Channel, call: Call, free_ns: int) -> None:
+        """The next turn of the conversation, or else a new one."""
+        if self._conversations:
+            following = self._run.next_turn(call, channel.answered)
+            if following is not None:
+                following.client = channel.index
+                self._run.send(channel, following, free_ns)
+                return
+        self._next(channel, free_ns)
+
+    def _next(self, channel: Channel, free_ns: int) -> None:
+        if channel.index >= self._most:
+            self._resting.append(channel)
+            return
+        call = self._run.take()
+        if call is not None:
+            call.client = channel.index
+            self._run.send(channel, call, free_ns)
+
+    def _back_off(self, channel: Channel, call: Call) -> None:
+        wait = self._backoff_s.get(channel.index, FIRST_BACKOFF_S)
+        self._backoff_s[channel.index] = min(2 * wait, LONGEST_BACKOFF_S)
+        self._backing_off.add(channel.index)
+        self._run.loop.call_later(wait, self._again, channel, call)
+
+    def _again(self, channel: Channel, call: Call) -> None:
+        self._backing_off.discard(channel.index)
+        if self._run.stopping is None:
+            self._go_on(channel, call, self._run.clock())
+        self._run.check_end()

@@ -1,0 +1,82 @@
+"""A workload's faults and one draw in, what is done to one request on purpose out.
+
+A request has at most one fault: the workload's faults divide the unit interval in their order,
+the rest of it is requests that nothing is done to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kit.errors import SpecError
+from kit.load.draws import quantile, whole_quantile
+from kit.records import Fault, FaultKind
+
+#: A client deadline where the workload gives none.
+DEFAULT_DEADLINE_S = 0.05
+DEFAULT_BYTES_PER_S = 256.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultPlan:
+    """What is done to one request. `after` counts tokens or bytes of the answer."""
+
+    kind: FaultKind
+    after: int = 0
+    in_bytes: bool = False
+    deadline_s: float | None = None
+    bytes_per_s: float | None = None
+
+
+#: Requests that a server must refuse: an answer to one of these is the failure.
+MUST_BE_REFUSED = frozenset({FaultKind.BAD_JSON, FaultKind.WRONG_TYPE, FaultKind.OVER_LONG})
+#: Requests that we leave, cut short or starve; how they end is our doing.
+OUR_DOING = frozenset(
+    {FaultKind.DISCONNECT, FaultKind.CANCEL, FaultKind.DEADLINE, FaultKind.HALF_OPEN}
+)
+
+
+def check_faults(faults: Sequence[Fault]) -> None:
+    """Refuse shares that are more than all requests.
+
+    Raises:
+        SpecError: the fractions add up to more than 1.
+    """
+    total = sum(fault.fraction for fault in faults)
+    if total > 1.0 + 1e-9:
+        raise SpecError(
+            f"faults on {total:.0%} of the requests",
+            "at most all of them",
+            "lower the fractions; a request has at most one fault",
+        )
+
+
+def plan_fault(
+    faults: Sequence[Fault], u: float, u_after: float, u_deadline: float
+) -> FaultPlan | None:
+    """The fault of a request whose draws are these three; None for most."""
+    for fault in faults:
+        if u < fault.fraction:
+            return _plan(fault, u_after, u_deadline)
+        u -= fault.fraction
+    return None
+
+
+def _plan(fault: Fault, u_after: float, u_deadline: float) -> FaultPlan:
+    after = 0 if fault.after is None else whole_quantile(fault.after, u_after, 0)
+    deadline_s = None
+    if fault.deadline_s is not None:
+        deadline_s = max(1e-6, quantile(fault.deadline_s, u_deadline))
+    elif fault.kind is FaultKind.DEADLINE:
+        deadline_s = DEFAULT_DEADLINE_S
+    rate = fault.bytes_per_s
+    if fault.kind is FaultKind.SLOW_READER and rate is None:
+        rate = DEFAULT_BYTES_PER_S
+    return FaultPlan(
+        kind=fault.kind,
+        after=after,
+        in_bytes=fault.unit == "bytes",
+        deadline_s=deadline_s,
+        bytes_per_s=rate,
+    )

@@ -1,0 +1,275 @@
+"""Traffic, channels and a pacer in; every request sent, ended and recorded once: one worker's run.
+
+The pacer (closed or open loop) decides when a free channel gets its next call. This module keeps
+the counts, holds back what may be the server's death, and ends the run by its stop rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import monotonic_ns
+from typing import NamedTuple, Protocol
+
+from kit.load.answers import OK, Judgement
+from kit.load.call import NEVER, Call
+from kit.load.channel import Channel
+from kit.load.counters import Counters, Field
+from kit.load.faults import MUST_BE_REFUSED, OUR_DOING
+from kit.load.health import Health
+from kit.load.recorder import Recorder
+from kit.load.stop_rules import RunState, StopRule
+from kit.load.traffic import Traffic
+from kit.records import Outcome, Workload
+
+#: A lost connection waits so long for the notice that the server died before it is a reset.
+HOLD_BACK_NS = 500_000_000
+TICK_S = 0.02
+#: Rows lie in memory no longer than this; with the tick it stays well under half a second.
+FLUSH_NS = 200_000_000
+
+
+class Pacer(Protocol):
+    """When which channel gets its next call."""
+
+    def begin(self, start_ns: int) -> None:
+        """The run starts now."""
+
+    def freed(self, channel: Channel, call: Call, judgement: Judgement) -> None:
+        """`call` has ended, so its channel can take another."""
+
+    def tick(self, now_ns: int) -> None:
+        """A tick has passed."""
+
+    def halt(self) -> None:
+        """Send no more."""
+
+    @property
+    def owes(self) -> bool:
+        """It holds calls back that are yet to be sent."""
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """All channels that were made so far."""
+
+
+class _Held(NamedTuple):
+    call: Call
+    judgement: Judgement
+    until_ns: int
+
+
+class Run:
+    """One worker's part of a workload. `numbers` are given out by `take`, each once."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        traffic: Traffic,
+        recorder: Recorder,
+        counters: Counters,
+        health: Health,
+        rules: Sequence[StopRule],
+        *,
+        worker: int,
+        processes: int,
+        errors_elsewhere: Callable[[], int],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.loop = loop
+        self.sent = 0
+        self.ended_count = 0
+        self.ok = 0
+        self.errors = 0
+        self.stopping: str | None = None  # a reason to send no more
+        self.exhausted = False  # every conversation of this worker's share was given out
+        self.done = asyncio.Event()
+        self._traffic = traffic
+        self._recorder = recorder
+        self._counters = counters
+        self._health = health
+        self._rules = rules
+        self._errors_elsewhere = errors_elsewhere
+        self._turns = workload.turns
+        self._limit = workload.requests if workload.requests is not None else 2**62
+        self._timeout_ns = round(workload.timeout_s * 1e9)
+        self._conversation = worker
+        self._processes = processes
+        self._held: list[_Held] = []
+        self._last_end_ns = NEVER
+        self._start_ns = NEVER
+        self._flush_due_ns = NEVER
+        self._tick_due_ns = NEVER
+        self._timer: asyncio.TimerHandle | None = None
+        self.pacer: Pacer
+
+    def clock(self) -> int:
+        return monotonic_ns()
+
+    # --- what pacers call
+
+    def take(self) -> Call | None:
+        """The first call of this worker's next conversation; None when there is none left."""
+        number = self._conversation * self._turns
+        if self.stopping is not None or number >= self._limit:
+            self.exhausted = True
+            return None
+        self._conversation += self._processes
+        return self._traffic.call(number)
+
+    def next_turn(self, call: Call, answered: bytes | None) -> Call | None:
+        """The turn after `call` of the same conversation; None when it is over."""
+        number = call.number + 1
+        if number % self._turns == 0 or number >= self._limit or self.stopping is not None:
+            return None
+        return self._traffic.call(number, answered, call)
+
+    def send(self, channel: Channel, call: Call, due_ns: int) -> None:
+        """Give `call`, due at `due_ns`, to a free channel."""
+        call.scheduled_ns = due_ns
+        call.deadline_ns = due_ns + self._timeout_ns
+        self.sent += 1
+        channel.send(call)
+
+    def check_end(self) -> None:
+        """The run is over when nothing is to be sent and nothing is open."""
+        if self.sent == self.ended_count and (
+            self.stopping is not None or (self.exhausted and not self.pacer.owes)
+        ):
+            self.done.set()
+
+    # --- what channels call
+
+    def ended(self, channel: Channel, call: Call, judgement: Judgement) -> None:
+        if judgement is OK:
+            self.ended_count += 1
+            self.ok += 1
+            self._last_end_ns = call.end_ns
+            self._recorder.add(call, Outcome.OK)
+        elif judgement.outcome is Outcome.RESET:
+            self._held.append(_Held(call, judgement, call.end_ns + HOLD_BACK_NS))
+        else:
+            self._record(call, judgement)
+        self.pacer.freed(channel, call, judgement)
+        if self.exhausted:
+            self.check_end()
+
+    def _record(self, call: Call, judgement: Judgement) -> None:
+        self.ended_count += 1
+        outcome = judgement.outcome
+        self._recorder.add(call, outcome, judgement.cause, judgement.evidence)
+        if call.end_ns != NEVER:
+            self._last_end_ns = max(self._last_end_ns, call.end_ns)
+        if outcome is Outcome.OK:
+            self.ok += 1
+        elif not _as_intended(call, outcome):
+            self.errors += 1
+
+    # --- the run
+
+    def begin(self, start_ns: int) -> None:
+        """Start sending."""
+        self._start_ns = start_ns
+        self._counters.words[Field.STARTED_NS] = start_ns
+        self._flush_due_ns = start_ns + FLUSH_NS
+        self._schedule_tick(monotonic_ns())
+        self.pacer.begin(start_ns)
+        self.check_end()
+
+    def server_died(self, died_ns: int) -> None:
+        """The server is dead since `died_ns`: what is open was cut short by that."""
+        self.stopping = "server died"
+        self.pacer.halt()
+        for held in self._held:
+            if held.call.sent_ns != NEVER:
+                held = held._replace(judgement=held.judgement._replace(outcome=Outcome.IN_FLIGHT))
+            self._record(held.call, held.judgement)
+        self._held.clear()
+        self._abandon("the server died", died_ns)
+
+    def stop(self, why: str = "stopped") -> None:
+        """End soon: what is open is recorded as that."""
+        self.stopping = why
+        self.pacer.halt()
+        self._release_held(2**63)
+        self._abandon(f"open when the load was {why}", monotonic_ns())
+
+    def _abandon(self, cause: str, at_ns: int) -> None:
+        for channel in self.pacer.channels:
+            call = channel.abandon()
+            if call is None:
+                continue
+            outcome = Outcome.IN_FLIGHT
+            if call.sent_ns == NEVER:
+                outcome = Outcome.REFUSED
+                cause = f"not sent yet: {cause}"
+            elif call.sent_ns <= at_ns:
+                call.end_ns = at_ns
+            self._record(call, Judgement(outcome, cause))
+        self.check_end()
+
+    def close(self) -> None:
+        """Write everything that is not written; stop the clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for channel in self.pacer.channels:
+            channel.abandon()
+        self._publish()
+        self._recorder.flush()
+        self._health.row(self, self._recorder.take_worst_dispatch_ns())
+
+    # --- the clock
+
+    def _schedule_tick(self, now_ns: int) -> None:
+        self._tick_due_ns = now_ns + round(TICK_S * 1e9)
+        self._timer = self.loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        now = monotonic_ns()
+        self._health.late(now - self._tick_due_ns)
+        self._expire(now)
+        self._release_held(now)
+        if self.stopping is None:
+            state = RunState(
+                seconds=(now - self._start_ns) / 1e9, errors=self.errors + self._errors_elsewhere()
+            )
+            self.stopping = next((why for rule in self._rules if (why := rule(state))), None)
+            if self.stopping is not None:
+                self.pacer.halt()
+        self.pacer.tick(now)
+        self._publish()
+        if now >= self._flush_due_ns:
+            self._flush_due_ns = now + FLUSH_NS
+            self._recorder.flush()
+            self._health.row(self, self._recorder.take_worst_dispatch_ns())
+        self.check_end()
+        self._schedule_tick(monotonic_ns())
+
+    def _expire(self, now_ns: int) -> None:
+        for channel in self.pacer.channels:
+            call = channel.call
+            if call is not None and now_ns >= call.deadline_ns:
+                channel.expire()
+
+    def _release_held(self, now_ns: int) -> None:
+        while self._held and self._held[0].until_ns <= now_ns:
+            held = self._held.pop(0)
+            self._record(held.call, held.judgement)
+
+    def _publish(self) -> None:
+        words = self._counters.words
+        words[Field.SENT] = self.sent
+        words[Field.ENDED] = self.ended_count
+        words[Field.OK] = self.ok
+        words[Field.ERRORS] = self.errors
+        words[Field.IN_FLIGHT] = self.sent - self.ended_count
+        words[Field.LAST_END_NS] = self._last_end_ns
+
+
+def _as_intended(call: Call, outcome: Outcome) -> bool:
+    """A request that ended otherwise than well because we wanted it so."""
+    if call.fault is None:
+        return False
+    if call.fault.kind in MUST_BE_REFUSED:
+        return outcome is Outcome.HTTP_ERROR
+    return call.fault.kind in OUR_DOING and outcome in (Outcome.DISCONNECTED, Outcome.TIMEOUT)

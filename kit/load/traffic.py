@@ -1,0 +1,190 @@
+"""A workload in, its requests out: request i is a pure function of the workload and i.
+
+So the same workload is the same traffic, byte for byte, whoever makes it: a trial can be
+replayed request by request, and worker w of P shares the traffic exactly by taking the
+conversations c with c = w modulo P. Nothing here depends on the order of the questions.
+
+A prompt starts with a nonce word `[n:<hex>]`, unique in its trial, and the answer to it is known
+beforehand from the simulated engine's contract (kit/models/common/answer.py): the prompt, then
+the tokens ` <hex>:0`, ` <hex>:1`, ... A shared prefix comes before the nonce, or no prefix cache
+could find it; the engine then makes the digits of the answer from the whole prompt's CRC-32.
+
+In a conversation of several turns each prompt is the dialogue so far with new words at its end.
+For the simulated engine the answers in it are known; for a real one the client that holds the
+conversation hands them in (`answered`), and only the user's words are decided beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+from zlib import crc32
+
+from kit.load.call import Call
+from kit.load.draws import BLOCK, Purpose, uniforms, whole_quantile
+from kit.load.faults import FaultPlan, check_faults, plan_fault
+from kit.load.prompts import Corpus, load_corpus
+from kit.records import AnswerCheck, Distribution, DistributionKind, FaultKind, Workload
+
+_BLOCKS_KEPT = 16
+#: Odd, so that multiplying by it modulo 2**32 gives every number another nonce.
+_STRIDE = 0x9E3779B1
+
+
+class Continuation:
+    """The tokens ` <hex>:<i>` that answer a prompt; one replacement in a text kept a length."""
+
+    def __init__(self) -> None:
+        self._patterns: dict[int, bytes] = {}
+
+    def __call__(self, digits: bytes, tokens: int) -> bytes:
+        pattern = self._patterns.get(tokens)
+        if pattern is None:
+            if len(self._patterns) > 4096:
+                self._patterns.clear()
+            pattern = b"".join(b" @:%d" % index for index in range(tokens))
+            self._patterns[tokens] = pattern
+        return pattern.replace(b"@", digits)
+
+
+continuation = Continuation()
+
+
+class _Block:
+    """The decisions for requests block*BLOCK .. block*BLOCK + BLOCK - 1."""
+
+    __slots__ = ("faults", "output_tokens", "prompt_tokens", "starts")
+
+    def __init__(self, workload: Workload, corpus: Corpus, block: int) -> None:
+        seed = workload.seed
+        choices = len(corpus.prompts)
+        picked = [
+            corpus.prompts[int(u * choices)] for u in uniforms(seed, Purpose.PROMPT_START, block)
+        ]
+        self.starts = [start for start, _ in picked]
+        self.prompt_tokens = (
+            [words + 1 for _, words in picked]  # a length of 0 asks for the prompts as they are
+            if workload.prompt_tokens == Distribution()
+            else _lengths(workload.prompt_tokens, seed, Purpose.PROMPT_TOKENS, block)
+        )
+        self.output_tokens = _lengths(workload.output_tokens, seed, Purpose.OUTPUT_TOKENS, block)
+        self.faults: list[FaultPlan | None] | None = None
+        if workload.faults:
+            draws = zip(
+                uniforms(seed, Purpose.FAULT, block),
+                uniforms(seed, Purpose.FAULT_AFTER, block),
+                uniforms(seed, Purpose.DEADLINE, block),
+                strict=True,
+            )
+            self.faults = [plan_fault(workload.faults, *three) for three in draws]
+
+
+def _lengths(distribution: Distribution, seed: int, purpose: Purpose, block: int) -> list[int]:
+    if distribution.kind is DistributionKind.FIXED:
+        return [whole_quantile(distribution, 0.5, 1)] * BLOCK
+    return [whole_quantile(distribution, u, 1) for u in uniforms(seed, purpose, block)]
+
+
+class Traffic:
+    """The requests of one workload.
+
+    longest_tokens: what the engine takes at most; a request that must be refused as over-long
+        has a prompt longer than that.
+    """
+
+    def __init__(self, workload: Workload, *, longest_tokens: int = 2048) -> None:
+        check_faults(workload.faults)
+        self._workload = workload
+        self._turns = workload.turns
+        self._longest = longest_tokens
+        self._corpus = load_corpus(workload.prompt_set)
+        self._blocks: dict[int, _Block] = {}
+        self._mix = int(uniforms(workload.seed, Purpose.NONCE, 0)[0] * 2**32)
+        self._prefix, self._prefix_text = self._shared_prefix(workload.shared_prefix_tokens)
+        self._plain = not self._prefix and self._turns == 1
+
+    def _shared_prefix(self, words: int) -> tuple[bytes, bytes]:
+        prompt, text = self._corpus.run(0, words)
+        return (prompt + b" ", text + b" ") if words > 0 else (b"", b"")
+
+    def call(self, number: int, answered: bytes | None = None, before: Call | None = None) -> Call:
+        """Request `number`. For its later turns a real engine's answer has to be handed in:
+
+        before: the call of the turn before; answered: the text that answered it, without its
+            prompt. Without them the answer of the simulated engine is taken.
+        """
+        turn = number % self._turns
+        conversation = number // self._turns
+        block = self._blocks.get(number // BLOCK) or self._load(number // BLOCK)
+        index = number % BLOCK
+        digits = b"%08x" % ((conversation * _STRIDE + self._mix) & 0xFFFFFFFF)
+        fault = None if block.faults is None else block.faults[index]
+        prompt_tokens = block.prompt_tokens[index]
+        if fault is not None and fault.kind is FaultKind.OVER_LONG:
+            prompt_tokens += self._longest
+        words, plain = self._corpus.run(
+            block.starts[index], prompt_tokens - 1 if turn == 0 else prompt_tokens
+        )
+        if self._plain:
+            prompt = b"[n:%b] %b" % (digits, words) if words else b"[n:%b]" % digits
+            text = prompt if plain is words else b"[n:%b] %b" % (digits, plain)
+            output_tokens = block.output_tokens[index]
+            return Call(
+                number, conversation, 0, digits, prompt, text, prompt_tokens, output_tokens, fault
+            )
+        prompt, text, dialogue = self._in_dialogue(number, digits, words, plain, answered, before)
+        if self._prefix:
+            digits = b"%08x" % crc32(text)
+        return Call(
+            number,
+            conversation,
+            turn,
+            digits,
+            prompt,
+            text,
+            len(text.split()),
+            block.output_tokens[index],
+            fault,
+            dialogue,
+        )
+
+    def _in_dialogue(
+        self,
+        number: int,
+        digits: bytes,
+        words: bytes,
+        plain: bytes,
+        answered: bytes | None,
+        before: Call | None,
+    ) -> tuple[bytes, bytes, tuple[bytes, ...]]:
+        """(prompt for JSON, prompt as it is, dialogue) of a turn, or of a prompt with a prefix."""
+        if number % self._turns == 0:
+            prompt = b"%b[n:%b] %b" % (self._prefix, digits, words)
+            text = b"%b[n:%b] %b" % (self._prefix_text, digits, plain)
+            if not words:
+                prompt, text = prompt[:-1], text[:-1]
+            return prompt, text, (prompt,)
+        if before is None:
+            before = self.call(number - 1)
+        if answered is None:
+            answered = answered_text = continuation(before.digits, before.output_tokens)
+        else:
+            answered_text = unescaped(answered)
+        prompt = b"%b%b %b" % (before.prompt, answered, words)
+        text = b"%b%b %b" % (before.text, answered_text, plain)
+        return prompt, text, (*before.dialogue, answered, words)
+
+    def _load(self, block: int) -> _Block:
+        if len(self._blocks) >= _BLOCKS_KEPT:
+            del self._blocks[next(iter(self._blocks))]
+        made = self._blocks[block] = _Block(self._workload, self._corpus, block)
+        return made
+
+    @property
+    def needs_answers(self) -> bool:
+        """Later turns quote answers that only the server knows."""
+        return self._turns > 1 and self._workload.answer_check is not AnswerCheck.EXACT
+
+
+def unescaped(prompt: bytes) -> bytes:
+    """The UTF-8 text that stands in a JSON string as `prompt`."""
+    return str(json.loads(b'"%b"' % prompt)).encode() if b"\\" in prompt else prompt

@@ -1,0 +1,171 @@
+"""A trial folder, a worker's number and an endpoint in; records appended to the folder out.
+
+`python -m kit.load.worker FOLDER WORKER ENDPOINT_JSON` runs worker WORKER of the folder's spec.
+It listens on its standard input: `died <ns>` (the server is dead since), `stop`, and end of file
+(whoever started it is gone); each makes it write what it has and leave. It ends with 0 when its
+workload came to a stop rule, the death of the server included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from time import monotonic_ns
+
+import msgspec
+import uvloop
+
+from kit.load.channels import channel_maker
+from kit.load.closed_loop import ClosedLoop
+from kit.load.counters import Counters, ErrorsElsewhere, Field, counters_path
+from kit.load.health import Health
+from kit.load.recorder import Recorder
+from kit.load.run import Pacer, Run
+from kit.load.schedule import concurrency_profile, most_concurrent, value_at
+from kit.load.stop_rules import stop_rules
+from kit.load.traffic import Traffic
+from kit.records import ArrivalKind, Endpoint, TrialSpec
+from kit.store import TrialFolder
+
+#: How long workers wait for each other before the first request.
+MEET_S = 10.0
+ORPHANED = 3
+
+
+def workers_of(spec: TrialSpec) -> int:
+    """How many workers have a part in the workload: never more than there are clients."""
+    workload = spec.workload
+    if workload.arrivals.kind is ArrivalKind.CLOSED:
+        return min(workload.processes, most_concurrent(workload.arrivals))
+    return workload.processes
+
+
+async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> int:
+    """Run one worker to its end; its exit code."""
+    spec = folder.spec
+    workload = spec.workload
+    processes = workers_of(spec)
+    counters = Counters(counters_path(folder.path, worker), create=True)
+    recorder = Recorder(folder.path, worker, workload.warmup_requests)
+    health = Health(folder.path, worker)
+    run = Run(
+        workload,
+        Traffic(workload, longest_tokens=spec.engine.max_model_tokens),
+        recorder,
+        counters,
+        health,
+        stop_rules(workload),
+        worker=worker,
+        processes=processes,
+        errors_elsewhere=ErrorsElsewhere(folder.path, worker, processes),
+        loop=asyncio.get_running_loop(),
+    )
+    ending = _Commands(run)
+    try:
+        if worker < processes:
+            run.pacer = _pacer(run, spec, endpoint, worker, processes)
+            ending.listen()
+            gc.collect()
+            gc.freeze()  # what lives for the whole run need not be looked at again
+            start_ns = await _meet(folder.path, counters, worker, processes)
+            run.begin(start_ns)
+            await run.done.wait()
+            run.close()
+    finally:
+        recorder.close()
+        health.close()
+    return ORPHANED if ending.orphaned else 0
+
+
+def _pacer(run: Run, spec: TrialSpec, endpoint: Endpoint, worker: int, processes: int) -> Pacer:
+    make = channel_maker(spec, endpoint, os.environ)
+    arrivals = spec.workload.arrivals
+    profile = concurrency_profile(arrivals)
+    return ClosedLoop(
+        run,
+        range(worker, most_concurrent(arrivals), processes),
+        lambda: make(run),
+        lambda seconds: round(value_at(float(arrivals.concurrency or 1), profile, seconds)),
+        varies=bool(profile),
+        conversations=spec.workload.turns > 1,
+    )
+
+
+async def _meet(folder: Path, counters: Counters, worker: int, processes: int) -> int:
+    """Wait until every worker is ready; the same start for all of them."""
+    counters.words[Field.READY_NS] = monotonic_ns()
+    if processes == 1:
+        return monotonic_ns()
+    give_up_ns = monotonic_ns() + round(MEET_S * 1e9)
+    while monotonic_ns() < give_up_ns:
+        ready = [_ready_ns(folder, other) for other in range(processes)]
+        if all(ready):
+            start_ns = max(ready) + 50_000_000
+            await asyncio.sleep(max(0.0, (start_ns - monotonic_ns()) / 1e9))
+            return start_ns
+        await asyncio.sleep(0.005)
+    return monotonic_ns()
+
+
+def _ready_ns(folder: Path, worker: int) -> int:
+    """When that worker was ready; 0: not yet."""
+    try:
+        counters = Counters(counters_path(folder, worker))
+    except (OSError, ValueError):
+        return 0
+    ready = counters.words[Field.READY_NS]
+    counters.close()
+    return max(0, ready)
+
+
+class _Commands:
+    """Reads the standard input of the worker and does what it says."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._rest = b""
+        self.orphaned = False
+
+    def listen(self) -> None:
+        os.set_blocking(0, False)
+        self._run.loop.add_reader(0, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(0, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self._run.loop.remove_reader(0)
+            self.orphaned = True
+            self._run.stop("orphaned")
+            self._run.done.set()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            match line.split():
+                case [b"died", when]:
+                    self._run.server_died(int(when))
+                case [b"stop"]:
+                    self._run.stop()
+
+
+def main(arguments: list[str]) -> int:
+    path, worker, endpoint = arguments
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook's interrupt is its owner's affair
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(
+            run_worker(
+                TrialFolder(Path(path)),
+                int(worker),
+                msgspec.json.decode(endpoint, type=Endpoint),
+            )
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,65 @@
+"""A trial's spec and endpoint in; all of its load workers, seen as one, out."""
+
+from __future__ import annotations
+
+import time
+
+from kit.load.process import LoadWorker
+from kit.records import Endpoint, TrialSpec
+from kit.store import TrialFolder
+
+#: How long workers may take to write what they hold, and how often they are looked at.
+FLUSH_S = 10.0
+POLL_S = 0.02
+
+
+class Workers:
+    """All load workers of a trial, seen as one."""
+
+    def __init__(self, spec: TrialSpec, endpoint: Endpoint, folder: TrialFolder) -> None:
+        count = spec.workload.processes
+        self._workers = [LoadWorker(spec, endpoint, folder, worker=w) for w in range(count)]
+        self.sent = self.ended = self.ok = self.in_flight = 0
+        self.last_end_ns: int | None = None
+
+    def start(self) -> None:
+        for worker in self._workers:
+            worker.start()
+
+    def look(self) -> None:
+        """Bring the counts up to date."""
+        seen = [worker.progress() for worker in self._workers]
+        self.sent = sum(p.sent for p in seen)
+        self.ended = sum(p.ended for p in seen)
+        self.ok = sum(p.ok for p in seen)
+        self.in_flight = sum(p.in_flight for p in seen)
+        self.last_end_ns = max((p.last_end_ns for p in seen if p.last_end_ns), default=None)
+
+    def done(self) -> bool:
+        return all(worker.poll() is not None for worker in self._workers)
+
+    def failed(self) -> bool:
+        return any(worker.poll() not in (0, None) for worker in self._workers)
+
+    def server_died(self, died_ns: int) -> None:
+        for worker in self._workers:
+            worker.server_died(died_ns)
+
+    def stop(self) -> None:
+        """End the traffic; return when every worker has written its records or was killed."""
+        for worker in self._workers:
+            worker.stop()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until every worker has ended, FLUSH_S at most; then kill those that have not."""
+        deadline = time.monotonic() + FLUSH_S
+        while not self.done() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.kill()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
