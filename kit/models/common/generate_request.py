@@ -10,7 +10,7 @@ have no end-of-text token and no choice to make.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import triton_python_backend_utils as pb_utils
 
@@ -27,6 +27,7 @@ class GenerateRequest:
     stream: bool
     max_tokens: int
     echo: bool  # the answer begins with the prompt
+    parameters: dict[str, object] = field(default_factory=dict)  # all of them, as they came
 
 
 def read_request(request: object) -> GenerateRequest:
@@ -38,11 +39,13 @@ def read_request(request: object) -> GenerateRequest:
     text = _input(request, "text_input")
     if text is None:
         raise BadRequestError("the input text_input is missing")
+    parameters = _sampling_parameters(request)
     return GenerateRequest(
         prompt=_text(text, "text_input"),
         stream=bool(_input(request, "stream")),
-        max_tokens=_max_tokens(_sampling_parameters(request)),
+        max_tokens=_max_tokens(parameters),
         echo=not _input(request, "exclude_input_in_output"),
+        parameters=parameters,
     )
 
 
