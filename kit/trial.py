@@ -1,0 +1,271 @@
+"""One TrialSpec in, one TrialResult out: a server's life under a workload, in this process.
+
+`python -m kit.trial FOLDER` runs the spec that lies in FOLDER; it stops and cleans up when its
+standard input closes, on SIGTERM and on SIGINT.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kit import __version__
+from kit.crash.maps import MemoryMap
+from kit.crash.signature import signature_of
+from kit.crash.verdict import Evidence, judge
+from kit.errors import KitError, ServerStartError
+from kit.load.workers import Workers
+from kit.records import ENDED_OUTCOMES, Endpoint, Outcome, TrialResult, TrialSpec, Verdict
+from kit.releases import get_release
+from kit.scenarios import get_scenario
+from kit.servers.embedded import EmbeddedServer
+from kit.servers.repository import build_repository
+from kit.store import TrialFolder, write_whole
+from kit.watch.liveness import Health
+from kit.watch.sampler import Watcher
+
+#: How often the server and the load are looked at; a death is noticed at once all the same.
+TICK_S = 0.05
+PROGRESS_S = 0.25
+#: A server may die of its last request a moment after it has answered it.
+SETTLE_S = 0.5
+#: More than any stack and what led to it.
+TAIL_BYTES = 4 * 1024 * 1024
+
+
+class Trial:
+    """The conduct of one trial: what happened when, and why it ended."""
+
+    def __init__(self, spec: TrialSpec, folder: TrialFolder, interrupt: threading.Event) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.interrupt = interrupt
+        self.starting = False
+        self.load_finished = self.client_failed = False
+        self._ready_ns: int | None = None
+        self._load_started_ns: int | None = None
+        self._died_ns: int | None = None
+        self._exit_code: int | None = None
+        self._health = Health()
+        self._since_last_end_s: float | None = None
+        self._in_flight = 0
+        self._started_ns = time.monotonic_ns()
+        self._wall_offset_ns = time.time_ns() - self._started_ns
+        self._told_s = 0.0
+
+    def run(self) -> TrialResult:
+        """Start, load, stop, judge; the result is written to the folder, last."""
+        repository = build_repository(self.spec, self.folder.path / "repository")
+        server = EmbeddedServer(
+            get_release(self.spec.release),
+            repository,
+            self.folder,
+            ready_timeout_s=self.spec.ready_timeout_s,
+            extra_args=get_scenario(self.spec.scenario).extra_args,
+        )
+        self._tell("starting")
+        with ExitStack() as cleanup:
+            cleanup.callback(shutil.rmtree, repository, ignore_errors=True)
+            cleanup.callback(server.stop)
+            self.starting = True
+            try:
+                endpoint = server.start()
+            except ServerStartError as error:
+                return self._finish(Verdict.CLIENT_FAULT, str(error), server)
+            except KeyboardInterrupt:
+                return self._finish(Verdict.INTERRUPTED, "Interrupted at the start.", server)
+            finally:
+                self.starting = False
+            self._ready_ns = time.monotonic_ns()
+            self._under_load(server, endpoint)
+        verdict, reason = judge(self._evidence(server))
+        return self._finish(verdict, reason, server)
+
+    def _under_load(self, server: EmbeddedServer, endpoint: Endpoint) -> None:
+        watcher = Watcher(
+            endpoint,
+            self.folder,
+            pid=server.pid,
+            interval_s=self.spec.sample_interval_s,
+            model=self.spec.model,
+        )
+        load = Workers(self.spec, endpoint, self.folder)
+        watcher.start()
+        try:
+            self._drive(server, load)
+        finally:
+            load.stop()
+            watcher.stop()
+            load.close()
+        self._health = watcher.health()
+        self._tell("judging", load)
+
+    def _drive(self, server: EmbeddedServer, load: Workers) -> None:
+        """Let the load run until it is done, or the server is, or the trial's time."""
+        self._load_started_ns = time.monotonic_ns()
+        load.start()
+        deadline = time.monotonic() + self.spec.timeout_s
+        while not self.interrupt.is_set() and time.monotonic() < deadline:
+            if server.wait(TICK_S) is not None:
+                break
+            load.look()
+            self._tell("loading", load)
+            if load.done():
+                server.wait(SETTLE_S)
+                break
+            if load.in_flight and self._quiet_s(load) >= self.spec.hang_after_s:
+                break
+        self._exit_code = server.poll()
+        load.look()
+        self._in_flight, self._since_last_end_s = load.in_flight, self._quiet_s(load)
+        self.load_finished, self.client_failed = load.done(), load.failed()
+        if self._exit_code is not None:
+            self._died_ns = server.died_ns or time.monotonic_ns()
+            load.server_died(self._died_ns)
+            load.join()
+
+    def _quiet_s(self, load: Workers) -> float:
+        """How long ago the last request ended, or the load began."""
+        since_ns = max(load.last_end_ns or 0, self._load_started_ns or self._started_ns)
+        return (time.monotonic_ns() - since_ns) / 1e9
+
+    def _evidence(self, server: EmbeddedServer) -> Evidence:
+        requests = self.folder.requests()
+        patient = pc.and_(
+            pc.equal(requests["outcome"], Outcome.TIMEOUT.value), pc.is_null(requests["fault"])
+        )
+        return Evidence(
+            exit_code=server.poll(),
+            stop_requested=self._died_ns is None,
+            log=_tail(self.folder.log),
+            ended=_ended(requests, self._died_ns),
+            open=self._in_flight,
+            unanswered=pc.sum(patient).as_py() or 0,
+            since_last_end_s=self._since_last_end_s,
+            hang_after_s=self.spec.hang_after_s,
+            ready=self._health.ready,
+            model_ready=self._health.model_ready,
+            stub_alive=self._health.stubs_alive,
+            load_finished=self.load_finished,
+            client_failed=self.client_failed,
+            interrupted=self.interrupt.is_set(),
+        )
+
+    def _finish(self, verdict: Verdict, reason: str, server: EmbeddedServer) -> TrialResult:
+        requests = self.folder.requests()
+        maps = self.folder.maps
+        result = TrialResult(
+            trial_id=self.spec.trial_id,
+            verdict=verdict,
+            reason=reason,
+            completed=_ended(requests, self._died_ns),
+            in_flight=_count(requests, Outcome.IN_FLIGHT),
+            exit_code=self._exit_code,
+            signature=signature_of(
+                _tail(self.folder.log),
+                maps=MemoryMap.parse(maps.read_text()) if maps.exists() else None,
+                exit_code=self._exit_code,
+                modules=server.modules,
+            ),
+            started_ns=self._started_ns,
+            ready_ns=self._ready_ns,
+            load_started_ns=self._load_started_ns,
+            died_ns=self._died_ns,
+            ended_ns=time.monotonic_ns(),
+            wall_offset_ns=self._wall_offset_ns,
+            versions={**server.versions, "kit": __version__},
+        )
+        self.folder.finish(result)
+        return result
+
+    def _tell(self, phase: str, load: Workers | None = None) -> None:
+        """Write progress.json; while loading, about every PROGRESS_S."""
+        now = time.monotonic()
+        if phase == "loading" and now - self._told_s < PROGRESS_S:
+            return
+        self._told_s = now
+        counts = {
+            "sent": load.sent if load else 0,
+            "ended": load.ended if load else 0,
+            "in_flight": load.in_flight if load else 0,
+        }
+        write_whole(self.folder.progress, msgspec.json.encode({"phase": phase, **counts}))
+
+
+def _ended(requests: pa.Table, died_ns: int | None) -> int:
+    """Requests that ran to an end, before the server died if it did."""
+    ended = pc.is_in(requests["outcome"], pa.array([o.value for o in ENDED_OUTCOMES]))
+    if died_ns is not None:
+        ended = pc.and_(ended, pc.less_equal(requests["end_ns"], died_ns))
+    return pc.sum(ended).as_py() or 0
+
+
+def _count(requests: pa.Table, outcome: Outcome) -> int:
+    return pc.sum(pc.equal(requests["outcome"], outcome.value)).as_py() or 0
+
+
+def _tail(log: Path) -> str:
+    """The end of a log, where its crash stands."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        return file.read().decode(errors="replace")
+
+
+def run_trial(spec: TrialSpec, folder: Path) -> TrialResult:
+    """Run one trial into `folder`, which must hold its spec or nothing yet.
+
+    Ends early, cleans up and gives verdict `interrupted` on SIGTERM, SIGINT and when this
+    process's parent goes away (its standard input closes). Call it in a process of its own.
+
+    Raises:
+        SpecError, StoreError: the trial cannot be run as written.
+        UnsupportedPlatformError, LibpythonMissingError, DownloadError, HashMismatchError: this
+            machine cannot run that server.
+    """
+    interrupt = threading.Event()
+    trial = Trial(spec, TrialFolder.create(folder, spec), interrupt)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        interrupt.set()
+        if trial.starting:  # nothing looks at the event before the server is ready
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    threading.Thread(target=_interrupt_at_eof, daemon=True).start()
+    return trial.run()
+
+
+def _interrupt_at_eof() -> None:
+    """Whoever started this trial holds the other end of its standard input."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def main() -> int:
+    """`python -m kit.trial FOLDER`; exit code 0 whatever the verdict, it is in result.json."""
+    folder = Path(sys.argv[1])
+    try:
+        run_trial(TrialFolder(folder).spec, folder)
+    except KitError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
