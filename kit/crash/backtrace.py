@@ -128,7 +128,8 @@ class LogReader:
         if shape in _NEAR:
             stacks = [in_sequence(entries, innermost_last=shape is Shape.PYTHON)]
         else:
-            stacks = assemble(entries)
+            headers = [n.line for n in self._pending if n.topic is Topic.SIGNAL]
+            stacks = assemble(entries, headers)
         if shape is Shape.PYTHON:
             # most exceptions are handled; their words are no sign of a death
             raised, self._raised = self._raised, None

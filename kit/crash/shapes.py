@@ -44,6 +44,7 @@ SIGNAL_HANDLER = "<signal handler called>"
 #: Beyond this a name is no name; demangling can take time out of all proportion to it.
 LONGEST_MANGLED = 4096
 
+_LENGTH = re.compile(r"\d{1,3}(?=[A-Za-z_])")
 _TRITON = re.compile(r"(?<![\w#])(\d{1,3})# {1,4}(?=\S)")
 _GDB = re.compile(r"(?<![\w#])#(\d{1,3}) {1,3}(?:(0x[0-9a-fA-F]{1,16}) in )?(?=\S)")
 _OPENMPI = re.compile(r"\[ {0,2}(\d{1,3})\] (?=[/\w\[])")
@@ -104,7 +105,18 @@ def demangle(symbol: str) -> str:
     try:
         return str(cxxfilt.demangle(symbol))
     except cxxfilt.InvalidName:
-        return symbol
+        return _outline(symbol)
+
+
+def _outline(symbol: str) -> str:
+    """The leading names of a mangled one that the demangler gives up on (Triton has some)."""
+    names: list[str] = []
+    rest = symbol[2:].lstrip("ZNKLS")
+    while found := _LENGTH.match(rest):
+        start, length = found.end(), int(found[0])
+        names.append(rest[start : start + length])
+        rest = rest[start + length :]
+    return "::".join(names) or symbol
 
 
 def _frame(

@@ -34,9 +34,9 @@ _TRUST = {
     Shape.KERNEL: 6,
     Shape.ABSL: 7,
     Shape.FAULTHANDLER: 8,
-    Shape.NONE: 9,
+    Shape.NONE: 10,
 }
-_TORN = 10
+_TORN = 9
 _THROWN = re.compile(r"an instance of '([^']{1,200})'")
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\d+")
 

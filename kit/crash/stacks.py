@@ -7,6 +7,7 @@ fit none of these belong to no stack: a shuffled log must not look like a crash 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -38,8 +39,32 @@ class Entry:
     line: int
 
 
-def assemble(entries: Sequence[Entry]) -> list[Stack] | None:
-    """The stacks that numbered frames make up; None when the order of their lines is lost."""
+def assemble(entries: Sequence[Entry], headers: Sequence[int] = ()) -> list[Stack] | None:
+    """The stacks that numbered frames make up; None when the order of their lines is lost.
+
+    headers: lines at which a crash was announced. Frames that make no sense together may be
+    those of several crashes, one behind the other.
+    """
+    whole = _whole(entries)
+    if whole is not None:
+        return whole
+    made: list[Stack] = []
+    for group in _between(entries, headers):
+        stacks = _whole(group)
+        if stacks is None:
+            return None
+        made += stacks
+    return made
+
+
+def _between(entries: Sequence[Entry], headers: Sequence[int]) -> list[list[Entry]]:
+    groups: dict[int, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(bisect_left(headers, entry.line), []).append(entry)
+    return list(groups.values())
+
+
+def _whole(entries: Sequence[Entry]) -> list[Stack] | None:
     if not entries:
         return []
     for order in (entries, entries[::-1]):

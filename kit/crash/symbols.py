@@ -8,6 +8,7 @@ distance is shown.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -71,6 +72,11 @@ class SymbolTable:
         # several names may share a start; a .cold part belongs to the function it was split from
         plain = name.removesuffix(_COLD).partition(".isra.")[0].partition(".part.")[0]
         return Symbol(demangle(plain), address - start, inside)
+
+    def functions(self, *, demangled: bool = False) -> Iterator[tuple[int, int, str]]:
+        """(start, size, name) of every function, by address."""
+        for start, size, name in self._functions:
+            yield start, size, demangle(name) if demangled else name
 
     def __len__(self) -> int:
         return len(self._functions)
