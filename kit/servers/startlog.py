@@ -23,6 +23,13 @@ _BIND_FAILED = re.compile(
     r"|failed to start (HTTP|GRPC|Metrics|metrics)|[Ff]ailed to bind"
 )
 
+#: What every start on a machine without GPUs prints, what the kit itself causes, and what gRPC
+#: says about sockets, which Triton then says more clearly.
+_NOISE = re.compile(
+    r"NVML|DCGM|CudaDriverHelper|CUDA driver version|pinned memory pool"
+    r"|^Signal \(15\)|chttp2_server"
+)
+
 _TABLE = re.compile(r"^\s*\|\s*(\S+)\s*\|\s*\d+\s*\|\s*(UNAVAILABLE: .*?)\s*\|\s*$")
 
 
@@ -41,7 +48,8 @@ def decisive_lines(log: str, *, most: int = 8) -> list[str]:
     for pattern in _DECISIVE:
         for index, line in enumerate(lines):
             words = _without_stamp(line)
-            if len(chosen) < most and words not in seen and pattern.search(line):
+            telling = not _NOISE.search(line)
+            if len(chosen) < most and words not in seen and pattern.search(line) and telling:
                 seen.add(words)
                 chosen.add(index)
     if not chosen:

@@ -1,0 +1,40 @@
+"""A process and its endpoint in, whether that very process serves there out."""
+
+from __future__ import annotations
+
+import http.client
+
+import psutil
+
+from kit.records import Endpoint
+
+
+def serves(pid: int, endpoint: Endpoint) -> bool:
+    """Whether the process listens on all ports of the endpoint and says that it is ready.
+
+    Readiness alone says less: another program on that port may answer, and Triton is ready
+    before its metrics port is open.
+    """
+    return _listens(pid, endpoint) and _says_ready(endpoint)
+
+
+def _listens(pid: int, endpoint: Endpoint) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    listening = {c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN}
+    ports = {endpoint.http_port, endpoint.grpc_port, endpoint.metrics_port} - {None}
+    return ports <= listening
+
+
+def _says_ready(endpoint: Endpoint) -> bool:
+    assert endpoint.http_port is not None
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.http_port, timeout=5.0)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
