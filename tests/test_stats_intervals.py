@@ -11,7 +11,7 @@ from scipy import stats
 
 from kit.errors import NotEnoughDataError, SpecError
 from kit.stats.intervals import (
-    bound_sentence,
+    evidence_sentence,
     rate,
     rate_ratio,
     rate_upper_bound,
@@ -65,10 +65,15 @@ def test_fisher_and_the_lady_tasting_tea() -> None:
 
 
 def test_no_crash_gives_the_bound_that_the_evidence_supports() -> None:
-    assert bound_sentence(0, 40_000) == "0 crashes in 40,000 requests: at most 1 in 13,000 at 95 %"
-    assert bound_sentence(1, 40_000).startswith("1 crash in 40,000 requests: at most 1 in 8,400")
-    assert bound_sentence(0, 0) == "0 crashes in 0 requests: nothing can be said"
-    assert bound_sentence(0, 2) == "0 crashes in 2 requests: no useful bound at 95 %"
+    assert (
+        evidence_sentence(0, 40_000) == "0 crashes in 40,000 requests: at most 1 in 13,000 at 95 %"
+    )
+    assert evidence_sentence(5, 187) == (
+        "5 crashes in 187 requests: 1 in 37 (1 in 16 to 1 in 120 at 95 %)"
+    )
+    assert evidence_sentence(3, 3).startswith("3 crashes in 3 requests: 1 in 1 (1 in 1 to 1 in 5")
+    assert evidence_sentence(0, 0) == "0 crashes in 0 requests: nothing can be said"
+    assert evidence_sentence(0, 2) == "0 crashes in 2 requests: no useful bound at 95 %"
     assert rate_upper_bound(0, 1) == pytest.approx(-math.log(0.05))
 
 

@@ -129,7 +129,7 @@ def _draw_cell(
     speed = 1 - min(1.0, math.log1p(iteration) / math.log1p(SLOWEST))
     shade = SPEED(speed)
     _patch(ax, x, y, fc=shade, ec="none", gid="crashes")
-    ink = "white" if contrast(shade, "white") >= contrast(shade, "#1b1b1b") else "#1b1b1b"
+    ink = LIGHT if contrast(shade, LIGHT) >= contrast(shade, DARK) else DARK
     letter = letters.get(cell["signature"], "")
     ax.text(
         x,
@@ -151,6 +151,9 @@ def _draw_cell(
         color=ink,
     )
 
+
+#: Text on the colours of a death; near white, since a report themes what is white.
+LIGHT, DARK = "#fefefe", "#1b1b1b"
 
 #: Text on the pale blue of a survivor stays dark in a dark theme as well.
 INK_ON_SAFE = "#31414f"

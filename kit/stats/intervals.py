@@ -114,15 +114,30 @@ def same_share_p_value(events_a: int, trials_a: int, events_b: int, trials_b: in
     return float(stats.fisher_exact(table).pvalue)
 
 
-def bound_sentence(events: int, requests: int, confidence: float = CONFIDENCE) -> str:
-    """What a number of crashes in a number of requests lets one claim, in one sentence."""
+def evidence_sentence(events: int, requests: int, confidence: float = CONFIDENCE) -> str:
+    """What a number of crashes in a number of requests lets one claim, in one sentence.
+
+    Without a crash the one-sided upper bound, rounded so that it claims no more than it may:
+    "0 crashes in 40,000 requests: at most 1 in 13,000 at 95 %". With crashes the rate and its
+    interval: "5 crashes in 187 requests: 1 in 37 (1 in 16 to 1 in 115 at 95 %)".
+    """
     percent = f"{100 * confidence:g} %"
-    crashes = "1 crash" if events == 1 else f"{events:,} crashes"
+    counted = f"{events:,} crash{'' if events == 1 else 'es'} in {requests:,} requests"
     if requests < 1:
-        return f"{crashes} in 0 requests: nothing can be said"
-    one_in = 1 / rate_upper_bound(events, requests, confidence)
-    claim = f"at most 1 in {_floor_two_digits(one_in):,}" if one_in >= 1 else "no useful bound"
-    return f"{crashes} in {requests:,} requests: {claim} at {percent}"
+        return f"{counted}: nothing can be said"
+    if not events:
+        bound = 1 / rate_upper_bound(0, requests, confidence)
+        claim = f"at most 1 in {_floor_two_digits(bound):,}" if bound >= 1 else "no useful bound"
+        return f"{counted}: {claim} at {percent}"
+    seen = rate(events, requests, confidence)
+    middle, often, seldom = (_one_in(r) for r in (seen.value, seen.high, seen.low))
+    return f"{counted}: {middle} ({often} to {seldom} at {percent})"
+
+
+def _one_in(per_request: float) -> str:
+    many = max(1.0, 1 / per_request)
+    digits = max(0, math.floor(math.log10(many)) - 1)
+    return f"1 in {round(many, -digits):,.0f}"
 
 
 def _floor_two_digits(value: float) -> int:

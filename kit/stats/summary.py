@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from kit.stats.intervals import CONFIDENCE, bound_sentence, rate, rate_upper_bound, share
+from kit.stats.intervals import CONFIDENCE, evidence_sentence, rate, rate_upper_bound, share
 
 CELL = ("release", "scenario", "engine", "concurrency")
 
@@ -42,7 +42,7 @@ def crash_table(
             "iterations": sorted(int(i) for i in died["crash_iteration"]),
             "median_iteration": float(died["crash_iteration"].median()) if len(died) else None,
             "left_out": len(group) - len(counted),
-            "says": bound_sentence(len(died), requests, confidence),
+            "says": evidence_sentence(len(died), requests, confidence),
         }
         if len(counted):
             of_trials = share(len(died), len(counted), confidence)

@@ -1,0 +1,196 @@
+"""The report of a study: self-contained, escaped, true to the data; and its JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import pytest
+from synthetic_studies import first_light, write_study, write_trial
+
+from kit.records import Frame, Outcome, Signature, Verdict
+from kit.report import write_report
+from kit.report_cells import RESULT_SCHEMA, result_cells, result_document
+from kit.report_figures import themed
+from kit.report_text import command
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+HOSTILE = "</pre><script>alert('owned')</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+
+
+class Page(HTMLParser):
+    """What a browser would load, run or follow, and which ids there are."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+            if name in ("src", "href", "xlink:href", "data", "action"):
+                (self.references if (value or "").startswith("#") else self.loads).append(
+                    value or ""
+                )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    return write_report(first_light(folder / "first-light").path, folder / "reports")
+
+
+def test_the_page_loads_nothing_and_runs_nothing(written: Path) -> None:
+    text = written.read_text()
+    page = Page(text)
+    assert page.loads == []
+    assert {"script", "link", "iframe", "img"}.isdisjoint(page.tags)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_ids_are_unique_and_every_reference_inside_the_page_is_met(written: Path) -> None:
+    text = written.read_text()
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    wanted = {r[1:] for r in page.references} | set(re.findall(r"url\(#([^)]+)\)", text))
+    assert wanted <= set(page.ids)
+
+
+def test_the_page_answers_first_and_shows_every_cell(written: Path) -> None:
+    text = written.read_text()
+    assert "<h1>23.10 and 24.10 crash, 24.05 survives</h1>" in text
+    answer = re.search(r'<p class="answer">(.*?)</p>', text)
+    assert answer
+    assert "23.10 and 24.10 died (6 of 6 servers, after 1 to 51 requests)" in answer[1]
+    assert "0 crashes in 600 requests: at most 1 in 200 at 95 %" in answer[1]
+    assert text.count('<td class="n died">3 of 3') == 2
+    assert text.count('<td class="n">0 of 3') == 4
+    assert "not exported" in text
+    assert "TRITONBACKEND_ResponseFactoryIsCancelled" in text
+    assert "python -m kit run --name synthetic --release 23.10" in text
+    assert "real Triton 2.39.0, 2.46.0, 2.51.0 · engine simulated" in text
+
+
+def test_figures_follow_the_theme(written: Path) -> None:
+    text = written.read_text()
+    assert text.count("<svg ") == 8  # hero; strip of the control; survival, latency, KV of both
+    figures = "".join(re.findall(r"<svg .*?</svg>", text, re.DOTALL))
+    assert "#1f2328" not in figures
+    used = set(re.findall(r"var\((--[\w-]+)\)", text))
+    light, dark = re.findall(r":root \{(.*?)\}", text)[:2]
+    for variable in used:
+        assert f"{variable}:" in light
+        assert f"{variable}:" in dark
+
+
+def test_what_a_server_said_is_text_and_never_markup(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
+    signature = Signature(
+        signal=11,
+        frames=(Frame(index=0, module=HOSTILE, offset=1, symbol=HOSTILE),),
+        key=HOSTILE,
+        text=HOSTILE,
+    )
+    write_trial(study, "23.10", crash_after=5, signature=signature, triton=HOSTILE)
+    text = write_report(study, tmp_path / "reports").read_text()
+    page = Page(text)
+    assert {"script", "img"}.isdisjoint(page.tags)
+    assert page.handlers == []
+    assert "{{ 7 * 7 }}" in text
+    assert "&lt;script&gt;" in text
+
+
+def test_an_unfinished_study_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
+    empty = write_report(study, tmp_path / "reports").read_text()
+    assert "No trial has been run yet" in empty
+    assert "not finished" in empty
+    write_trial(study, "23.10", finished=False)
+    text = write_report(study, tmp_path / "reports").read_text()
+    assert "No trial has ended with a verdict on a server." in text
+    assert "(+1 without verdict)" in text
+
+
+def test_latest_json_follows_its_schema(written: Path) -> None:
+    document = json.loads((written.parent / "latest.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(RESULT_SCHEMA)
+    jsonschema.validate(document, RESULT_SCHEMA)
+    assert document["finished"] is True
+    cells = {(cell["release"], cell["scenario"]): cell for cell in document["cells"]}
+    assert cells["23.10", "cancel-race"] == {
+        "release": "23.10",
+        "scenario": "cancel-race",
+        "engine": "simulated",
+        "concurrency": 16,
+        "trials": 3,
+        "crashed": 3,
+        "crash_iterations": [28, 33, 51],
+        "verdict": "crashed",
+        "signature": "SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled",
+        "latency_p50_ms": cells["23.10", "cancel-race"]["latency_p50_ms"],
+        "latency_p95_ms": None,  # among the 48 requests that were never answered
+        "kv_peak_fraction": cells["23.10", "cancel-race"]["kv_peak_fraction"],
+        "requests": 28 + 33 + 51 + 3 * 16,
+    }
+    assert cells["24.05", "control"]["kv_peak_fraction"] is None  # not exported
+    assert 40 < cells["24.05", "control"]["latency_p95_ms"] < 90
+
+
+def test_cells_leave_out_trials_that_say_nothing(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
+    write_trial(study, "24.05", repeat=0, verdict=Verdict.CLIENT_FAULT)
+    document = result_document(study)
+    jsonschema.validate(document, RESULT_SCHEMA)
+    (cell,) = document["cells"]
+    assert (cell["trials"], cell["requests"], cell["verdict"]) == (0, 0, None)
+    assert cell["latency_p50_ms"] is None
+    write_trial(study, "24.05", repeat=1, outcomes=dict.fromkeys(range(60), Outcome.TIMEOUT))
+    (cell,) = result_cells(study)
+    assert (cell["trials"], cell["requests"], cell["verdict"]) == (1, 60, "survived")
+    assert cell["latency_p50_ms"] is None  # nothing was ever answered
+
+
+def test_latest_html_is_the_same_report(written: Path) -> None:
+    assert (written.parent / "latest.html").read_bytes() == written.read_bytes()
+    assert written.name == "first-light.html"
+
+
+def test_the_command_names_everything_that_was_chosen(tmp_path: Path) -> None:
+    spec = write_study(tmp_path / "s", ["23.10", "24.05"], ["control"]).spec
+    assert command(spec) == (
+        "python -m kit run --name synthetic --release 23.10 --release 24.05 "
+        "--scenario control --concurrency 16 --repeats 3 --seed 0"
+    )
+
+
+def test_an_svg_keeps_no_colour_or_id_that_another_could_meet() -> None:
+    svg = '<?xml?><svg id="a b"><use xlink:href="#a b" fill="#1f2328" clip-path="url(#a b)"/></svg>'
+    assert themed(svg, prefix="x<y") == (
+        '<svg role="img" id="x-y-a_b"><use xlink:href="#x-y-a_b" fill="var(--ink)" '
+        'clip-path="url(#x-y-a_b)"/></svg>'
+    )
+
+
+def test_many_releases_and_scenarios_are_drawn_as_a_map(tmp_path: Path) -> None:
+    releases, scenarios = ["23.12", "24.01", "24.02", "24.03"], ["cancel-race", "control", "third"]
+    study = write_study(tmp_path / "s", releases, scenarios[:2])
+    for release in releases:
+        for scenario in scenarios:
+            write_trial(study, release, scenario=scenario, requests=10)
+    text = write_report(study, tmp_path / "reports").read_text()
+    assert 'id="map-' in text
+    assert "No release crashes under this traffic" in text
