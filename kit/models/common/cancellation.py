@@ -6,16 +6,18 @@ lives (see data/crashes.yaml, is-cancelled-after-final):
 - `coroutine`: asked before each token by the coroutine that serves the request, never once the
   final response is handed over. Every release survives it.
 - `second-thread`: one watcher thread asks for all live requests in turn and notes the answer,
-  as a server with a watchdog does. A request is live until its final response is sent, so the
-  watcher can be asking just then. Looking at a `done` flag first would not help: the final
-  response can be sent between the look and the question.
-- `after-final`: asked once after the final response was sent, as a model does that asks in its
-  clean-up. The same fault as above, without the race.
+  as a server with a watchdog does. A request is live until its coroutine hears that the final
+  response was sent, so the watcher can be asking while it is sent, or just after. A `done` flag
+  would narrow that gap and not close it: the final response can be sent between the look at the
+  flag and the question.
+- `after-final`: asked once after the final response was sent, by the coroutine as it cleans up.
+  The same fault as above, without the race.
 - `none`: never asked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import triton_python_backend_utils as pb_utils
@@ -24,17 +26,18 @@ MODES = ("coroutine", "second-thread", "after-final", "none")
 
 
 class LiveRequest:
-    """One request whose client may go away."""
+    """One request whose client may go away; made in the event loop."""
 
     def __init__(self, sender: object) -> None:
         self.sender = sender
         self.cancelled = False  # as the watcher last saw it
+        self.final_sent = asyncio.Event()
 
 
 class CancelCheck:
-    """Asks in the configured way; `begin`, `cancelled` before each token, `final_sent`."""
+    """Asks in the configured way; the request's coroutine calls `begin`, `cancelled`, `end`."""
 
-    def __init__(self, mode: str, *, poll_s: float = 0.001) -> None:
+    def __init__(self, mode: str, *, poll_s: float = 0.005) -> None:
         if mode not in MODES:
             raise ValueError(f"cancel_check = {mode!r}: one of {', '.join(MODES)} is expected")
         if mode != "none" and not hasattr(pb_utils.InferenceRequest, "is_cancelled"):
@@ -58,13 +61,13 @@ class CancelCheck:
         return request
 
     def cancelled(self, request: LiveRequest) -> bool:
-        """Called by the request's coroutine before each token."""
+        """Whether the client has gone away, as far as is known; called before each token."""
         if self._mode == "coroutine":
             return request.sender.is_cancelled()
         return request.cancelled
 
-    def final_sent(self, request: LiveRequest) -> None:
-        """Called by the response thread once the final response has been sent."""
+    def end(self, request: LiveRequest) -> None:
+        """The final response has been sent."""
         if self._mode == "after-final":
             request.sender.is_cancelled()
         with self._lock:

@@ -99,6 +99,8 @@ class DecoupledModel:
             text = traceback.format_exc()
             pb_utils.Logger.log_error(text)
             self._refuse(live, text)
+        await live.final_sent.wait()
+        self._cancel_check.end(live)
 
     async def _stream(self, request: GenerateRequest, live: LiveRequest) -> None:
         """Send the answer, token by token or at once; stop early if the client went away."""
@@ -142,4 +144,4 @@ class DecoupledModel:
         except Exception:  # noqa: BLE001  one request's trouble must not end the others
             pb_utils.Logger.log_error(traceback.format_exc())
         if out.final:
-            self._cancel_check.final_sent(out.request)
+            self._loop.call_soon_threadsafe(out.request.final_sent.set)
