@@ -1,4 +1,4 @@
-"""The result table of a study, read from synthetic folders."""
+"""The result table, as a terminal and a notebook show it; studies are synthetic."""
 
 from __future__ import annotations
 
@@ -6,52 +6,56 @@ from pathlib import Path
 
 from synthetic_studies import first_light, write_study, write_trial
 
-from kit.records import Verdict
-from kit.results import html_table, result_cells, text_table
+from kit.report_cells import result_cells
+from kit.results import COLUMNS, html_table, text_table
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    """The table read back by the columns of its header."""
+    header, _, *lines = text.splitlines()
+    begins = [header.index(name) for name in COLUMNS]
+    ends = [*begins[1:], None]
+    cut = [[line[a:b].strip() for a, b in zip(begins, ends, strict=True)] for line in lines]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in cut]
 
 
 def test_each_cell_says_how_many_crashed_and_after_how_many_requests(tmp_path: Path) -> None:
-    cells = {(c.release, c.scenario): c for c in result_cells(first_light(tmp_path).path)}
-    died = cells["23.10", "racing-cancel"]
-    assert (died.crashed, died.trials, died.iterations) == (3, 3, (28, 33, 51))
-    assert died.ending == "SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled"
-    lived = cells["24.05", "racing-cancel"]
-    assert (lived.crashed, lived.iterations, lived.ending) == (0, (), "survived")
+    table = rows(text_table(result_cells(first_light(tmp_path))))
+    by_cell = {(row["release"], row["scenario"]): row for row in table}
+    assert len(by_cell) == 6
+    died = by_cell["23.10", "cancel-race"]
+    assert (died["crashed"], died["after requests"]) == ("3 of 3", "28, 33, 51")
+    assert died["ended as"] == "SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled"
+    lived = by_cell["24.05", "cancel-race"]
+    assert (lived["crashed"], lived["after requests"]) == ("0 of 3", "")
+    assert lived["ended as"] == "survived"
 
 
-def test_trials_of_one_scenario_stand_together_releases_in_order(tmp_path: Path) -> None:
-    cells = result_cells(first_light(tmp_path).path)
-    assert [(c.scenario, c.release) for c in cells] == [
-        (scenario, release)
-        for scenario in ("cancel-in-request", "racing-cancel")
-        for release in ("23.10", "24.05", "24.10")
-    ]
-
-
-def test_a_failure_of_our_own_is_left_out_and_said(tmp_path: Path) -> None:
-    study = write_study(tmp_path, ["23.10"], ["racing-cancel"])
-    write_trial(study, "23.10", crash_after=5)
-    write_trial(study, "23.10", repeat=1, verdict=Verdict.CLIENT_FAULT)
-    (cell,) = result_cells(study.path)
-    assert (cell.trials, cell.left_out, cell.crashed) == (1, 1, 1)
-    assert "1 of 1 (1 left out)" in text_table([cell])
+def test_what_is_not_exported_is_a_dash_and_not_0(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["24.05"], ["cancel-race"])
+    write_trial(study, "24.05", kv=False, requests=3)
+    (row,) = rows(text_table(result_cells(study)))
+    assert (row["KV peak"], row["p50 ms"]) == ("-", "-")
 
 
 def test_a_study_stopped_before_its_first_result_has_a_table_all_the_same(tmp_path: Path) -> None:
-    study = write_study(tmp_path, ["23.10"], ["racing-cancel"])
-    assert result_cells(study.path) == []
+    study = write_study(tmp_path, ["23.10"], ["cancel-race"])
+    assert rows(text_table(result_cells(study))) == []
     write_trial(study, "23.10", finished=False)
-    (cell,) = result_cells(study.path)
-    assert (cell.trials, cell.left_out, cell.ending) == (0, 1, "interrupted")
+    (row,) = rows(text_table(result_cells(study)))
+    assert (row["crashed"], row["ended as"]) == ("0 of 0", "no verdict")
 
 
-def test_text_columns_stand_under_their_header(tmp_path: Path) -> None:
-    lines = text_table(result_cells(first_light(tmp_path).path)).splitlines()
-    assert lines[0].index("scenario") == lines[2].index("cancel-in-request")
-    assert lines[0].index("ended as") == lines[2].index("survived")
+def test_many_crash_iterations_are_cut_short(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["23.10"], ["cancel-race"])
+    for repeat in range(8):
+        write_trial(study, "23.10", repeat=repeat, crash_after=repeat + 1)
+    (row,) = rows(text_table(result_cells(study)))
+    assert row["after requests"] == "1, 2, 3, 4, 5, 6, …"
 
 
 def test_html_escapes_what_a_server_printed(tmp_path: Path) -> None:
     study = write_study(tmp_path, ["23.10"], ["<script>"])
     write_trial(study, "23.10", scenario="<script>")
-    assert "<script>" not in html_table(result_cells(study.path))
+    assert "<script>" not in html_table(result_cells(study))
+    assert "&lt;script&gt;" in html_table(result_cells(study))

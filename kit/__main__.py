@@ -1,0 +1,124 @@
+"""The command line, `python -m kit COMMAND`; thin over the functions that notebooks call.
+
+Exit codes: 0 done; 1 an error of the kit's, named on stderr with its mend; 2 wrong usage;
+3 `run --fail-on-crash` and a server died; 130 stopped by Ctrl-C (143: by SIGTERM).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from kit import __version__
+from kit.errors import KitError
+
+DONE, FAILED, BY_SIGNAL = 0, 1, 128
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = _parser().parse_args(arguments)
+    stopped_by = [signal.SIGINT]
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        stopped_by[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    # A terminal that closes, or a supervisor's kill, ends servers as cleanly as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    try:
+        from kit import commands  # heavier than --help deserves
+
+        code: int = getattr(commands, args.command)(args)
+        sys.stdout.flush()
+    except KitError as error:
+        print(
+            f"error: {error.given}\n  expected: {error.expected}\n  to mend it: {error.mend}",
+            file=sys.stderr,
+        )
+        return FAILED
+    except KeyboardInterrupt:
+        return BY_SIGNAL + stopped_by[0]
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m kit",
+        description="Reproduce, measure and explain crashes of an LLM server under load.",
+        epilog=(__doc__ or "").split("\n\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"triton-crash-kit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="run a study: releases x scenarios x concurrencies"))
+    _add_investigate(
+        commands.add_parser(
+            "investigate", help="run the study of a notebook, the notebook on it, and its report"
+        )
+    )
+    report = commands.add_parser("report", help="write the report of a study folder")
+    report.add_argument("study", type=Path, help="folder of a study, finished or not")
+    report.add_argument("--out", type=Path, default=Path("reports"), help="folder (%(default)s)")
+    releases = commands.add_parser("releases", help="list the releases that the kit knows")
+    scenarios = commands.add_parser("scenarios", help="list the scenarios: faults and controls")
+    diagnose = commands.add_parser("diagnose", help="read a server's log: what died, where, why")
+    diagnose.add_argument("file", help="a log file; - reads standard input")
+    diagnose.add_argument("--release", help="the release that the server is believed to be")
+    diagnose.add_argument(
+        "--maps", type=Path, help="/proc/PID/maps of that server, if it was saved"
+    )
+    clean = commands.add_parser("clean", help="remove what a killed run or a power cut left behind")
+    for command in (report, releases, scenarios, diagnose, clean):
+        _add_json(command)
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run a study. The same command goes on with a study that was stopped. "
+        "Progress goes to standard error, the result table to standard output."
+    )
+    _add_choice(parser)
+    parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
+    parser.add_argument("--engine", metavar="KIND[:VERSION]", help="simulated, or vllm-cpu:0.4.3")
+    parser.add_argument("--seed", type=int, help="of the traffic (0)")
+    parser.add_argument("--name", default="study", help="begins the folder's name (%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
+    parser.add_argument("--fail-on-crash", action="store_true", help="exit with 3 if a server died")
+    _add_json(parser)
+
+
+def _add_investigate(parser: argparse.ArgumentParser) -> None:
+    parser.description = "What is not given is as the notebook's own parameters cell says."
+    _add_choice(parser)
+    parser.add_argument("--notebook", type=Path, help="(notebooks/01_reproduce_the_crash.ipynb)")
+    parser.add_argument("--reports", type=Path, default=Path("reports"), help="(%(default)s)")
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--release", action="append", metavar="23.10", help="repeat it for more; or: all"
+    )
+    parser.add_argument("--scenario", action="append", metavar="NAME", help="repeat it for more")
+    parser.add_argument("--concurrency", metavar="1,16", help="numbers of clients (16)")
+    parser.add_argument("--requests", type=int, metavar="N", help="a trial (as its scenario says)")
+    parser.add_argument("--repeats", type=int, metavar="N", help="trials of each cell (3)")
+    parser.add_argument("--parallel", type=int, metavar="N", help="trials at a time")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
