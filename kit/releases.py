@@ -12,8 +12,9 @@ import msgspec
 import yaml
 
 from kit.errors import CatalogError, UnknownReleaseError
+from kit.paths import DATA
 
-CATALOG = Path(__file__).resolve().parents[1] / "data" / "releases.yaml"
+CATALOG = DATA / "releases.yaml"
 
 ARCHITECTURES = ("x86_64", "aarch64")
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kit.servers.processes import descendants, kill, remove_shared_memory
+from kit.servers.processes import children, descendants, kill, remove_shared_memory
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -117,11 +117,11 @@ class Guard:
             self._kill_within(float(words[-1]))
 
     def _ask_to_end(self) -> None:
-        """Have it unload its models, and know when they are unloaded: their processes end.
+        """Have it unload its models, and know when they are unloaded: its own children end.
 
-        What a server does after that, two seconds of waiting for its own threads, nobody needs.
+        What a server does after that, two seconds of waiting for its threads, nobody needs.
         """
-        models = set(_handles(descendants(self._pid)))
+        models = set(_handles(children(self._pid)))
 
         def ended(handle: int) -> None:
             del self._inputs[handle]

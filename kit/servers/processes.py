@@ -35,17 +35,18 @@ def marked(run: str) -> list[int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """The pids of the processes that `pid` is the parent of, zombies included."""
+    return _by_parent().get(pid, [])
+
+
 def descendants(root: int) -> list[int]:
     """The pids of all processes below `root`, zombies included."""
-    children: dict[int, list[int]] = {}
-    for pid in _pids():
-        fields = _status(pid)
-        if fields is not None:
-            children.setdefault(int(fields[1]), []).append(pid)
+    by_parent = _by_parent()
     found: list[int] = []
     level = [root]
     while level:
-        level = [child for pid in level for child in children.get(pid, [])]
+        level = [child for pid in level for child in by_parent.get(pid, [])]
         found += level
     return found
 
@@ -83,6 +84,15 @@ def remove_shared_memory(prefix: str) -> list[str]:
             path.unlink()
             removed.append(path.name)
     return removed
+
+
+def _by_parent() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for pid in _pids():
+        fields = _status(pid)
+        if fields is not None:
+            found.setdefault(int(fields[1]), []).append(pid)
+    return found
 
 
 def _pids() -> list[int]:
