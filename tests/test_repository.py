@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("watch",),
     ("crash",),
     ("store",),
-    ("scenarios", "releases", "sequential"),
+    ("scenarios", "releases", "sequential*"),
     ("records", "errors", "paths"),
 )
 #: From this layer up, pandas and its kind may be imported.
