@@ -151,7 +151,7 @@ _HTTP = re.compile(
 _GRPC = re.compile(r"triton::server::grpc::|grpc::|grpc_|inference::")
 
 
-def component_of(symbol: str) -> str | None:
+def frontend_of(symbol: str) -> str | None:
     """The frontend that a function of tritonserver belongs to, by its (demangled) name."""
     if _GRPC.match(symbol) or "GRPC" in symbol[:60]:
         return "grpc-frontend"

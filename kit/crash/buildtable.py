@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from kit.crash.builds import SERVER, Build, Part, component_of
+from kit.crash.builds import SERVER, Build, Part, frontend_of
 from kit.crash.symbols import SymbolTable, find_module
 from kit.errors import CatalogError
 
@@ -64,7 +64,7 @@ def _parts(table: SymbolTable) -> list[Part]:
     """Stretches of code by component; what says nothing of itself belongs to its surroundings."""
     runs: list[list[int | str]] = []  # start, end, component, functions
     for start, size, name in table.functions(demangled=True):
-        component = component_of(name)
+        component = frontend_of(name)
         if component is None:
             continue
         if runs and runs[-1][2] == component:

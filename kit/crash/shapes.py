@@ -144,7 +144,9 @@ def _triton(index: int, rest: str) -> Printed | None:
         if _HEX.match(head):
             return Printed(Shape.TRITON, index, _frame(index, module=tail, address=head))
         if head:
-            return Printed(Shape.TRITON, index, _frame(index, module=tail, symbol=head))
+            # whoever pasted it may have cut the address short: "0x..."
+            symbol = None if head.startswith("0x") else head
+            return Printed(Shape.TRITON, index, _frame(index, module=tail, symbol=symbol))
         return None
     head, between, tail = rest.rpartition(" at ")
     if between and head and _SOURCE.match(tail):

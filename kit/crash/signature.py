@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kit.crash.backtrace import GAP, Backtrace, parse_backtraces
+from kit.crash.builds import SERVER, Build, executable_base
 from kit.crash.maps import MemoryMap
 from kit.crash.notices import FAULT_SIGNALS, SHELL_BASE, signal_name
 from kit.crash.shapes import Shape
@@ -32,8 +33,8 @@ _TRUST = {
     Shape.TRTLLM: 4,
     Shape.TORCH: 5,
     Shape.KERNEL: 6,
-    Shape.ABSL: 7,
-    Shape.FAULTHANDLER: 8,
+    Shape.FAULTHANDLER: 7,
+    Shape.ABSL: 8,
     Shape.NONE: 10,
 }
 _TORN = 9
@@ -76,7 +77,7 @@ def signal_of(exit_code: int | None) -> int | None:
 
 def decisive(backtraces: Sequence[Backtrace], number: int | None = None) -> Backtrace | None:
     """The backtrace that tells most of the last crash; None when there was no crash."""
-    crashes = [b for b in backtraces if b.shape is not Shape.PYTHON and _is_death(b)]
+    crashes = [b for b in backtraces if b.shape is not Shape.PYTHON and is_death(b)]
     if number is not None:
         crashes = [b for b in crashes if b.signal in (number, None)] or crashes
     if not crashes:
@@ -87,6 +88,8 @@ def decisive(backtraces: Sequence[Backtrace], number: int | None = None) -> Back
     for earlier in reversed(best[:-1]):
         if chosen.line - earlier.line > GAP:
             break
+        if earlier.frames[:1] == chosen.frames[:1] and len(earlier.frames) < len(chosen.frames):
+            continue  # a debugger shows frame 0 before it is asked for the stack
         chosen = earlier  # threads that die together: the one that died first
     return chosen
 
@@ -102,6 +105,20 @@ def place(backtrace: Backtrace, *, maps: MemoryMap | None, modules: Path | None)
         # all but the faulting frame hold the address after the call, maybe of another function
         placed.append(_named(frame, modules, step_back=fault is None or frame != fault))
     return replace(backtrace, frames=tuple(placed))
+
+
+def place_by_build(backtrace: Backtrace, build: Build) -> Backtrace:
+    """The backtrace with the offsets that frame 0 of a known build gives away."""
+    base = executable_base(backtrace, build)
+    if base is None:
+        return backtrace
+    frames = tuple(
+        replace(frame, offset=frame.address - base)
+        if frame.address is not None and plain_module(frame.module) == SERVER
+        else frame
+        for frame in backtrace.frames
+    )
+    return replace(backtrace, frames=frames)
 
 
 def make_signature(backtrace: Backtrace, number: int | None = None) -> Signature:
@@ -168,7 +185,7 @@ def _cause(backtrace: Backtrace) -> str | None:
     return None
 
 
-def _is_death(backtrace: Backtrace) -> bool:
+def is_death(backtrace: Backtrace) -> bool:
     """Stacks are printed for other reasons too; a death has a signal or a cause beside it."""
     return backtrace.signal in FAULT_SIGNALS or backtrace.shape is Shape.TRITON
 

@@ -38,6 +38,11 @@ _ABORT = re.compile(
 _ABORT_PARTS = ("__verbose_terminate_handler", "std::terminate", "__cxxabiv1::", "__cxa_")
 _CAUGHT = re.compile(r"ErrorSignalHandler|__kernel_rt_sigreturn|__restore_rt|^_{0,2}sigaction$")
 _SIGABRT = 6
+#: Where a thread waits for the kernel: nothing faults there by itself.
+_WAITING = re.compile(
+    r"^_{0,3}(?:clock_nanosleep|nanosleep|usleep|sleep|epoll_wait|poll|ppoll|select|futex\w*"
+    r"|pthread_cond_\w*wait|pause|sigwait\w*|accept4?|recv\w*|read)$"
+)
 
 
 def plain_module(name: str | None) -> str | None:
@@ -85,6 +90,15 @@ def fault_frames(backtrace: Backtrace) -> tuple[Frame, ...]:
     while frames and is_system(frames[-1]) and len(frames) > 1:
         frames = frames[:-1]
     return tuple(frames)
+
+
+def was_waiting(backtrace: Backtrace) -> bool:
+    """Whether Triton's thread only waited when the signal came, so another process sent it."""
+    fault = fault_frames(backtrace)
+    symbol = exact_symbol(fault[0]) if fault else None
+    if backtrace.shape is not Shape.TRITON or symbol is None or not is_system(fault[0]):
+        return False
+    return backtrace.signal != _SIGABRT and bool(_WAITING.match(short_name(symbol)))
 
 
 def _below_catcher(backtrace: Backtrace) -> list[Frame]:

@@ -1,0 +1,177 @@
+"""A stack and what was said about a death in, the component that died out: a word of Component."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+
+from kit.crash.backtrace import Backtrace
+from kit.crash.builds import CORE, PYTHON_BACKEND, SERVER, Build, executable_base, part_at
+from kit.crash.phrases import Topic
+from kit.crash.shapes import Shape
+from kit.crash.site import exact_symbol, fault_frames, is_system, plain_module, was_waiting
+from kit.records import Frame
+
+
+class Component(StrEnum):
+    """Where in the server a fault is."""
+
+    HTTP_FRONTEND = "http-frontend"
+    GRPC_FRONTEND = "grpc-frontend"
+    CORE = "core"
+    PYTHON_BACKEND = "python-backend"
+    PYTHON_STUB = "python-stub"
+    VLLM_ENGINE = "vllm-engine"
+    TENSORRTLLM_BACKEND = "tensorrtllm-backend"
+    CUDA = "cuda"
+    OUT_OF_MEMORY = "out-of-memory"
+    LIBC_ABORT = "libc-abort"
+    OTHER = "other"
+    NONE = "none"  # nothing died
+
+
+#: By what a frame shows: function, module or source file. The first that fits decides.
+_BY_TEXT: tuple[tuple[re.Pattern[str], Component], ...] = tuple(
+    (re.compile(pattern), component)
+    for pattern, component in (
+        (r"triton::backend::python::Stub|^triton_python_backend_stub", Component.PYTHON_STUB),
+        (r"triton::backend::python::|^libtriton_python\.so", Component.PYTHON_BACKEND),
+        (
+            r"tensorrt_llm::|inflight_batcher_llm|libtriton_tensorrtllm|libtensorrt_llm|libnvinfer",
+            Component.TENSORRTLLM_BACKEND,
+        ),
+        (
+            r"triton::server::grpc::|\bgrpc(?:_core|_impl)?::|^grpc_|(?:stream_)?infer_handler\."
+            r"|grpc_server\.cc|chttp2|^(?:pollset_work|end_worker)\b|\binference::Model",
+            Component.GRPC_FRONTEND,
+        ),
+        (
+            r"triton::server::(?:HTTP|Generate)|\bevhtp|\bevthr|^_?evbuffer|^bufferevent"
+            r"|http_server\.cc",
+            Component.HTTP_FRONTEND,
+        ),
+        (r"triton::core::", Component.CORE),
+        (r"c10d::ProcessGroupNCCL|^ncclComm|^libnccl|^libcuda|^libcublas|^libcudnn|^cuda[A-Z]",
+         Component.CUDA),
+        (r"/vllm/", Component.VLLM_ENGINE),
+    )
+)  # fmt: skip
+#: Core functions that backends or frontends call: a bad argument is the caller's fault.
+_INTERFACE = re.compile(r"TRITON(?:BACKEND|SERVER)_\w+")
+_BACKEND = re.compile(r"libtriton_\w+\.so")
+
+
+def component_of(
+    backtrace: Backtrace | None,
+    *,
+    topics: frozenset[Topic],
+    words: Sequence[str] = (),
+    build: Build | None = None,
+) -> Component:
+    """Where the fault is.
+
+    topics: of the log's notices about deaths. words: what was said just before the stack.
+    build: of the release that printed the stack, when known; tells the frontends apart.
+    """
+    said = " ".join((*words, *(backtrace.messages if backtrace else ())))
+    if backtrace is not None and _GRPC_WORDS.search(said):
+        return Component.GRPC_FRONTEND
+    if backtrace is None or not (backtrace.frames or backtrace.torn):
+        return _of_words(topics)
+    if Topic.HEAP in topics and _HEAP_WORDS.search(said):
+        return Component.LIBC_ABORT
+    if topics & {Topic.CUDA, Topic.NCCL} and _GPU_WORDS.search(said):
+        return Component.CUDA
+    return _of_stack(backtrace, build)
+
+
+_GRPC_WORDS = re.compile(r"GRPC_CALL_ERROR|ASSERTION FAILED")
+_GPU_WORDS = re.compile(r"c10::|CUDA|NCCL")
+_HEAP_WORDS = re.compile(r"free|malloc|realloc|corrupted|munmap_chunk|detected")
+
+
+def _of_words(topics: frozenset[Topic]) -> Component:
+    for topic, component in (
+        (Topic.OUT_OF_MEMORY, Component.OUT_OF_MEMORY),
+        (Topic.HEAP, Component.LIBC_ABORT),
+        (Topic.ASSERTION, Component.OTHER),
+    ):
+        if topic in topics:
+            return component
+    if topics & {Topic.ENGINE, Topic.SIGNAL, Topic.EXCEPTION}:
+        if Topic.GPU_MEMORY in topics:
+            return Component.OUT_OF_MEMORY
+        if topics & {Topic.CUDA, Topic.NCCL}:
+            return Component.CUDA
+    if Topic.ENGINE in topics:
+        return Component.VLLM_ENGINE
+    return Component.PYTHON_STUB if Topic.STUB in topics else Component.OTHER
+
+
+def _of_stack(backtrace: Backtrace, build: Build | None) -> Component:
+    if backtrace.torn:
+        return Component.OTHER
+    if backtrace.shape is Shape.FAULTHANDLER:
+        vllm = any("/vllm/" in (frame.source or "") for frame in backtrace.frames)
+        return Component.VLLM_ENGINE if vllm else Component.PYTHON_STUB
+    frames = fault_frames(backtrace)
+    if was_waiting(backtrace):
+        return Component.OTHER
+    base = executable_base(backtrace, build) if build else None
+    for at, frame in enumerate(frames):
+        found = _of_frame(frame, frames[at + 1 : at + 2], build, base)
+        if found is not None:
+            return found
+    if any(plain_module(frame.module) == SERVER for frame in frames):
+        return _of_thread(backtrace)
+    return Component.OTHER
+
+
+def _of_frame(
+    frame: Frame, caller: Sequence[Frame], build: Build | None, base: int | None
+) -> Component | None:
+    """The component of one frame; None where it says nothing."""
+    module = plain_module(frame.module)
+    symbol = exact_symbol(frame)
+    if symbol and _INTERFACE.match(symbol):
+        called_by = plain_module(caller[0].module) if caller else None
+        if module == CORE and called_by in (SERVER, PYTHON_BACKEND):
+            return None  # the caller's frame decides
+        return Component.CORE if module == CORE or module is None else None
+    for text in (symbol, module, frame.source):
+        for pattern, component in _BY_TEXT:
+            if text and pattern.search(text):
+                return component
+    if is_system(frame):
+        return None
+    if module == CORE:
+        return Component.CORE
+    if module == SERVER and build and base is not None and frame.address is not None:
+        part = part_at(build, frame.address - base)
+        return Component(part) if part and part != Component.OTHER else None
+    if module is not None and _BACKEND.match(module):
+        return Component.OTHER
+    return None
+
+
+def _of_thread(backtrace: Backtrace) -> Component:
+    """The frontend of an unknown build, by how its threads begin: gRPC's are C++ threads, those
+    of the HTTP library are not.
+    """
+    last = next((f for f in reversed(backtrace.frames) if not _begins(f)), None)
+    if not backtrace.complete or last is None:
+        return Component.OTHER
+    module = plain_module(last.module)
+    if module == "libstdc++.so":
+        return Component.GRPC_FRONTEND
+    return Component.HTTP_FRONTEND if module == SERVER and _ends(backtrace) else Component.OTHER
+
+
+def _begins(frame: Frame) -> bool:
+    return plain_module(frame.module) in ("libc.so", "libpthread.so")
+
+
+def _ends(backtrace: Backtrace) -> bool:
+    """Whether the stack is whole down to the start of its thread."""
+    return _begins(backtrace.frames[-1]) and backtrace.frames[-1].index > 2

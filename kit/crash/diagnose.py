@@ -1,0 +1,194 @@
+"""Any text in (a trial's log, a pasted stack, a production log of any size), a Diagnosis out.
+
+What died, where in the server, which release printed it, which known crashes fit and why, and
+what to do. Where nothing is known it says so, and a log without a death gives component "none".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.crash.advice import advise, summarise
+from kit.crash.backtrace import Backtrace
+from kit.crash.builds import Build, ReleaseGuess, guess_release
+from kit.crash.catalog import known_crashes
+from kit.crash.component import Component, component_of
+from kit.crash.death import find_death
+from kit.crash.lines import chunks_of_file, chunks_of_text
+from kit.crash.maps import MemoryMap
+from kit.crash.match import Case, Match, rank, watched
+from kit.crash.origin import Origin, origin_of
+from kit.crash.scan import Scan
+from kit.crash.signature import describe, make_signature, place, place_by_build
+from kit.crash.site import fault_frames
+from kit.records import Signature
+
+#: Where the unpacked binaries of a release are; None when they are not at hand.
+ModulesOf = Callable[[str], Path | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What a log tells of a death. `died` False: nothing in it says that a process died."""
+
+    died: bool
+    signal: int | None
+    component: Component
+    top_frame: str | None  # where the fault is, without the frames that caught it
+    release_guess: str | None  # "23.10", "24.09 or 24.10"; None = cannot be told
+    matches: tuple[Match, ...]  # known crashes that fit, best first
+    advice: str
+    summary: str  # one sentence
+    process: str | None  # server, stub, engine or unknown: what died
+    stack: tuple[str, ...]  # the frames from the fault outward, in words
+    origin: Origin  # what the release was read from, and whether its owner is right
+    signature: Signature | None
+    deaths: int  # how many the log tells of; the last one is described
+    line: int | None  # 1-based, where it begins
+    lines: int  # read
+
+    def to_json(self) -> dict[str, object]:
+        """As plain values, for `diagnose --json`."""
+        return {
+            "died": self.died,
+            "signal": self.signal,
+            "component": self.component.value,
+            "top_frame": self.top_frame,
+            "release_guess": self.release_guess,
+            "matches": [
+                {"id": m.id, "score": m.score, "why": m.why, "title": m.title, "links": [*m.links]}
+                for m in self.matches
+            ],
+            "advice": self.advice,
+            "summary": self.summary,
+            "process": self.process,
+            "stack": [*self.stack],
+            "release_read_from": self.origin.read_from,
+            "release_believed": self.origin.believed,
+            "release_agrees": self.origin.agrees,
+            "signature": self.signature.key if self.signature else None,
+            "deaths": self.deaths,
+            "line": self.line,
+            "lines": self.lines,
+        }
+
+
+def diagnose(
+    text: str,
+    *,
+    believed_release: str | None = None,
+    maps: MemoryMap | None = None,
+    modules_of: ModulesOf | None = None,
+) -> Diagnosis:
+    """Diagnose a text.
+
+    believed_release: what its owner says that it ran ("23.11", "2.40.0", an image name). maps: of
+    the server, from before it died. modules_of: finds a release's binaries, for function names;
+    without it nothing outside the text is read.
+    """
+    return _diagnose(chunks_of_text(text), believed_release, maps, modules_of)
+
+
+def diagnose_file(
+    path: Path,
+    *,
+    believed_release: str | None = None,
+    maps: MemoryMap | None = None,
+    modules_of: ModulesOf | None = None,
+) -> Diagnosis:
+    """Diagnose a file of any size and content, in bounded memory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _diagnose(chunks_of_file(path), believed_release, maps, modules_of)
+
+
+def _diagnose(
+    chunks: Iterable[str],
+    believed_release: str | None,
+    maps: MemoryMap | None,
+    modules_of: ModulesOf | None,
+) -> Diagnosis:
+    crashes = known_crashes()
+    scan = Scan(watched(crashes.values())).read(chunks)
+    death = find_death(scan)
+    if death is None:
+        return _alive(scan, believed_release)
+    guess = guess_release(death.backtrace) if death.backtrace else _NO_GUESS
+    origin = origin_of(guess, scan.stated, believed_release)
+    build = guess.builds[0] if guess.builds else None
+    backtrace = _placed(death.backtrace, build, guess, maps, modules_of)
+    fault = fault_frames(backtrace) if backtrace else ()
+    component = component_of(backtrace, topics=death.topics, words=death.words, build=build)
+    matches: list[Match] = []
+    if backtrace is None or not backtrace.torn:
+        case = Case(
+            signal=death.signal,
+            frames=fault,
+            component=component,
+            releases=origin.releases,
+            said=scan.said,
+        )
+        matches = rank(case, crashes)
+    top = describe(fault[0]) if fault else None
+    return Diagnosis(
+        died=True,
+        signal=death.signal,
+        component=component,
+        top_frame=top,
+        release_guess=origin.guess,
+        matches=tuple(matches),
+        advice=advise(component, matches, crashes, death, origin),
+        summary=summarise(death, component, top, matches, origin),
+        process=death.process.value,
+        stack=tuple(describe(frame) for frame in fault),
+        origin=origin,
+        signature=make_signature(backtrace, death.signal) if backtrace else None,
+        deaths=death.count,
+        line=death.line,
+        lines=scan.lines,
+    )
+
+
+_NO_GUESS = ReleaseGuess(builds=(), digits=None)
+
+
+def _placed(
+    backtrace: Backtrace | None,
+    build: Build | None,
+    guess: ReleaseGuess,
+    maps: MemoryMap | None,
+    modules_of: ModulesOf | None,
+) -> Backtrace | None:
+    """The backtrace with every offset and name that can be had."""
+    if backtrace is None:
+        return None
+    if build is not None and maps is None:
+        backtrace = place_by_build(backtrace, build)
+    sure = len(guess.builds) == 1
+    modules = modules_of(guess.releases[0]) if sure and modules_of else None
+    return place(backtrace, maps=maps, modules=modules)
+
+
+def _alive(scan: Scan, believed_release: str | None) -> Diagnosis:
+    origin = origin_of(_NO_GUESS, scan.stated, believed_release)
+    return Diagnosis(
+        died=False,
+        signal=None,
+        component=Component.NONE,
+        top_frame=None,
+        release_guess=origin.guess,
+        matches=(),
+        advice=advise(Component.NONE, [], {}, None, origin),
+        summary=f"Nothing in these {scan.lines} lines says that a process died.",
+        process=None,
+        stack=(),
+        origin=origin,
+        signature=None,
+        deaths=0,
+        line=None,
+        lines=scan.lines,
+    )

@@ -1,0 +1,64 @@
+"""A stack's address bits, a log's own words and its owner's belief in, the release out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kit.crash.builds import ReleaseGuess
+from kit.releases import load_releases
+
+_RELEASE = re.compile(r"(?<![\d.])(2\d\.(?:0[1-9]|1[0-2]))(?![\d.])")
+_TRITON = re.compile(r"(?<![\d.])v?(2\.\d{1,3}\.\d{1,2})(?![\d.])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which release printed a log, and how that is known."""
+
+    releases: tuple[str, ...]  # that can have printed it; empty = unknown
+    read_from: str | None  # where `releases` was read from, in words
+    believed: str | None  # what the owner says, as a release
+    agrees: bool | None  # None: nothing to compare
+
+    @property
+    def guess(self) -> str | None:
+        return " or ".join(self.releases) or None
+
+
+def origin_of(guess: ReleaseGuess, stated: Iterable[str], believed_release: str | None) -> Origin:
+    """Weigh the three: address bits are the binary's own, words come second, belief is compared
+    and serves only where there is nothing else.
+    """
+    named = tuple(dict.fromkeys(name for s in stated if (name := release_named(s))))
+    believed = release_named(believed_release) if believed_release else None
+    releases, read_from = _from_bits(guess, named)
+    if not releases and len(named) == 1:
+        releases, read_from = named, "the log's own words"
+    agrees = believed in releases if releases and believed else None
+    if not releases and believed:
+        releases, read_from = (believed,), "what its owner says"
+    return Origin(releases=releases, read_from=read_from, believed=believed, agrees=agrees)
+
+
+def _from_bits(guess: ReleaseGuess, named: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
+    if not guess.builds:
+        return (), None
+    how = f"the address bits of frame 0 (…{guess.digits})"
+    if any(build.evidence == "reported" for build in guess.builds):
+        how += ", by other public stacks of that release"
+    both = tuple(release for release in guess.releases if release in named)
+    if len(guess.builds) > 1 and len(both) == 1:
+        return both, f"{how} and the log's own words"
+    return guess.releases, how
+
+
+def release_named(text: str) -> str | None:
+    """The release in "23.11", "2.40.0", "v2.40.0" or an image's name; None: there is none."""
+    if found := _RELEASE.search(text):
+        return found[1]
+    if found := _TRITON.search(text):
+        known = {row.triton: row.release for row in load_releases().values()}
+        return known.get(found[1])
+    return None
