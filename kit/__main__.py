@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument(
         "--maps", type=Path, help="/proc/PID/maps of that server, if it was saved"
     )
+    diagnose.add_argument(
+        "--symbols",
+        action="store_true",
+        help="name more functions with the binaries of the release that printed the stack; "
+        "they are fetched if the cache does not hold them",
+    )
     clean = commands.add_parser("clean", help="remove what a killed run or a power cut left behind")
     for command in (report, releases, scenarios, diagnose, clean):
         _add_json(command)

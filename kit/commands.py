@@ -18,6 +18,7 @@ from kit.errors import SpecError, StoreError
 from kit.records import StudySpec, from_json
 
 if TYPE_CHECKING:
+    from kit.crash.diagnose import Diagnosis
     from kit.releases import Release
     from kit.scenarios import Scenario
     from kit.store import StudyFolder
@@ -27,11 +28,13 @@ CRASHED = 3
 
 def run(args: Namespace) -> int:
     from kit.choices import study_folder
-    from kit.report_cells import result_document
-    from kit.results import text_table
 
     spec = _spec(args)
     folder = args.out or study_folder(spec)
+
+    from kit.report_cells import result_document  # pandas; a mistake is told sooner
+    from kit.results import text_table
+
     document = result_document(_run_shown(spec, folder, args.parallel))
     if args.json:
         _json({"folder": str(folder), **document})
@@ -123,19 +126,48 @@ def _scenario_row(scenario: Scenario) -> tuple[str, ...]:
 
 
 def diagnose(args: Namespace) -> int:
-    from kit.crash.diagnose import diagnose
+    from kit.crash import diagnose as room
     from kit.crash.maps import MemoryMap
 
-    maps = MemoryMap.parse(_read(args.maps)) if args.maps else None
-    log = sys.stdin.buffer.read().decode(errors="replace") if args.file == "-" else None
-    found = diagnose(
-        _read(Path(args.file)) if log is None else log, believed_release=args.release, maps=maps
-    )
-    if args.json:
-        _json(found)
+    saved = Path(args.file).with_name("server.maps")  # as in a trial folder
+    maps = args.maps or (saved if args.file != "-" and saved.exists() else None)
+    known = {
+        "believed_release": args.release,
+        "maps": MemoryMap.parse(_read(maps)) if maps else None,
+        "modules_of": _modules_of if args.symbols else None,
+    }
+    if args.file == "-":
+        found = room.diagnose(sys.stdin.buffer.read().decode(errors="replace"), **known)
     else:
-        print(found)
+        try:
+            found = room.diagnose_file(Path(args.file), **known)
+        except OSError as error:
+            raise _unreadable(Path(args.file), error) from error
+    if args.json:
+        _json(found.to_json())
+    else:
+        print("\n".join(_diagnosis_lines(found)))
     return 0
+
+
+def _modules_of(release: str) -> Path:
+    from kit.releases import get_release
+    from kit.servers.wheels import server_files
+
+    return server_files(get_release(release)).root
+
+
+def _diagnosis_lines(found: Diagnosis) -> list[str]:
+    """A diagnosis for people: what died, the stack, what is known of it, what to do."""
+    lines = [found.summary]
+    if found.stack:
+        lines += ["", "Stack, from the fault outward:", *(f"  {frame}" for frame in found.stack)]
+    if found.matches:
+        lines += ["", "Known crashes that fit, best first:"]
+        for match in found.matches:
+            lines += [f"  {match.score:.2f}  {match.id}: {match.title}", f"        {match.why}"]
+            lines += [f"        {link}" for link in match.links]
+    return [*lines, "", found.advice]
 
 
 def clean(args: Namespace) -> int:
@@ -205,9 +237,11 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode(errors="replace")
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be read: {error.strerror}", "a file", "check the path"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path} cannot be read: {error.strerror}", "a file", "check the path")
 
 
 def _fields(noun: object) -> dict[str, object]:

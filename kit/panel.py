@@ -140,7 +140,7 @@ class Panel:
         rows = [
             widgets.HBox(
                 [
-                    widgets.Label(label, layout=widgets.Layout(width="7em")),
+                    widgets.Label(label, layout=widgets.Layout(width="7em", flex="0 0 auto")),
                     getattr(self, name),
                     self._problems[name],
                 ]
@@ -151,6 +151,7 @@ class Panel:
         self.widget = widgets.VBox([*rows, buttons, self.progress, self.results])
         self.widget.add_class("kit-panel")
         for name in _FIELDS:
+            getattr(self, name).layout.flex = "0 0 auto"  # a long message must not squeeze it
             getattr(self, name).observe(lambda _change: self._check(), names="value")
         self.run_button.on_click(lambda _button: self.run())
         self.stop_button.on_click(lambda _button: self.stop())

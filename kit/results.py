@@ -21,15 +21,18 @@ def text_table(cells: Iterable[Cell]) -> str:
 def html_table(cells: Iterable[Cell]) -> str:
     """An HTML table, escaped, in the colours of its page."""
     head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in _texts(cell)) + "</tr>"
-        for cell in cells
-    )
+    body = "".join(f"<tr>{_html_row(_texts(cell))}</tr>" for cell in cells)
     style = "text-align: left; white-space: nowrap; border-spacing: 1em 0.2em"
     return (
         f'<table class="kit-results" style="{style}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
+
+
+def _html_row(texts: list[str]) -> str:
+    """Only the last column, which is long, may be broken."""
+    last = '<td style="white-space: normal; overflow-wrap: anywhere; text-align: left">'
+    return "".join(f"<td>{escape(t)}</td>" for t in texts[:-1]) + last + f"{escape(texts[-1])}</td>"
 
 
 def _texts(cell: Cell) -> list[str]:
