@@ -78,8 +78,10 @@ class Watcher:
         self.fault: str | None = None
 
     def start(self) -> None:
-        """Begin to sample; returns at once."""
+        """Begin to sample."""
         self._appender = ArrowAppender(self._path, SAMPLES)
+        # Arrow imports pandas for its first array: half a second in which nothing would be read.
+        self._appender.append(_columns([]))
         self._loop = asyncio.new_event_loop()
         self._thread.start()
 
@@ -214,10 +216,11 @@ class Watcher:
     async def _write(self) -> None:
         rows = list(self._rows)
         self._rows.clear()
-        columns: dict[str, list[object]] = {
-            field.name: [getattr(row, field.name) for row in rows] for field in fields(Sample)
-        }
-        self._appender.append(columns)
+        self._appender.append(_columns(rows))
+
+
+def _columns(rows: list[Sample]) -> dict[str, list[object]]:
+    return {field.name: [getattr(row, field.name) for row in rows] for field in fields(Sample)}
 
 
 def _is_ready(answer: Answer) -> bool | None:

@@ -1,0 +1,118 @@
+"""What the watcher sees of a real Triton that serves the simulated engine."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from kit.kv import expect, footprint, seen
+from kit.records import Endpoint, Engine, TrialSpec, fixed
+from kit.releases import get_release
+from kit.servers.embedded import EmbeddedServer
+from kit.servers.repository import build_repository
+from kit.store import TrialFolder
+from kit.watch import names
+from kit.watch.agree import agreement
+from kit.watch.sampler import Watcher
+
+INTERVAL_S = 0.1
+#: Grows slowly against the sampling interval: a block every 80 ms.
+ENGINE = Engine(
+    blocks=64,
+    block_size_tokens=8,
+    max_model_tokens=256,
+    decode_step_ms=10.0,
+    log_interval_s=INTERVAL_S,
+)
+CLIENTS, PROMPT_WORDS, OUTPUT_TOKENS = 3, 8, 120
+
+
+def generate(endpoint: Endpoint) -> str:
+    parameters = {"max_tokens": OUTPUT_TOKENS}
+    body = {"text_input": "word " * PROMPT_WORDS, "sampling_parameters": json.dumps(parameters)}
+    url = f"http://{endpoint.host}:{endpoint.http_port}/v2/models/simulated/generate"
+    request = urllib.request.Request(url, json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return str(json.load(answer)["text_output"])
+
+
+def watch(folder: Path, engine: Engine) -> tuple[pa.Table, Watcher]:
+    """The samples of one server life with a few concurrent answers."""
+    spec = TrialSpec(
+        trial_id="t", release="24.05", scenario="control", model="simulated", engine=engine
+    )
+    trial = TrialFolder.create(folder / "trial", spec)
+    repository = build_repository(spec, folder / "repository")
+    with EmbeddedServer(get_release(spec.release), repository, trial) as server:
+        watcher = Watcher(
+            server.endpoint, trial, pid=server.pid, interval_s=INTERVAL_S, model="simulated"
+        )
+        watcher.start()
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            for _ in clients.map(generate, [server.endpoint] * CLIENTS):
+                pass
+        watcher.stop()
+    return trial.samples(), watcher
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, Watcher]:
+    return watch(tmp_path_factory.mktemp("both"), ENGINE)
+
+
+def test_log_and_metrics_agree_within_one_sample(watched: tuple[pa.Table, Watcher]) -> None:
+    samples, _ = watched
+    within_s = INTERVAL_S + 0.1  # one sample, and the gauge may be 0.1 s old when it is read
+    share = agreement(samples, names.ENGINE_LOG, names.TRITON_METRICS, within_s=within_s)
+
+    assert share is not None
+    assert share >= 0.9  # a machine that stalls may part a pair
+
+
+def test_both_sources_show_the_peak_that_was_expected(watched: tuple[pa.Table, Watcher]) -> None:
+    samples, _ = watched
+    one = footprint(ENGINE, fixed(PROMPT_WORDS), fixed(OUTPUT_TOKENS))
+    expected = expect(ENGINE, one, CLIENTS).peak_fraction
+    found = {row.source: row.peak_fraction for row in seen(samples)}
+
+    assert found == {
+        names.ENGINE_LOG: pytest.approx(expected, abs=0.1),
+        names.TRITON_METRICS: pytest.approx(expected, abs=0.1),
+    }
+
+
+def test_tritons_own_metrics_processes_and_health_are_sampled_beside_them(
+    watched: tuple[pa.Table, Watcher],
+) -> None:
+    samples, watcher = watched
+    rows = zip(samples["name"].to_pylist(), samples["value"].to_pylist(), strict=True)
+    last = dict(rows)
+
+    assert last["nv_inference_request_success"] == CLIENTS
+    assert last[names.SERVER_RSS] > 10e6
+    assert last[names.STUB_RSS] > 10e6
+    assert last[names.MODEL_READY] == 1
+    assert last[names.KV_CACHE_TOKENS] == (ENGINE.blocks - 1) * ENGINE.block_size_tokens
+    health = watcher.health()
+    assert (health.ready, health.model_ready, health.stubs_alive) == (True, True, True)
+    assert watcher.fault is None
+
+
+def test_usage_that_nobody_exports_is_not_exported_and_not_zero(tmp_path: Path) -> None:
+    quiet = Engine(
+        blocks=64,
+        block_size_tokens=8,
+        max_model_tokens=256,
+        log_stats=False,
+        export_metrics=False,
+    )
+    samples, _ = watch(tmp_path, quiet)
+
+    assert str(names.kv_state(samples)) == "not exported"
+    assert names.KV_USAGE not in samples["name"].to_pylist()
+    assert "nv_inference_request_success" in samples["name"].to_pylist()
