@@ -26,7 +26,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kit.errors import StoreError, UnknownScenarioError
+from kit.errors import UnknownScenarioError
+from kit.recorded import open_study
 from kit.records import (
     DEATH_VERDICTS,
     ENDED_OUTCOMES,
@@ -84,7 +85,7 @@ def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     load_started_ns  CLOCK_MONOTONIC; the zero of every `t_s`
     wall_offset_ns   added to it: nanoseconds since the epoch
     """
-    folders = _study(study).trials()
+    folders = open_study(study).trials()
     labels = engine_labels(folder.spec.engine for folder in folders)
     rows = [_trial_row(folder, labels) for folder in folders]
     frame = pd.DataFrame(rows, columns=list(TRIAL_DTYPES))
@@ -187,13 +188,6 @@ def is_simulated(trials: pd.DataFrame) -> bool:
     return bool((trials["engine_kind"] == EngineKind.SIMULATED.value).all())
 
 
-def _study(study: StudyFolder | Path) -> StudyFolder:
-    folder = study if isinstance(study, StudyFolder) else StudyFolder(study)
-    if not folder.path.is_dir():
-        raise StoreError(f"no folder {folder.path}", "a study folder", "check the path")
-    return folder
-
-
 def _keys(spec: TrialSpec, labels: dict[Engine, str]) -> dict[str, object]:
     workload = spec.workload
     return {
@@ -278,7 +272,7 @@ def _gather(
     study: StudyFolder | Path, rows_of: Callable[[TrialFolder, int], pd.DataFrame]
 ) -> pd.DataFrame:
     """The frames of all trials, each with its TRIAL_KEYS in front, as categories."""
-    folders = _study(study).trials()
+    folders = open_study(study).trials()
     labels = engine_labels(folder.spec.engine for folder in folders)
     keys = [_keys(folder.spec, labels) for folder in folders]
     frames = [rows_of(folder, _zero(folder)) for folder in folders]

@@ -12,11 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kit import __version__
 from kit.frames import requests_frame, samples_frame, trials_frame
-from kit.paths import RECORDED
 from kit.plan import not_applicable
 from kit.plots.style import in_order, provenance
 from kit.plots.titles import percent
+from kit.recorded import open_study
 from kit.report_cells import result_document
+from kit.report_crashes import crash_groups, without_stack
 from kit.report_figures import THEMED, hero, pictures
 from kit.report_text import (
     answer,
@@ -25,7 +26,6 @@ from kit.report_text import (
     headline,
     scenario_title,
     scenarios_in_order,
-    signatures,
     source_of,
     versions,
 )
@@ -43,7 +43,7 @@ def write_report(study: StudyFolder | Path, into: Path) -> Path:
     Raises:
         StoreError: no study there, or `into` cannot be written.
     """
-    folder = study if isinstance(study, StudyFolder) else StudyFolder(study)
+    folder = open_study(study)
     document = result_document(folder)
     page = render(folder, document).encode()
     into.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
     spec, trials = study.spec, trials_frame(study)
     requests, samples = requests_frame(study), samples_frame(study)
     line = provenance(
-        source=source_of(study, RECORDED),
+        source=source_of(study),
         run=study.path.resolve().name,
         triton=trials["triton"].dropna(),
         engines=trials["engine"],
@@ -83,7 +83,8 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         table=_table(document, trials),
         hero=hero(trials, skipped, line),
         pictures=list(pictures(trials, requests, samples, line)),
-        signatures=signatures(study, trials),
+        crashes=crash_groups(study, trials),
+        without_stack=list(without_stack(trials)),
         trials=trials.astype(object).where(trials.notna(), None).to_dict("records"),
         skipped=skipped,
         provenance=line,

@@ -31,7 +31,7 @@ def result_document(study: StudyFolder) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "kit": __version__,
         "study": study.spec.name,
-        "finished": (study.path / "done.json").exists(),
+        "finished": study.finished,
         "cells": result_cells(study),
     }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from kit.errors import UnknownScenarioError
 from kit.plots.style import in_order
 from kit.plots.titles import crash_title, listing, ranges
+from kit.recorded import is_recorded
 from kit.records import Frame, StudySpec
 from kit.scenarios import get_scenario
 from kit.stats.intervals import evidence_sentence
@@ -164,6 +164,6 @@ def versions(study: StudyFolder) -> list[tuple[str, str]]:
     return [(name, ", ".join(sorted(values))) for name, values in sorted(seen.items())]
 
 
-def source_of(study: StudyFolder, recorded: Path) -> str:
-    """ "recorded" for a study that came with the kit, else "live"."""
-    return "recorded" if study.path.resolve().is_relative_to(recorded.resolve()) else "live"
+def source_of(study: StudyFolder) -> str:
+    """ "recorded" for a recorded study, else "live"."""
+    return "recorded" if is_recorded(study) else "live"

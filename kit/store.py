@@ -258,6 +258,11 @@ class StudyFolder:
     def spec(self) -> StudySpec:
         return _read_noun(self.path / "study.json", StudySpec)
 
+    @property
+    def finished(self) -> bool:
+        """Whether every trial of the plan has its result."""
+        return (self.path / "done.json").exists()
+
     def trial(self, trial_id: str) -> TrialFolder:
         return TrialFolder(self.path / "trials" / trial_id)
 

@@ -59,7 +59,7 @@ def run_study(
     """Run what is left of a study and return its folder.
 
     Each trial runs in a process of its own (`python -m kit.trial`), `parallel` at a time
-    (None: one for every two cores). Finished trials are not run again; interrupted ones are.
+    (None: one a core). Finished trials are not run again; interrupted ones are.
     KeyboardInterrupt, or setting `stop`, ends the running trials, which clean up after
     themselves; the study can then be resumed with the same call.
 
@@ -77,7 +77,7 @@ def run_study(
     run_trials(
         trials,
         study,
-        parallel=parallel or max(1, (os.cpu_count() or 1) // 2),
+        parallel=parallel or os.cpu_count() or 1,
         on_progress=on_progress,
         stop=stop,
     )
