@@ -7,78 +7,45 @@ that is to cost a few microseconds a request cannot afford a second object for e
 
 from __future__ import annotations
 
+import msgspec
+
 from kit.load.faults import FaultPlan
 
 #: Of a time or a count that it did not come to; null in the record.
 NEVER = -1
 
 
-class Call:
+class Call(msgspec.Struct, gc=False):
     """One request: its plan (a pure function of workload and number), then its times.
 
-    Times are CLOCK_MONOTONIC nanoseconds, `NEVER` until they happen. `prompt` is UTF-8 text as
-    it stands between the quotes of a JSON string, `text` the same without JSON's escapes (the
-    same object where nothing needed escaping).
+    Times are CLOCK_MONOTONIC nanoseconds, `NEVER` until they happen.
     """
 
-    __slots__ = (
-        "client",
-        "conversation",
-        "deadline_ns",
-        "dialogue",
-        "digits",
-        "end_ns",
-        "fault",
-        "first_ns",
-        "number",
-        "output_tokens",
-        "prompt",
-        "prompt_tokens",
-        "received_bytes",
-        "scheduled_ns",
-        "sent_ns",
-        "status",
-        "text",
-        "token_ns",
-        "tokens",
-        "turn",
-    )
+    number: int
+    conversation: int
+    turn: int
+    #: The hexadecimal digits that every token of the answer must carry.
+    digits: bytes
+    #: UTF-8 text as it stands between the quotes of a JSON string.
+    prompt: bytes
+    #: The same without JSON's escapes: the same object where nothing needed escaping.
+    text: bytes
+    prompt_tokens: int
+    output_tokens: int
+    fault: FaultPlan | None = None
+    #: What was said before, user and assistant in turn, as JSON text; this turn's words last.
+    dialogue: tuple[bytes, ...] = ()
 
-    def __init__(
-        self,
-        number: int,
-        conversation: int,
-        turn: int,
-        digits: bytes,
-        prompt: bytes,
-        text: bytes,
-        prompt_tokens: int,
-        output_tokens: int,
-        fault: FaultPlan | None = None,
-        dialogue: tuple[bytes, ...] = (),
-    ) -> None:
-        self.number = number
-        self.conversation = conversation
-        self.turn = turn
-        #: The hexadecimal digits that every token of the answer must carry.
-        self.digits = digits
-        self.prompt = prompt
-        self.text = text
-        self.prompt_tokens = prompt_tokens
-        self.output_tokens = output_tokens
-        self.fault = fault
-        #: What was said before, user and assistant in turn, as JSON text; this turn's words last.
-        self.dialogue = dialogue
-        self.client = NEVER
-        self.scheduled_ns = NEVER
-        self.sent_ns = NEVER
-        self.first_ns = NEVER
-        self.end_ns = NEVER
-        self.deadline_ns = NEVER
-        self.token_ns: list[int] | None = None
-        self.tokens = NEVER
-        self.received_bytes = 0
-        self.status = NEVER
+    client: int = NEVER
+    scheduled_ns: int = NEVER
+    begun_ns: int = NEVER  # a connection was asked for, where there was none
+    sent_ns: int = NEVER
+    first_ns: int = NEVER
+    end_ns: int = NEVER
+    token_ns: list[int] | None = None
+    tokens: int = NEVER
+    received_bytes: int = 0
+    status: int = NEVER
 
     def stream(self) -> None:
         """The protocol shows tokens: from now on they are counted and stamped."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from kit.load.channel import Channel, Host
 from kit.load.dialect import Dialect
+from kit.load.http1 import Frames
 from kit.load.http_channel import HttpChannel
 from kit.load.target import HttpTarget, http_target
 from kit.load.triton_http import Generate
@@ -23,9 +24,9 @@ def channel_maker(spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str
     """
     target = http_target(endpoint, environ)
     dialect = _dialect(spec, target)
-    heads: dict[bytes, int] = {}
+    frames: Frames = {}
     check = spec.workload.answer_check
-    return lambda host: HttpChannel(host, dialect, target, check, heads)
+    return lambda host: HttpChannel(host, dialect, target, check, frames)
 
 
 def _dialect(spec: TrialSpec, target: HttpTarget) -> Dialect:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kit.load.answers import Judgement
+from kit.load.answers import OK, Judgement
 from kit.load.call import Call
 from kit.load.channel import Channel
 from kit.load.run import Run
@@ -37,6 +37,7 @@ class ClosedLoop:
         conversations: bool,
     ) -> None:
         self._run = run
+        self._take = run.take
         self._active = active
         self._varies = varies
         self._conversations = conversations
@@ -58,12 +59,15 @@ class ClosedLoop:
             self._next(channel, start_ns)
 
     def freed(self, channel: Channel, call: Call, judgement: Judgement) -> None:
-        if judgement.outcome is Outcome.REFUSED:
+        if judgement is not OK and judgement.outcome is Outcome.REFUSED:
             self._back_off(channel, call)
             return
         if self._backoff_s:
             self._backoff_s.pop(channel.index, None)
-        self._go_on(channel, call, call.end_ns)
+        if self._conversations:
+            self._go_on(channel, call, call.end_ns)
+        else:
+            self._next(channel, call.end_ns)
 
     def tick(self, now_ns: int) -> None:
         if not self._varies:
@@ -82,22 +86,23 @@ class ClosedLoop:
 
     def _go_on(self, channel: Channel, call: Call, free_ns: int) -> None:
         """The next turn of the conversation, or else a new one."""
-        if self._conversations:
-            following = self._run.next_turn(call, channel.answered)
-            if following is not None:
-                following.client = channel.index
-                self._run.send(channel, following, free_ns)
-                return
-        self._next(channel, free_ns)
+        following = self._run.next_turn(call, channel.answered)
+        if following is None:
+            self._next(channel, free_ns)
+        else:
+            following.client = channel.index
+            following.scheduled_ns = free_ns
+            channel.send(following)
 
     def _next(self, channel: Channel, free_ns: int) -> None:
         if channel.index >= self._most:
             self._resting.append(channel)
             return
-        call = self._run.take()
+        call = self._take()
         if call is not None:
             call.client = channel.index
-            self._run.send(channel, call, free_ns)
+            call.scheduled_ns = free_ns
+            channel.send(call)
 
     def _back_off(self, channel: Channel, call: Call) -> None:
         wait = self._backoff_s.get(channel.index, FIRST_BACKOFF_S)

@@ -24,8 +24,11 @@ class Dialect(Protocol):
     #: The answer repeats the prompt.
     echoes: bool
 
-    def encode(self, call: Call) -> bytes:
-        """The whole HTTP request: head and body."""
+    def request(self, call: Call) -> bytes:
+        """The HTTP request, head and body, of a call without a fault."""
+
+    def faulty_request(self, call: Call) -> bytes:
+        """The HTTP request of a call with a fault."""
 
     def judge_body(self, call: Call, body: bytes) -> Judgement:
         """A whole answer that came with status 200."""
@@ -51,10 +54,13 @@ class RequestTemplate:
         self._heads: dict[int, bytes] = {}
         self._tails: dict[int, bytes] = {}
 
-    def __call__(self, prompt: bytes, output_tokens: int) -> bytes:
-        tail = self._tails.get(output_tokens)
+    def request(self, call: Call) -> bytes:
+        """The request of a call without a fault."""
+        tokens = call.output_tokens
+        tail = self._tails.get(tokens)
         if tail is None:
-            tail = self._tails[output_tokens] = self._after(output_tokens)
+            tail = self._tails[tokens] = self._after(tokens)
+        prompt = call.prompt
         size = len(prompt) + len(tail)
         head = self._heads.get(size)
         if head is None:

@@ -10,6 +10,7 @@ import math
 from enum import IntEnum
 from statistics import NormalDist
 
+import numpy as np
 from numpy.random import Philox
 
 from kit.records import Distribution, DistributionKind
@@ -36,7 +37,8 @@ def uniforms(seed: int, purpose: Purpose, block: int) -> list[float]:
     """The BLOCK uniform numbers in (0, 1) for draws block*BLOCK and on."""
     words = Philox(key=seed % 2**64, counter=[0, 0, block, purpose]).random_raw(BLOCK)
     # 53 bits, moved off 0 by half a step: an inverse distribution function is finite there.
-    return [((int(word) >> 11) + 0.5) * 2.0**-53 for word in words]
+    numbers: list[float] = (((words >> np.uint64(11)) + 0.5) * 2.0**-53).tolist()
+    return numbers
 
 
 def quantile(distribution: Distribution, u: float) -> float:

@@ -3,8 +3,8 @@
 What is stamped: `sent_ns` when the kernel has taken the last byte of the request, `first_ns` and
 `token_ns` when the bytes came to this process, before anything else is done about them.
 
-httptools parses. An answer that comes whole, with a head that came before, byte for byte, and
-then was parsed, needs no second look: only its length is compared.
+httptools parses. An answer that is equal, byte for byte, to one that was parsed and judged in
+full, but for the text that must differ, is right without being parsed again (`Frames`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from kit.load.answers import Judgement, clipped
+from kit.load.answers import OK, Judgement, clipped
 from kit.load.body import AnswerBody
 from kit.load.call import Call
 from kit.load.dialect import malformed
 from kit.load.faults import FaultPlan
-from kit.records import FaultKind, Outcome
+from kit.load.traffic import continuation
+from kit.records import AnswerCheck, FaultKind, Outcome
 
 if TYPE_CHECKING:
     from kit.load.http_channel import HttpChannel
 
-_HEADS_KEPT = 256
+#: By an answer's length in bytes: what stood before and after the text in a good one.
+Frames = dict[int, tuple[bytes, bytes]]
+_FRAMES_KEPT = 1024
 _SLOW_READER_BUFFER_BYTES = 4096
 _LEAVING = frozenset({FaultKind.DISCONNECT, FaultKind.CANCEL})
 
@@ -37,9 +40,12 @@ class Wire(Protocol):
 
     def __init__(self, channel: HttpChannel) -> None:
         self.closed = False
+        self._learns = channel.check is AnswerCheck.EXACT and not channel.dialect.streams
         self._channel = channel
         self._dialect = channel.dialect
-        self._heads = channel.heads
+        self._frames = channel.frames
+        self._ended = channel.host.ended
+        self._request = channel.dialect.request
         self._body = AnswerBody(channel.dialect, channel.check)
         self._call: Call | None = None
         self._transport: Any = None
@@ -48,6 +54,7 @@ class Wire(Protocol):
         self.on_body = self._pieces.append
         self._parser: Any = httptools.HttpResponseParser(self)
         self._begun = self._headed = self._framed = self._complete = self._overrun = False
+        self._keeps = False
         self._head: list[bytes] = []
         self._location: bytes | None = None
 
@@ -56,28 +63,32 @@ class Wire(Protocol):
     def begin(self, call: Call) -> None:
         """Send `call`'s request."""
         self._call = call
-        request = self._dialect.encode(call)
         fault = call.fault
-        if fault is not None:
-            if fault.kind is FaultKind.HALF_OPEN:
-                request = request[: len(request) // 2]
-            elif fault.kind is FaultKind.SLOW_READER:
-                self._narrow()
-        sent = 0
+        request = self._request(call) if fault is None else self._faulty(call, fault)
         if self._fd >= 0:
             try:
                 sent = os.write(self._fd, request)
             except BlockingIOError:
-                pass
+                sent = 0
             except OSError as error:
                 self._end(Judgement(Outcome.RESET, f"while sending: {error}"))
                 return
+        else:
+            sent = 0
         call.sent_ns = monotonic_ns()
         if sent < len(request):
             # With a buffer limit of 0, resume_writing comes when the kernel has taken all.
             self._transport.write(request[sent:])
         if fault is not None and fault.kind in _LEAVING and self._has_enough(call, fault):
             self._leave(call)
+
+    def _faulty(self, call: Call, fault: FaultPlan) -> bytes:
+        request = self._dialect.faulty_request(call)
+        if fault.kind is FaultKind.HALF_OPEN:
+            return request[: len(request) // 2]
+        if fault.kind is FaultKind.SLOW_READER:
+            self._narrow()
+        return request
 
     def resume_writing(self) -> None:
         if self._call is not None and not self._begun:
@@ -128,15 +139,15 @@ class Wire(Protocol):
             self._channel.lost(self)
             self.abort()
             return
-        if not self._begun and call.fault is None:
-            end = data.find(b"\r\n\r\n")
-            if self._heads.get(data[:end]) == len(data) - end - 4:
+        frame = self._frames.get(len(data))
+        if frame is not None and not self._begun and call.fault is None:
+            tokens = continuation(call.digits, call.output_tokens)
+            if data == b"".join((frame[0], call.prompt, tokens, frame[1])):
                 call.received_bytes = len(data)
                 call.status = 200
                 call.first_ns = call.end_ns = now
-                self._call = None
-                judgement = self._dialect.judge_body(call, data[end + 4 :])
-                self._channel.end(call, judgement, keep=True)
+                self._call = self._channel.call = None
+                self._ended(self._channel, call, OK)
                 return
         self._receive(call, data, now)
 
@@ -207,6 +218,7 @@ class Wire(Protocol):
     def on_message_complete(self) -> None:
         if self._headed:
             self._complete = True
+            self._keeps = self._parser.should_keep_alive()  # the parser forgets it afterwards
         else:
             self._framed = False  # an interim answer (100); the real one follows
 
@@ -220,23 +232,23 @@ class Wire(Protocol):
         elif self._location is not None and call.status >= 300:
             where = self._location.decode("latin-1")
             judgement = judgement._replace(cause=clipped(f"{judgement.cause} (to {where})"))
-        keep = not self._overrun and self._complete and self._parser.should_keep_alive()
-        if keep and not self._dialect.streams:
-            self._remember_head(call)
+        keep = self._complete and self._keeps and not self._overrun
+        if judgement is OK and keep and self._learns and len(self._head) == 1:
+            self._learn(call, self._head[0])
         self._call = None
         self._begun = self._headed = self._framed = self._complete = self._overrun = False
         self._head.clear()
         self._location = None
         self._channel.end(call, judgement, keep=keep and not self.closed)
 
-    def _remember_head(self, call: Call) -> None:
-        """Keep the head of an answer that came in one piece with its length, for the next one."""
-        head, found, body = self._head[0].partition(b"\r\n\r\n")
-        length = b"\r\ncontent-length:" in head.lower()
-        if found and length and call.status == 200 and call.received_bytes == len(self._head[0]):
-            if len(self._heads) >= _HEADS_KEPT:
-                self._heads.clear()
-            self._heads[head] = len(body)
+    def _learn(self, call: Call, answer: bytes) -> None:
+        """Keep what stands around the text of a good answer that came in one piece."""
+        tokens = continuation(call.digits, call.output_tokens)
+        before, found, after = answer.partition(call.prompt + tokens)
+        if found:
+            if len(self._frames) >= _FRAMES_KEPT:
+                self._frames.clear()
+            self._frames[len(answer)] = (before, after)
 
     def _end(self, judgement: Judgement) -> None:
         call, self._call = self._call, None

@@ -14,7 +14,7 @@ from kit.load.call import NEVER, Call
 from kit.load.channel import Host
 from kit.load.dialect import Dialect
 from kit.load.faults import FaultPlan
-from kit.load.http1 import Wire
+from kit.load.http1 import Frames, Wire
 from kit.load.target import HttpTarget
 from kit.records import AnswerCheck, FaultKind, Outcome
 
@@ -22,7 +22,7 @@ from kit.records import AnswerCheck, FaultKind, Outcome
 class HttpChannel:
     """`send` a call, and the host hears of its end.
 
-    heads: remembered answer heads, shared by the channels of a worker (see kit.load.http1).
+    frames: what good answers look like, shared by the channels of a worker (see kit.load.http1).
     """
 
     def __init__(
@@ -31,15 +31,16 @@ class HttpChannel:
         dialect: Dialect,
         target: HttpTarget,
         check: AnswerCheck,
-        heads: dict[bytes, int],
+        frames: Frames,
     ) -> None:
         self.index = NEVER
         self.call: Call | None = None
         self.answered: bytes | None = None
         self.dialect = dialect
         self.check = check
-        self.heads = heads
-        self._host = host
+        self.frames = frames
+        self._streams = dialect.streams
+        self.host = host
         self._loop = host.loop
         self._target = target
         self._wire: Wire | None = None
@@ -49,7 +50,7 @@ class HttpChannel:
     def send(self, call: Call) -> None:
         """Begin `call`; the channel has none open."""
         self.call = call
-        if self.dialect.streams:
+        if self._streams:
             call.stream()
         fault = call.fault
         if fault is not None and fault.deadline_s is not None:
@@ -58,6 +59,7 @@ class HttpChannel:
         if wire is not None:
             wire.begin(call)
         else:
+            call.begun_ns = self.host.clock()
             self._connecting = self._loop.create_task(self._connect(call))
 
     def expire(self) -> None:
@@ -83,13 +85,13 @@ class HttpChannel:
             return
         self.call = None
         if call.end_ns == NEVER:
-            call.end_ns = self._host.clock()
+            call.end_ns = self.host.clock()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not keep:
             self._hang_up()
-        self._host.ended(self, call, judgement)
+        self.host.ended(self, call, judgement)
 
     def lost(self, wire: Wire) -> None:
         """The connection is closed."""

@@ -10,11 +10,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from kit.errors import SpecError
 from kit.paths import DATA
 
 PROMPTS = DATA / "prompts"
 DEFAULT_SET = "plain"
+#: Short runs are asked for again and again; so many are kept.
+_RUNS_KEPT = 8192
+_WORDS_OF_KEPT_RUN = 128
 
 
 class Corpus:
@@ -26,14 +31,17 @@ class Corpus:
 
     def __init__(self, prompts: Sequence[str]) -> None:
         words: list[str] = []
-        #: Index of each prompt's first word, and its length in words.
-        self.prompts: list[tuple[int, int]] = []
+        starts, lengths = [], []
         for prompt in prompts:
             own = prompt.split()
             if own:
-                self.prompts.append((len(words), len(own)))
+                starts.append(len(words))
+                lengths.append(len(own))
                 words += own
+        #: Of each prompt: its first word's index, and how many words it has.
+        self.starts, self.lengths = np.array(starts), np.array(lengths)
         self._words = words
+        self._runs: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self._lay_out(2 * len(words))
 
     def _lay_out(self, length: int) -> None:
@@ -51,6 +59,15 @@ class Corpus:
 
     def run(self, start: int, words: int) -> tuple[bytes, bytes]:
         """`words` words from word `start` on: (escaped for JSON, as they are)."""
+        kept = self._runs.get((start, words))
+        if kept is not None:
+            return kept
+        cut = self._cut(start, words)
+        if len(self._runs) < _RUNS_KEPT and words < _WORDS_OF_KEPT_RUN:
+            self._runs[start, words] = cut
+        return cut
+
+    def _cut(self, start: int, words: int) -> tuple[bytes, bytes]:
         if words <= 0:
             return b"", b""
         end = start + words

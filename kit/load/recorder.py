@@ -18,7 +18,8 @@ from kit.load.call import NEVER, Call
 from kit.records import FaultKind, Outcome
 from kit.store import REQUESTS, ArrowAppender
 
-_OUTCOMES = list(Outcome)
+_OK = Outcome.OK
+_OUTCOMES = sorted(Outcome, key=lambda outcome: outcome is not _OK)  # OK has code 0
 _CODES = {outcome: code for code, outcome in enumerate(_OUTCOMES)}
 _OUTCOME_NAMES = pa.array([str(outcome) for outcome in _OUTCOMES], pa.string())
 _FAULTS = list(FaultKind)
@@ -45,6 +46,7 @@ _LAYOUT = np.dtype(
 _ROW = Struct("<7q5i2h")
 assert _ROW.size == _LAYOUT.itemsize
 _TYPES = {name: REQUESTS.field(name).type for name in _LAYOUT.names or () if name != "outcome"}
+_MAY_BE_MISSING = frozenset({"sent_ns", "first_ns", "end_ns", "client", "tokens", "status"})
 #: Rows after which a flush is due whatever the clock says.
 ROWS_A_BATCH = 4096
 _SLACK = 512
@@ -69,7 +71,7 @@ class Recorder:
     def add(
         self,
         call: Call,
-        outcome: Outcome,
+        outcome: Outcome = _OK,
         cause: str | None = None,
         evidence: str | None = None,
     ) -> None:
@@ -91,7 +93,7 @@ class Recorder:
             call.output_tokens,
             call.status,
             call.turn,
-            _CODES[outcome],
+            0 if outcome is _OK else _CODES[outcome],
         )
         if call.token_ns is not None:
             self._streamed = True
@@ -111,7 +113,10 @@ class Recorder:
         if not self._offset:
             return
         rows = np.frombuffer(self._buffer, _LAYOUT, count=self._offset // _ROW.size).copy()
-        columns = {name: _column(rows[name], kind) for name, kind in _TYPES.items()}
+        columns = {
+            name: _column(rows[name], kind, name in _MAY_BE_MISSING)
+            for name, kind in _TYPES.items()
+        }
         count = len(rows)
         columns["worker"] = pa.array(np.full(count, self._worker, np.int16))
         columns["warmup"] = pa.array(rows["request"] < self._warmup)
@@ -172,8 +177,11 @@ class Recorder:
         self._appender.close()
 
 
-def _column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """The values as an Arrow column; NEVER becomes null."""
-    missing = values == NEVER
+def _column(values: np.ndarray, kind: pa.DataType, may_be_missing: bool) -> pa.Array:
+    """The values as an Arrow column; NEVER becomes null where it can occur."""
     packed = np.ascontiguousarray(values)
-    return pa.array(packed, kind, mask=missing) if missing.any() else pa.array(packed, kind)
+    if may_be_missing:
+        missing = packed == NEVER
+        if missing.any():
+            return pa.array(packed, kind, mask=missing)
+    return pa.array(packed, kind)

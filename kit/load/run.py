@@ -93,8 +93,7 @@ class Run:
         self._turns = workload.turns
         self._limit = workload.requests if workload.requests is not None else 2**62
         self._timeout_ns = round(workload.timeout_s * 1e9)
-        self._conversation = worker
-        self._processes = processes
+        self._first_calls = traffic.first_calls(worker, processes, workload.requests)
         self._held: list[_Held] = []
         self._last_end_ns = NEVER
         self._start_ns = NEVER
@@ -109,27 +108,28 @@ class Run:
     # --- what pacers call
 
     def take(self) -> Call | None:
-        """The first call of this worker's next conversation; None when there is none left."""
-        number = self._conversation * self._turns
-        if self.stopping is not None or number >= self._limit:
+        """The first call of this worker's next conversation, to be sent now; None: no more."""
+        call = next(self._first_calls, None)
+        if call is None:
             self.exhausted = True
-            return None
-        self._conversation += self._processes
-        return self._traffic.call(number)
+        else:
+            self.sent += 1
+        return call
 
     def next_turn(self, call: Call, answered: bytes | None) -> Call | None:
-        """The turn after `call` of the same conversation; None when it is over."""
+        """The turn after `call` of its conversation, to be sent now; None when it is over."""
         number = call.number + 1
         if number % self._turns == 0 or number >= self._limit or self.stopping is not None:
             return None
+        self.sent += 1
         return self._traffic.call(number, answered, call)
 
-    def send(self, channel: Channel, call: Call, due_ns: int) -> None:
-        """Give `call`, due at `due_ns`, to a free channel."""
-        call.scheduled_ns = due_ns
-        call.deadline_ns = due_ns + self._timeout_ns
-        self.sent += 1
-        channel.send(call)
+    def halt(self, why: str) -> None:
+        """Send no more."""
+        self.stopping = why
+        self._first_calls = iter(())
+        self.exhausted = True
+        self.pacer.halt()
 
     def check_end(self) -> None:
         """The run is over when nothing is to be sent and nothing is open."""
@@ -145,7 +145,7 @@ class Run:
             self.ended_count += 1
             self.ok += 1
             self._last_end_ns = call.end_ns
-            self._recorder.add(call, Outcome.OK)
+            self._recorder.add(call)
         elif judgement.outcome is Outcome.RESET:
             self._held.append(_Held(call, judgement, call.end_ns + HOLD_BACK_NS))
         else:
@@ -178,8 +178,7 @@ class Run:
 
     def server_died(self, died_ns: int) -> None:
         """The server is dead since `died_ns`: what is open was cut short by that."""
-        self.stopping = "server died"
-        self.pacer.halt()
+        self.halt("server died")
         for held in self._held:
             if held.call.sent_ns != NEVER:
                 held = held._replace(judgement=held.judgement._replace(outcome=Outcome.IN_FLIGHT))
@@ -189,8 +188,7 @@ class Run:
 
     def stop(self, why: str = "stopped") -> None:
         """End soon: what is open is recorded as that."""
-        self.stopping = why
-        self.pacer.halt()
+        self.halt(why)
         self._release_held(2**63)
         self._abandon(f"open when the load was {why}", monotonic_ns())
 
@@ -233,9 +231,9 @@ class Run:
             state = RunState(
                 seconds=(now - self._start_ns) / 1e9, errors=self.errors + self._errors_elsewhere()
             )
-            self.stopping = next((why for rule in self._rules if (why := rule(state))), None)
-            if self.stopping is not None:
-                self.pacer.halt()
+            why = next((why for rule in self._rules if (why := rule(state))), None)
+            if why is not None:
+                self.halt(why)
         self.pacer.tick(now)
         self._publish()
         if now >= self._flush_due_ns:
@@ -248,8 +246,10 @@ class Run:
     def _expire(self, now_ns: int) -> None:
         for channel in self.pacer.channels:
             call = channel.call
-            if call is not None and now_ns >= call.deadline_ns:
-                channel.expire()
+            if call is not None:
+                begun_ns = call.begun_ns if call.sent_ns == NEVER else call.sent_ns
+                if now_ns - begun_ns >= self._timeout_ns:
+                    channel.expire()
 
     def _release_held(self, now_ns: int) -> None:
         while self._held and self._held[0].until_ns <= now_ns:

@@ -10,11 +10,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from kit.load.answers import OK, Judgement, judge_text
+from kit.load.answers import Judgement, judge_text
 from kit.load.call import Call
 from kit.load.dialect import RequestTemplate, json_head, malformed, server_error
 from kit.load.target import HttpTarget
-from kit.load.traffic import continuation
 from kit.records import AnswerCheck, FaultKind
 
 
@@ -51,7 +50,6 @@ class Generate:
     ) -> None:
         self.streams = streams
         self._check = check
-        self._exact = check is AnswerCheck.EXACT
         verb = "generate_stream" if streams else "generate"
         self._stream_word = b"true" if streams else b"false"
 
@@ -59,29 +57,21 @@ class Generate:
             parameters = json.dumps(sampling_parameters(tokens, extra)).encode()
             return b'","stream":%b,"sampling_parameters":%b}' % (self._stream_word, parameters)
 
-        self._request = RequestTemplate(
+        self._template = RequestTemplate(
             json_head(target, f"/v2/models/{quote(model)}/{verb}"), b'{"text_input":"', after
         )
-        #: What stood around the text in the last good answer that was read in full.
-        self._before, self._after = b"\0", b"\0"  # no answer yet: JSON has no such byte
+        self.request = self._template.request
 
-    def encode(self, call: Call) -> bytes:
-        if call.fault is not None:
-            if call.fault.kind is FaultKind.BAD_JSON:
-                return self._request.with_body(b'{"text_input":"%b","stream":' % call.prompt)
-            if call.fault.kind is FaultKind.WRONG_TYPE:
-                return self._request.with_body(
-                    b'{"text_input":{"not":"text"},"stream":%b}' % self._stream_word
-                )
-        return self._request(call.prompt, call.output_tokens)
+    def faulty_request(self, call: Call) -> bytes:
+        if call.fault is not None and call.fault.kind is FaultKind.BAD_JSON:
+            return self._template.with_body(b'{"text_input":"%b","stream":' % call.prompt)
+        if call.fault is not None and call.fault.kind is FaultKind.WRONG_TYPE:
+            return self._template.with_body(
+                b'{"text_input":{"not":"text"},"stream":%b}' % self._stream_word
+            )
+        return self._template.request(call)
 
     def judge_body(self, call: Call, body: bytes) -> Judgement:
-        if self._exact:
-            # An answer equal, byte for byte, to one that was read in full, but for the text that
-            # must differ, is as good as read.
-            tokens = continuation(call.digits, call.output_tokens)
-            if body == b"".join((self._before, call.prompt, tokens, self._after)):
-                return OK
         try:
             answer = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -90,12 +80,7 @@ class Generate:
             return server_error(answer.error)
         if answer.text_output is None:
             return malformed("an answer without text_output", body)
-        judged = judge_text(call, answer.text_output, self._check)
-        if judged is OK and self._exact:
-            before, found, after = body.partition(call.prompt + tokens)
-            if found:
-                self._before, self._after = before, after
-        return judged
+        return judge_text(call, answer.text_output, self._check)
 
     def read_event(self, data: bytes) -> str | Judgement | None:
         try:

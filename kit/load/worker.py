@@ -70,7 +70,8 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
             run.pacer = _pacer(run, spec, endpoint, worker, processes)
             ending.listen()
             gc.collect()
-            gc.freeze()  # what lives for the whole run need not be looked at again
+            gc.freeze()  # what lives for the whole run need not be looked at again,
+            gc.set_threshold(50_000)  # and a run makes hardly any garbage in circles
             start_ns = await _meet(folder.path, counters, worker, processes)
             run.begin(start_ns)
             await run.done.wait()
