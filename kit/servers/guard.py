@@ -72,7 +72,10 @@ class Guard:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != guard:
                 os._exit(1)
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not leave core files
+            # A crash leaves no core file; 1 also keeps it from programs that collect cores,
+            # which 0 does not.
+            if resource.getrlimit(resource.RLIMIT_CORE)[1] != 0:
+                resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         log = os.open(order["log"], flags, 0o644)
@@ -121,7 +124,8 @@ class Guard:
 
         What a server does after that, two seconds of waiting for its threads, nobody needs.
         """
-        models = set(_handles(children(self._pid)))
+        pids = children(self._pid)
+        models = set(_handles(pids))
 
         def ended(handle: int) -> None:
             del self._inputs[handle]
@@ -132,7 +136,7 @@ class Guard:
 
         for handle in models:
             self._inputs[handle] = partial(ended, handle)
-        if not models:
+        if not pids:
             self._kill_within(0.0)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGTERM)

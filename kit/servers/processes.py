@@ -57,20 +57,31 @@ def kill(pids: list[int], *, timeout_s: float) -> None:
     Another process that takes over one of the pids meanwhile is not hit.
     """
     poller = select.poll()
-    waiting = {}
+    waiting = []
+    blind = False
     for pid in pids:
         before = start_ticks(pid)
-        with contextlib.suppress(OSError):
+        try:
             handle = os.pidfd_open(pid)
-            waiting[handle] = pid
-            poller.register(handle, select.POLLIN)
-            if before is not None and start_ticks(pid) == before:
+        except ProcessLookupError:
+            continue
+        except OSError:  # a kernel before 5.3: signal by number, and give it a moment
+            blind = True
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            continue
+        waiting.append(handle)
+        poller.register(handle, select.POLLIN)
+        if before is not None and start_ticks(pid) == before:
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
+    if blind:
+        time.sleep(min(0.1, timeout_s))
     deadline = time.monotonic() + timeout_s
     while waiting and (left := deadline - time.monotonic()) > 0:
         for handle, _ in poller.poll(left * 1000):
             poller.unregister(handle)
-            del waiting[handle]
+            waiting.remove(handle)
             os.close(handle)
     for handle in waiting:
         os.close(handle)
