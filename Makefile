@@ -27,6 +27,9 @@ investigate: $(STAMP) ## Run the investigation on real Triton releases and write
 lab: $(STAMP) ## Open JupyterLab on notebooks/
 	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks
 
+vllm: $(STAMP) ## Install real vLLM for the CPU beside the kit (about 2 GB; ARGS="--version 0.27.1")
+	@$(PY) -m kit.servers.vllm_env install $(ARGS)
+
 ##@ Work on it
 setup: $(STAMP) ## Build .venv from requirements.lock (again only when the lock changes)
 	@echo "$(VENV) is up to date."
@@ -36,6 +39,9 @@ test: $(STAMP) ## Every check and every test
 	@echo "ruff check"; $(VENV)/bin/ruff check
 	@echo "mypy"; $(VENV)/bin/mypy
 	@echo "pytest"; $(PY) -m pytest
+
+test-vllm: vllm ## The tests that run real vLLM inside real Triton
+	@$(PY) -m pytest tests/vllm
 
 lock: ## Write requirements.lock anew from pyproject.toml (needs uv on the PATH)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -74,4 +80,4 @@ $(STAMP): requirements.lock
 		|| { $(SETUP_FAILED); }
 	@touch $@
 
-.PHONY: investigate lab setup test lock clean distclean help
+.PHONY: investigate lab vllm setup test test-vllm lock clean distclean help

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def notebook_spec(parameters: Mapping[str, Any]) -> StudySpec:
 def execute(notebook: Path, parameters: Mapping[str, Any], into: Path) -> Path:
     """Execute a notebook with other parameters, as papermill does; the executed copy's path.
 
-    A bar on standard error counts the cells. The copy is written as it goes, so that a cell that
+    On a terminal a bar counts the cells. The copy is written as it goes, so that a cell that
     fails can be read in it.
 
     Raises:
@@ -93,6 +94,7 @@ def execute(notebook: Path, parameters: Mapping[str, Any], into: Path) -> Path:
         executed,
         dict(parameters),
         cwd=notebook.parent,
+        progress_bar=sys.stderr.isatty(),
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # its remarks are no progress
     )
     return executed

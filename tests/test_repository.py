@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("columns",),
     ("plots*", "style*", "stats*", "frames*", "timings", "kv*"),
     ("bisect*", "map*", "shrink*"),
-    ("study", "trial", "plan"),
+    ("study", "trial", "plan", "recorded"),
     ("servers",),
     ("load",),
     ("watch",),
@@ -210,10 +210,11 @@ def test_no_file_names_an_index_host_or_a_machine_path() -> None:
     )
     paths = rb"(?<![\w.-])/(?:wo" + rb"rk|ro" + rb"ot|home/[a-z]+)/"
     forbidden = re.compile(hosts + rb"|" + paths)
+    quoted = ROOT / "tests" / "stacks"  # public logs, with the paths of other people's machines
     found = {
         str(path.relative_to(ROOT)): sorted({m.group() for m in forbidden.finditer(data)})
         for path in tracked_files()
-        if forbidden.search(data := path.read_bytes())
+        if not path.is_relative_to(quoted) and forbidden.search(data := path.read_bytes())
     }
     assert found == {}
 
