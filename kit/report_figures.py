@@ -90,7 +90,7 @@ def pictures(
         own = trials[trials["scenario"] == scenario]
         if i:
             yield strip(trials, scenario, provenance)
-        if own["counted"].any():
+        if own["crashed"].any():  # without a death there is no curve
             yield Picture(
                 name=f"survival-{scenario}",
                 caption=f"{scenario}: share of servers still alive, Kaplan-Meier with 95 % "
@@ -142,18 +142,25 @@ def draw(
 
     titled: False where the page says the figure's title just above it.
     """
+    buffer = io.StringIO()
     with style.context(STYLE):
-        figure = Figure(figsize=size_in, layout="constrained")
-        ax = figure.add_subplot()
-        plot(ax)
-        if not titled:
-            ax.set_title("")
-        footnote(figure, "\n".join(textwrap.wrap(note, int(size_in[0] * 17))))
-        buffer = io.StringIO()
+        figure = _figure(plot, size_in, note=note, titled=titled)
         figure.savefig(
             buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
     return Markup(themed(buffer.getvalue(), prefix=name))  # noqa: S704 - matplotlib escapes texts
+
+
+def _figure(
+    plot: Callable[[Axes], object], size_in: tuple[float, float], *, note: str, titled: bool = True
+) -> Figure:
+    figure = Figure(figsize=size_in, layout="constrained")
+    ax = figure.add_subplot()
+    plot(ax)
+    if not titled:
+        ax.set_title("")
+    footnote(figure, "\n".join(textwrap.wrap(note, int(size_in[0] * 17))))
+    return figure
 
 
 def themed(svg: str, *, prefix: str) -> str:

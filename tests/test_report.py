@@ -32,6 +32,7 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.references: list[str] = []
         self.handlers: list[str] = []
+        self.links: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -41,7 +42,9 @@ class Page(HTMLParser):
                 self.ids.append(value or "")
             if name.startswith("on"):
                 self.handlers.append(name)
-            if name in ("src", "href", "xlink:href", "data", "action"):
+            if tag == "a" and name == "href":
+                self.links.append(value or "")
+            elif name in ("src", "href", "xlink:href", "data", "action"):
                 (self.references if (value or "").startswith("#") else self.loads).append(
                     value or ""
                 )
@@ -87,7 +90,9 @@ def test_the_page_answers_first_and_shows_every_cell(written: Path) -> None:
 
 def test_figures_follow_the_theme(written: Path) -> None:
     text = written.read_text()
-    assert text.count("<svg ") == 8  # hero; strip of the control; survival, latency, KV of both
+    assert (
+        text.count("<svg ") == 7
+    )  # hero, survival, latency, KV; strip, latency, KV of the control
     figures = "".join(re.findall(r"<svg .*?</svg>", text, re.DOTALL))
     assert "#1f2328" not in figures
     used = set(re.findall(r"var\((--[\w-]+)\)", text))
@@ -123,6 +128,34 @@ def test_an_unfinished_study_is_reported_as_far_as_it_is(tmp_path: Path) -> None
     text = write_report(study, tmp_path / "reports").read_text()
     assert "No trial has ended with a verdict on a server." in text
     assert "(+1 without verdict)" in text
+
+
+LOG = """
+Signal (11) received.
+ 0# 0x0000559334F1613D in /opt/tritonserver/bin/tritonserver
+ 1# 0x00007FA5EAD8D520 in /usr/lib/x86_64-linux-gnu/libc.so.6
+ 2# TRITONBACKEND_ResponseFactoryIsCancelled in /opt/tritonserver/bin/../lib/libtritonserver.so
+ 3# 0x00007FA5D870E1B9 in /opt/tritonserver/backends/python/libtriton_python.so
+"""
+
+
+def test_known_crashes_that_fit_stand_beside_the_stack_with_what_to_do(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
+    write_trial(study, "23.10", crash_after=5).log.write_text(LOG)
+    text = write_report(study, tmp_path / "reports").read_text()
+    assert "is-cancelled-after-final" in text
+    assert "What to do." in text
+    links = Page(text).links
+    assert links
+    assert all(link.startswith("https://github.com/") for link in links)
+
+
+def test_deaths_that_leave_no_stack_are_told(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
+    write_trial(study, "23.10", crash_after=5, verdict=Verdict.HUNG, signature=None)
+    text = write_report(study, tmp_path / "reports").read_text()
+    assert "1 server hung without a stack: 23.10 under cancel-race (1)." in text
+    assert "No server left a stack." in text
 
 
 def test_latest_json_follows_its_schema(written: Path) -> None:

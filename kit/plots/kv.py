@@ -84,8 +84,10 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
         ]
         ax.annotate(
             "   ".join(words),
-            (0.02, 0.03),
+            (0.98, 0.95),
             xycoords="axes fraction",
+            ha="right",
+            va="top",
             fontsize=8.5,
             color=FAINT,
         )

@@ -46,9 +46,15 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str = "e2e_ms") -
         release, concurrency = str(cell["release"]), cell["concurrency"]
         same = table["release"].eq(release) & table["concurrency"].eq(concurrency)
         rows = table[same].to_dict("records")
+        none_answered = all(math.isinf(row["ms"]) for row in rows)
         for shift, row in zip((-0.13, 0.13), rows, strict=True):
             if not math.isnan(row["ms"]):
-                _mark(ax, x + shift, row, never, first=x == 0)
+                name = ("median " if row["quantile"] == 0.5 else "p95 ") if x == 0 else ""
+                words = "" if none_answered else name + milliseconds(row["ms"])
+                _mark(ax, x + shift, row, never, words)
+        if none_answered:
+            both = "median and p95: never" if x == 0 else "never"
+            _say(ax, x, never, both, colour(release), above=True)
         lacks = [f"p{100 * row['quantile']:g}" for row in rows if math.isnan(row["ms"])]
         lines = [release, *([f"at {concurrency}"] if many else []), f"n {cell['n']:,}"]
         lines.append(f"{percent(cell['failed_fraction'])}{glue}failed")
@@ -65,7 +71,7 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str = "e2e_ms") -
     return ax
 
 
-def _mark(ax: Axes, x: float, row: dict[Hashable, Any], never: float, *, first: bool) -> None:
+def _mark(ax: Axes, x: float, row: dict[Hashable, Any], never: float, words: str) -> None:
     """One quantile: its interval as a bar, a point, and its value in words."""
     median = row["quantile"] == 0.5
     shade, y = colour(str(row["release"])), min(row["ms"], never)
@@ -82,9 +88,14 @@ def _mark(ax: Axes, x: float, row: dict[Hashable, Any], never: float, *, first: 
         ls="none",
         gid=f"p{100 * row['quantile']:g} {row['release']} {row['concurrency']}",
     )
-    above = not median or math.isinf(row["ms"])
+    if words:
+        above = not median or math.isinf(row["ms"])
+        _say(ax, x, bar[1] if above else bar[0], words, shade, above=above)
+
+
+def _say(ax: Axes, x: float, y: float, words: str, shade: str, *, above: bool) -> None:
     ax.annotate(
-        (("median " if median else "p95 ") if first else "") + milliseconds(row["ms"]),
+        words,
         (x, y),
         xytext=(0, 9 if above else -9),
         textcoords="offset points",
@@ -99,7 +110,10 @@ def _latency_axis(ax: Axes, finite: np.ndarray, never: float | None) -> None:
     """Logarithmic milliseconds; with `never`, a band on top for what was not answered."""
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (1.0, 10.0)
     low, high = low / 1.5, high * 1.5
-    ticks = [m * 10**k for k in range(-2, 7) for m in (1, 2, 5) if low <= m * 10**k <= high]
+    for steps in ((1, 10), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [m * 10**k for k in range(-2, 7) for m in steps if low <= m * 10**k <= high]
+        if len(ticks) >= 3:
+            break
     names = [milliseconds(tick) for tick in ticks]
     ax.set_yscale("log")
     if never is not None:

@@ -27,11 +27,12 @@ def release_map(
     trials: pd.DataFrame, decisions: Mapping[tuple[str, str], str] | None = None
 ) -> pd.DataFrame:
     """One row a (release, scenario) that was tried: trials, died, median_iteration, verdict,
-    signature, signature_text.
+    signature.
 
     decisions: what a sequential test said of a cell ("crashes", "survives", "undecided"); without
     one a cell in which any trial died "crashes", one with trials otherwise "survives", and one
-    whose trials all say nothing is "undecided". signature: the commonest among the deaths.
+    whose trials all say nothing is "undecided". signature: the commonest among the deaths, in one
+    line, since offsets differ from build to build.
     """
     rows = []
     for (release, scenario), group in trials.groupby(
@@ -40,7 +41,7 @@ def release_map(
         counted = group[group["counted"]]
         died = counted[counted["crashed"]]
         verdict = "crashes" if len(died) else "survives" if len(counted) else "undecided"
-        common = died[["signature", "signature_text"]].dropna().mode()
+        common = died["signature_text"].dropna().mode()
         rows.append(
             {
                 "release": str(release),
@@ -49,12 +50,11 @@ def release_map(
                 "died": len(died),
                 "median_iteration": float(died["crash_iteration"].median()) if len(died) else None,
                 "verdict": (decisions or {}).get((str(release), str(scenario)), verdict),
-                "signature": common["signature"].iloc[0] if len(common) else None,
-                "signature_text": common["signature_text"].iloc[0] if len(common) else None,
+                "signature": str(common.iloc[0]) if len(common) else None,
             }
         )
     columns = ["release", "scenario", "trials", "died", "median_iteration", "verdict"]
-    return pd.DataFrame(rows, columns=[*columns, "signature", "signature_text"])
+    return pd.DataFrame(rows, columns=[*columns, "signature"])
 
 
 def plot_release_map(
@@ -108,9 +108,7 @@ def signature_letters(cells: pd.DataFrame) -> dict[str, str]:
 
 def signature_key(cells: pd.DataFrame) -> list[str]:
     """Lines for beneath the map: "A  SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled"."""
-    texts = cells.dropna(subset="signature").drop_duplicates("signature")
-    text = dict(zip(texts["signature"], texts["signature_text"], strict=True))
-    return [f"{letter}  {text[key]}" for key, letter in signature_letters(cells).items()]
+    return [f"{letter}  {text}" for text, letter in signature_letters(cells).items()]
 
 
 def _draw_cell(

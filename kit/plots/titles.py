@@ -150,7 +150,12 @@ def set_title(ax: Axes, sentence: str) -> None:
     figure = ax.get_figure(root=True)
     width_in = figure.get_size_inches()[0] if figure is not None else 6.4
     tied = re.sub(r"(?<=\d) (?=(ms|s|%)\b|%)", "\N{NO-BREAK SPACE}", sentence)
-    ax.set_title("\n".join(textwrap.wrap(tied, max(24, int(width_in * 0.88 / 0.108)))))
+    most = max(24, int(width_in * 0.88 / 0.1))
+    wrapped = textwrap.wrap(tied, most)
+    while most > 24 and len(textwrap.wrap(tied, most - 1)) == len(wrapped):
+        most -= 1  # as many lines, but about equally long
+        wrapped = textwrap.wrap(tied, most)
+    ax.set_title("\n".join(wrapped))
 
 
 def _it(things: Sequence[str]) -> str:
