@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("commands", "investigate", "panel*", "story", "live*", "report*", "results", "choices"),
     ("columns",),
-    ("plots*", "style*", "stats*", "frames*", "timings", "kv*"),
+    ("plots*", "style*", "stats*", "frames*", "timings", "kv*", "calibrate", "factors"),
     ("bisect*", "map*", "shrink*"),
     ("study", "trial", "plan", "recorded"),
     ("servers",),
