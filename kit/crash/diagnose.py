@@ -23,6 +23,7 @@ from kit.crash.origin import Origin, origin_of
 from kit.crash.scan import Scan
 from kit.crash.signature import describe, make_signature, place, place_by_build
 from kit.crash.site import fault_frames
+from kit.errors import KitError
 from kit.records import Signature
 
 #: Where the unpacked binaries of a release are; None when they are not at hand.
@@ -168,9 +169,17 @@ def _placed(
         return None
     if build is not None and maps is None:
         backtrace = place_by_build(backtrace, build)
-    sure = len(guess.builds) == 1
-    modules = modules_of(guess.releases[0]) if sure and modules_of else None
-    return place(backtrace, maps=maps, modules=modules)
+    return place(backtrace, maps=maps, modules=_modules(guess, modules_of))
+
+
+def _modules(guess: ReleaseGuess, modules_of: ModulesOf | None) -> Path | None:
+    """The binaries that printed the stack. Names are an extra: without them the rest stands."""
+    if modules_of is None or len(guess.builds) != 1 or not guess.builds[0].parts:
+        return None
+    try:
+        return modules_of(guess.releases[0])
+    except KitError:
+        return None
 
 
 def _alive(scan: Scan, believed_release: str | None) -> Diagnosis:

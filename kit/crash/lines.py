@@ -17,7 +17,7 @@ LONGEST_LINE = 16_384
 CHUNK = 1 << 20
 
 _COLOUR = re.compile(r"(?:\x1b|\^\[)\[[0-9;]{0,16}[A-Za-z]")
-_BOUNDARY = re.compile(r"[\r\n]")
+_BOUNDARY = re.compile(r"\r\n|\r|\n")
 _BORDER = " \t│┃|\x00"
 _JSON_FIELDS = ("log", "message", "msg", "textPayload", "MESSAGE")
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -60,8 +60,8 @@ def split_lines(chunk: str) -> Iterator[str]:
     """The lines of a chunk without their ends. A carriage return ends a line too: progress bars
     write a crash's first line behind one.
     """
-    for line in _BOUNDARY.split(chunk):
-        for start in range(0, len(line), LONGEST_LINE):
+    for line in _BOUNDARY.split(chunk.removesuffix("\n").removesuffix("\r")):
+        for start in range(0, max(len(line), 1), LONGEST_LINE):
             yield line[start : start + LONGEST_LINE]
 
 

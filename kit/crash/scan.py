@@ -62,7 +62,7 @@ class Scan:
             end = _line_end(chunk, min(start + _STRETCH, len(chunk)))
             stretch = chunk[start:end]
             if any(word in stretch for word in self._telling):
-                for line in split_lines(stretch.removesuffix("\n")):
+                for line in split_lines(stretch):
                     self._line(unwrap(line))
             else:
                 self._reader.skip(stretch.count("\n") or 1)

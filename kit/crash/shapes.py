@@ -45,6 +45,7 @@ SIGNAL_HANDLER = "<signal handler called>"
 LONGEST_MANGLED = 4096
 
 _LENGTH = re.compile(r"\d{1,3}(?=[A-Za-z_])")
+_ARGUMENTS = re.compile(r" \((?:\)|[^()=]{1,80}=)")
 _TRITON = re.compile(r"(?<![\w#])(\d{1,3})# {1,4}(?=\S)")
 _GDB = re.compile(r"(?<![\w#])#(\d{1,3}) {1,3}(?:(0x[0-9a-fA-F]{1,16}) in )?(?=\S)")
 _OPENMPI = re.compile(r"\[ {0,2}(\d{1,3})\] (?=[/\w\[])")
@@ -169,8 +170,8 @@ def _gdb(index: int, address: str | None, rest: str) -> Printed | None:
             rest, source = head, tail
     arguments = rest.rfind(" (")
     symbol = rest[:arguments].strip() if arguments > 0 else rest
-    if arguments <= 0 and not address:
-        return None  # "#12 something": an issue number, not a frame
+    if not (address or source or module) and not _ARGUMENTS.search(rest, max(arguments, 0)):
+        return None  # "#12 something (else)": an issue number, not a frame
     known = symbol if symbol and not symbol.startswith("??") else None
     frame = _frame(index, module=module, symbol=known, address=address, source=source)
     return Printed(Shape.GDB, index, frame)

@@ -37,6 +37,10 @@ _ABORT = re.compile(
 )
 _ABORT_PARTS = ("__verbose_terminate_handler", "std::terminate", "__cxxabiv1::", "__cxa_")
 _CAUGHT = re.compile(r"ErrorSignalHandler|__kernel_rt_sigreturn|__restore_rt|^_{0,2}sigaction$")
+#: An operator's own brackets are no template's and no parameter list.
+_OPERATOR = re.compile(r"\boperator(?:\(\)|[<>]{1,3}=?|->)")
+_HIDE = str.maketrans("()<>", "\x01\x02\x03\x04")
+_SHOW = str.maketrans("\x01\x02\x03\x04", "()<>")
 _SIGABRT = 6
 #: Where a thread waits for the kernel: nothing faults there by itself.
 _WAITING = re.compile(
@@ -63,11 +67,11 @@ def exact_symbol(frame: Frame) -> str | None:
 
 def short_name(symbol: str) -> str:
     """A function's name without template arguments, parameters and clone marks."""
+    text = _OPERATOR.sub(_hide, symbol.replace("(anonymous namespace)::", ""))
     kept: list[str] = []
     depth = 0
-    text = symbol.replace("(anonymous namespace)::", "").replace("operator()", "operator_call")
     for at, character in enumerate(text):
-        if character == "<" and not text.endswith("operator", 0, at):
+        if character == "<":
             depth += 1
         elif character == ">" and depth:
             depth -= 1
@@ -76,7 +80,13 @@ def short_name(symbol: str) -> str:
                 break
             kept.append(character)
     name = "".join(kept).strip()
-    return name.rpartition(" ")[2] or symbol if not name.startswith("operator") else name
+    if not name.startswith("operator"):
+        name = name.rpartition(" ")[2]  # without the type that it returns
+    return name.translate(_SHOW) or symbol
+
+
+def _hide(found: re.Match[str]) -> str:
+    return found[0].translate(_HIDE)
 
 
 def fault_frames(backtrace: Backtrace) -> tuple[Frame, ...]:

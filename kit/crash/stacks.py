@@ -45,12 +45,14 @@ def assemble(entries: Sequence[Entry], headers: Sequence[int] = ()) -> list[Stac
     headers: lines at which a crash was announced. Frames that make no sense together may be
     those of several crashes, one behind the other.
     """
-    whole = _whole(entries)
+    whole = _dealt(entries)
+    if whole is None:
+        whole = _cut(entries)
     if whole is not None:
         return whole
     made: list[Stack] = []
     for group in _between(entries, headers):
-        stacks = _whole(group)
+        stacks = _dealt(group)
         if stacks is None:
             return None
         made += stacks
@@ -64,14 +66,13 @@ def _between(entries: Sequence[Entry], headers: Sequence[int]) -> list[list[Entr
     return list(groups.values())
 
 
-def _whole(entries: Sequence[Entry]) -> list[Stack] | None:
-    if not entries:
-        return []
+def _dealt(entries: Sequence[Entry]) -> list[Stack] | None:
+    """Whole stacks, printed downward or upward."""
     for order in (entries, entries[::-1]):
         stacks = _interleaved(order)
         if stacks is not None:
             return sorted(stacks, key=lambda stack: stack.first_line)
-    return _cut(entries)
+    return None
 
 
 def in_sequence(entries: Iterable[Entry], *, innermost_last: bool) -> Stack:
