@@ -217,6 +217,7 @@ def _run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFold
 
     show = TextProgress(sys.stderr)
     _remark(f"study folder: {folder}")
+    _prepare(spec)
     try:
         return run_study(spec, folder, parallel=parallel, on_progress=show)
     except KeyboardInterrupt:
@@ -225,6 +226,21 @@ def _run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFold
         raise
     finally:
         show.close()
+
+
+def _prepare(spec: StudySpec) -> None:
+    """Fetch the servers that are not cached, release by release, and say so as it goes."""
+    from kit.releases import get_release
+    from kit.servers.prepare import prepare
+
+    sys.stderr.write("servers (fetched if not in the cache):")
+    try:
+        for name in spec.releases:
+            sys.stderr.write(f" {name}")
+            sys.stderr.flush()
+            prepare([get_release(name)])
+    finally:
+        sys.stderr.write("\n")
 
 
 def _counts(args: Namespace) -> tuple[int, ...] | None:

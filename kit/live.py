@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, TextIO
 from kit.records import DEATH_VERDICTS, TrialResult, TrialSpec, Verdict
 
 if TYPE_CHECKING:
-    from IPython.display import DisplayHandle
-
     from kit.study import RunningTrial, StudyProgress
 
 BAR_CELLS = 24
 #: Where nothing can be redrawn (a pipe, a log file), a line at least this often.
 HEARTBEAT_S = 15.0
+PREPARING = "<i>preparing the servers; a release that is not in the cache is fetched</i>"
 
 _ENDINGS = {
     Verdict.SURVIVED: "survived",
@@ -171,18 +170,15 @@ class _Shown:
 class NotebookProgress:
     """Shows a study's progress in the cell that runs it: `run_study(..., on_progress=this)`.
 
-    Plain HTML that is replaced in place: it needs no widget, and the saved notebook keeps the
-    last state.
+    Plain HTML, there from the moment this is made and then replaced in place: it needs no
+    widget, and the saved notebook keeps the last state.
     """
 
     def __init__(self) -> None:
-        self._handle: DisplayHandle | None = None
+        from IPython.display import HTML, DisplayHandle  # a terminal does without IPython
+
+        self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
+        self._handle.display(HTML(PREPARING))  # type: ignore[no-untyped-call]
 
     def __call__(self, progress: StudyProgress) -> None:
-        from IPython.display import DisplayHandle  # a terminal does without IPython
-
-        if self._handle is None:
-            self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
-            self._handle.display(_Shown(progress))  # type: ignore[no-untyped-call]
-        else:
-            self._handle.update(_Shown(progress))  # type: ignore[no-untyped-call]
+        self._handle.update(_Shown(progress))  # type: ignore[no-untyped-call]

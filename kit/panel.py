@@ -23,7 +23,7 @@ import ipywidgets as widgets
 
 from kit.choices import STUDIES, choose, parse_counts, study_folder
 from kit.errors import KitError, SpecError
-from kit.live import progress_html
+from kit.live import PREPARING, progress_html
 from kit.records import StudySpec
 from kit.releases import embedded_releases
 from kit.report_cells import result_cells
@@ -83,9 +83,7 @@ class Panel:
         folder = study_folder(spec, self._studies)
         self._job = _Job(self._run_study, spec, folder)
         self.results.value = ""
-        self.progress.value = (
-            "<i>preparing the servers; a release that is not cached is fetched</i>"
-        )
+        self.progress.value = PREPARING
         self._busy(True)
         self._job.start()
         self._watching = asyncio.get_running_loop().create_task(self._watch(self._job))

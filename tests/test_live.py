@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import io
 
-from kit.live import TextProgress, bar, ending_of, progress_html, share_done, summary_line
+import pytest
+
+from kit.live import (
+    NotebookProgress,
+    TextProgress,
+    bar,
+    ending_of,
+    progress_html,
+    share_done,
+    summary_line,
+)
 from kit.records import Arrivals, Signature, TrialResult, TrialSpec, Verdict, Workload
 from kit.study import RunningTrial, StudyProgress
 
@@ -129,3 +139,19 @@ def test_html_escapes_what_came_from_outside() -> None:
     running = RunningTrial(spec=spec(release="<b>"), phase="<script>")
     assert "<script>" not in progress_html(progress(running=(running,)))
     assert "&lt;script&gt;" in progress_html(progress(running=(running,)))
+
+
+def test_a_notebook_cell_shows_at_once_that_something_happens_and_then_one_changing_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[tuple[str, str]] = []
+
+    def keep(*objs: object, display_id: str, update: bool = False, **_: object) -> None:
+        shown.append(("update" if update else "new", objs[0]._repr_html_()))  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("IPython.core.display_functions.display", keep)
+    show = NotebookProgress()
+    show(progress((crashed(),)))
+    assert [kind for kind, _ in shown] == ["new", "update"]
+    assert "preparing the servers" in shown[0][1]
+    assert "crashed after 37 requests" in shown[1][1]
