@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("commands", "investigate", "panel*", "story", "live*", "report*", "results", "choices"),
     ("columns",),
-    ("plots*", "style*", "stats*", "frames*", "timings", "kv*", "calibrate", "factors"),
+    ("plots*", "style*", "stats*", "frames*", "timings", "kv*", "calibrate", "factors", "replay"),
     ("bisect*", "map*", "shrink*"),
     ("study", "trial", "plan", "recorded"),
     ("servers",),
