@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from itertools import count
-from types import ModuleType
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,67 +15,26 @@ from kit.kv import (
     seen,
 )
 from kit.load.draws import whole_quantile
-from kit.paths import MODELS
 from kit.records import Distribution, DistributionKind, Engine, fixed
+from kit.replay import Pace, replay
 from kit.watch import names
 
 SMALL = Engine(blocks=32, block_size_tokens=32, max_sequences=32, max_model_tokens=512)
 
 
-@pytest.fixture(scope="module")
-def scheduler() -> ModuleType:
-    """The simulated engine's scheduler, which lives outside of the kit's packages."""
-    path = MODELS / "simulated" / "1" / "kv_scheduler.py"
-    spec = importlib.util.spec_from_file_location("kv_scheduler", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+#: Steps of 1 ms each, and no time between two requests of a client.
+STEPS = Pace(decode_step_ms=1.0, sequence_step_ms=0.0, prefill_tokens_per_s=1e12)
 
 
-def run_closed_loop(
-    module: ModuleType,
-    engine: Engine,
-    prompt: Distribution,
-    output: Distribution,
-    concurrency: int,
-    requests: int,
-) -> tuple[float, float, int]:
-    """Peak and mean usage and preemptions of a closed loop without any time between requests."""
-    run = module.Scheduler(
-        module.CacheConfig(
-            blocks=engine.blocks,
-            block_size_tokens=engine.block_size_tokens,
-            max_sequences=engine.max_sequences,
-            max_model_tokens=engine.max_model_tokens,
+def traffic(prompt: Distribution, output: Distribution, count: int) -> list[tuple[int, int]]:
+    """Lengths along two golden-ratio sequences: evenly spread, in no step with each other."""
+    return [
+        (
+            whole_quantile(prompt, (0.5 + number * 0.7548776662) % 1, 1),
+            whole_quantile(output, (0.5 + number * 0.5698402910) % 1, 1),
         )
-    )
-    ids, usage = count(), []
-
-    def send() -> None:
-        number = next(ids)
-        # Two golden-ratio sequences: evenly spread, in no step with each other.
-        run.add(
-            module.Sequence(
-                number,
-                whole_quantile(prompt, (0.5 + number * 0.7548776662) % 1, 1),
-                whole_quantile(output, (0.5 + number * 0.5698402910) % 1, 1),
-            )
-        )
-
-    for _ in range(concurrency):
-        send()
-    done = 0
-    while done < requests:
-        plan = run.schedule()
-        usage.append(run.pool.usage)
-        finished = sum(sequence.finished for sequence in run.complete(plan))
-        done += finished
-        for _ in range(finished):
-            send()
-    return max(usage), sum(usage) / len(usage), run.preemptions
+        for number in range(count)
+    ]
 
 
 UNIFORM = Distribution(kind=DistributionKind.UNIFORM, low=16, high=128)
@@ -92,15 +46,16 @@ LOGNORMAL = Distribution(kind=DistributionKind.LOGNORMAL, mean=64, stdev=40, low
     ("prompt", "output"), [(fixed(16), fixed(64)), (fixed(100), fixed(30)), (UNIFORM, LOGNORMAL)]
 )
 def test_the_expected_usage_is_what_a_scheduler_shows(
-    scheduler: ModuleType, prompt: Distribution, output: Distribution, concurrency: int
+    prompt: Distribution, output: Distribution, concurrency: int
 ) -> None:
     expected = expect(SMALL, footprint(SMALL, prompt, output), concurrency)
-    peak, mean, preemptions = run_closed_loop(scheduler, SMALL, prompt, output, concurrency, 400)
+    asked = traffic(prompt, output, 400)
+    done = replay(asked, concurrency=concurrency, engine=SMALL, pace=STEPS)
 
-    assert expected.peak_fraction == pytest.approx(peak, abs=0.1)
-    assert (preemptions > 0) == expected.limited
+    assert expected.peak_fraction == pytest.approx(done.kv_usage.max(), abs=0.1)
+    assert (done.preemptions > 0) == expected.limited
     if not expected.limited:
-        assert expected.mean_fraction == pytest.approx(mean, rel=0.1)
+        assert expected.mean_fraction == pytest.approx(done.kv_usage.mean(), rel=0.1)
 
 
 def test_sixty_four_token_answers_fill_thirty_two_blocks_as_measured_on_vllm() -> None:
