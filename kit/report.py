@@ -18,7 +18,8 @@ from kit.plots.titles import percent
 from kit.recorded import open_study
 from kit.report_cells import result_document
 from kit.report_crashes import crash_groups, without_stack
-from kit.report_figures import THEMED, hero, pictures
+from kit.report_figures import drawings, hero
+from kit.report_svg import THEMED
 from kit.report_text import (
     answer,
     command,
@@ -82,7 +83,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         spec=spec,
         table=_table(document, trials),
         hero=hero(trials, skipped, line),
-        pictures=list(pictures(trials, requests, samples, line)),
+        drawings=list(drawings(trials, requests, samples, line)),
         crashes=crash_groups(study, trials),
         without_stack=list(without_stack(trials)),
         trials=trials.astype(object).where(trials.notna(), None).to_dict("records"),

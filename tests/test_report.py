@@ -11,10 +11,12 @@ import jsonschema
 import pytest
 from synthetic_studies import first_light, write_study, write_trial
 
+from kit.frames import trials_frame
 from kit.records import Frame, Outcome, Signature, Verdict
 from kit.report import write_report
 from kit.report_cells import RESULT_SCHEMA, result_cells, result_document
-from kit.report_figures import themed
+from kit.report_figures import hero
+from kit.report_svg import themed
 from kit.report_text import command
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -227,3 +229,17 @@ def test_many_releases_and_scenarios_are_drawn_as_a_map(tmp_path: Path) -> None:
     text = write_report(study, tmp_path / "reports").read_text()
     assert 'id="map-' in text
     assert "No release crashes under this traffic" in text
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_hero_can_be_saved_by_itself_with_its_title_and_source(
+    tmp_path: Path, suffix: str
+) -> None:
+    study = first_light(tmp_path / "s")
+    drawing = hero(trials_frame(study), {}, "recorded · run first-light")
+    assert drawing
+    file = tmp_path / f"hero.{suffix}"
+    drawing.save(file)
+    data = file.read_bytes()
+    assert data.startswith(b"<?xml" if suffix == "svg" else b"\x89PNG")
+    assert len(data) < 200_000
