@@ -25,7 +25,7 @@ investigate: $(STAMP) ## Run the investigation on real Triton releases and write
 	@$(PY) -m kit investigate $(ARGS)
 
 lab: $(STAMP) ## Open JupyterLab on notebooks/
-	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks
+	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks $(ARGS)
 
 vllm: $(STAMP) ## Install real vLLM for the CPU beside the kit (about 2 GB; ARGS="--version 0.27.1")
 	@$(PY) -m kit.servers.vllm_env install $(ARGS)
