@@ -42,11 +42,13 @@ _OPERATOR = re.compile(r"\boperator(?:\(\)|[<>]{1,3}=?|->)")
 _HIDE = str.maketrans("()<>", "\x01\x02\x03\x04")
 _SHOW = str.maketrans("\x01\x02\x03\x04", "()<>")
 _SIGABRT = 6
-#: Where a thread waits for the kernel: nothing faults there by itself.
+#: Where a thread waits for the kernel: nothing faults there by itself. On a condition it does so
+#: in a function below, which has no name.
 _WAITING = re.compile(
-    r"^_{0,3}(?:clock_nanosleep|nanosleep|usleep|sleep|epoll_wait|poll|ppoll|select|futex\w*"
-    r"|pthread_cond_\w*wait|pause|sigwait\w*|accept4?|recv\w*|read)$"
+    r"^_{0,3}(?:clock_nanosleep|nanosleep|usleep|sleep|epoll_wait|poll|ppoll|select|pause"
+    r"|sigwait\w*|accept4?|recv\w*|read)$"
 )
+_WAITING_BELOW = re.compile(r"^_{0,3}pthread_cond_\w*wait$")
 
 
 def plain_module(name: str | None) -> str | None:
@@ -104,11 +106,15 @@ def fault_frames(backtrace: Backtrace) -> tuple[Frame, ...]:
 
 def was_waiting(backtrace: Backtrace) -> bool:
     """Whether Triton's thread only waited when the signal came, so another process sent it."""
-    fault = fault_frames(backtrace)
-    symbol = exact_symbol(fault[0]) if fault else None
-    if backtrace.shape is not Shape.TRITON or symbol is None or not is_system(fault[0]):
+    if backtrace.shape is not Shape.TRITON or backtrace.signal == _SIGABRT:
         return False
-    return backtrace.signal != _SIGABRT and bool(_WAITING.match(short_name(symbol)))
+    for at, frame in enumerate(fault_frames(backtrace)):
+        name = short_name(exact_symbol(frame) or "")
+        if not is_system(frame) or (at and _WAITING_BELOW.match(name)):
+            return is_system(frame)
+        if _WAITING.match(name):
+            return True
+    return False
 
 
 def _below_catcher(backtrace: Backtrace) -> list[Frame]:
