@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from kit.plots.crash import plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
+from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.release_map import plot_release_map, release_map, signature_key
 from kit.plots.style import STYLE, footnote
 from kit.report_svg import themed
@@ -124,16 +125,7 @@ def drawings(
             )
         asked = requests[requests["scenario"] == scenario]
         if asked["judged"].any():
-            keys = ["release", "concurrency"]
-            cells = asked.groupby(keys, observed=True, dropna=False).ngroups
-            yield Drawing(
-                name=f"latency-{scenario}",
-                caption=f"{scenario}: median (filled) and 95th percentile (open) of all "
-                "requests, with 95 % intervals; a failure counts as never answered.",
-                plot=partial(plot_latency, asked),
-                size_in=(WIDTH_IN if cells <= NARROW_CELLS else 1.0 + 0.9 * cells, 4.2),
-                note=note,
-            )
+            yield _latency(asked, scenario, note)
         seen = samples[samples["scenario"] == scenario]
         yield Drawing(
             name=f"kv-{scenario}",
@@ -142,3 +134,27 @@ def drawings(
             size_in=(WIDTH_IN, 3.4),
             note=note,
         )
+
+
+def _latency(requests: pd.DataFrame, scenario: str, note: str) -> Drawing:
+    """A mark for every cell; a line for every release where that would be a crowd."""
+    keys = ["release", "concurrency", "engine"]
+    cells = requests.groupby(keys, observed=True, dropna=False).ngroups
+    is_line = requests["concurrency"].nunique() > 1 and requests["engine"].nunique() == 1
+    if is_line and cells > 2 * NARROW_CELLS:
+        return Drawing(
+            name=f"latency-{scenario}",
+            caption=f"{scenario}: 95th percentile of all requests against concurrent clients; a "
+            "failure counts as never answered.",
+            plot=partial(plot_latency_curve, requests),
+            size_in=(WIDTH_IN, 4.2),
+            note=note,
+        )
+    return Drawing(
+        name=f"latency-{scenario}",
+        caption=f"{scenario}: median (filled) and 95th percentile (open) of all requests, with "
+        "95 % intervals; a failure counts as never answered.",
+        plot=partial(plot_latency, requests),
+        size_in=(WIDTH_IN if cells <= NARROW_CELLS else 1.0 + 0.9 * cells, 4.2),
+        note=note,
+    )

@@ -18,14 +18,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from synthetic_studies import first_light, write_study, write_trial
 
+from kit.errors import SpecError
 from kit.frames import requests_frame, samples_frame, trials_frame
 from kit.plots.crash import plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
+from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.release_map import plot_release_map, release_map, signature_key
 from kit.plots.style import COLOURS, DASHES, STYLE, colour, contrast, provenance, spread
 from kit.plots.titles import crash_title, kv_title, map_title, milliseconds, percent, ranges
-from kit.records import Outcome, Verdict
+from kit.records import Engine, EngineKind, Outcome, Verdict
 from kit.releases import embedded_releases, load_releases
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -341,3 +343,36 @@ def test_timeouts_are_failures_in_the_latency_picture(tmp_path: Path, ax: Axes) 
     write_trial(folder, "24.05", requests=100, outcomes=dict.fromkeys(range(10), Outcome.TIMEOUT))
     plot_latency(requests_frame(folder), ax)
     assert ax.get_title(loc="left") == "24.05 leaves 10\N{NO-BREAK SPACE}% unanswered"
+
+
+def test_many_releases_over_concurrency_are_lines_with_failures_in_the_never_band(
+    tmp_path: Path, ax: Axes
+) -> None:
+    folder = write_study(tmp_path / "s", ["23.10", "24.05"], ["cancel-race"])
+    for release in folder.spec.releases:
+        for concurrency in (1, 16):
+            dies = release == "23.10" and concurrency == 16
+            crash_after = 100 if dies else None
+            write_trial(
+                folder, release, requests=100, concurrency=concurrency, crash_after=crash_after
+            )
+    plot_latency_curve(requests_frame(folder), ax)
+    curves = {line.get_label(): line for line in ax.get_lines()}
+    ticks = dict(zip([t.get_text() for t in ax.get_yticklabels()], ax.get_yticks(), strict=True))
+    assert list(curves["24.05"].get_xdata()) == [0, 1]
+    assert curves["23.10"].get_ydata()[1] == ticks["never"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "16"]
+    assert "23.10 (14 % failed)" in texts(ax)
+
+
+def test_engines_are_never_pooled_in_a_latency(tmp_path: Path, ax: Axes) -> None:
+    folder = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
+    write_trial(folder, "24.05", repeat=0, requests=80)
+    write_trial(
+        folder, "24.05", repeat=1, requests=80, engine=Engine(kind=EngineKind.VLLM, version="0.5")
+    )
+    requests = requests_frame(folder)
+    plot_latency(requests, ax)
+    assert [t.get_text().split("\n")[1] for t in ax.get_xticklabels()] == ["simulated", "vllm 0.5"]
+    with pytest.raises(SpecError, match="engine"):
+        plot_latency_curve(requests, ax)

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.plots.style import DEATH, FAINT, colour, in_order
-from kit.plots.titles import latency_title, milliseconds, percent, set_title
+from kit.plots.titles import latency_title, milliseconds, percent, set_title, varying
 from kit.stats.latency import latency_table
 
 #: Median and p95: filled and hollow marks.
@@ -27,24 +27,19 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str = "e2e_ms") -
         Beneath: n, and the share that failed. A quantile that n is too small for is left out,
         which the label says.
     """
-    table = latency_table(
-        requests, ("release", "concurrency"), latency=latency, quantiles=QUANTILES
-    )
-    cells = table.drop_duplicates(["release", "concurrency"])
-    cells = cells.assign(
-        _place=cells["release"].map({r: i for i, r in enumerate(in_order(cells["release"]))})
-    ).sort_values(["concurrency", "_place"])
-    finite = table[["ms", "high_ms"]].to_numpy(float)
-    finite = finite[np.isfinite(finite)]
-    top = float(finite.max()) if finite.size else 1.0
-    never = top * 2.2
-    many = requests["concurrency"].nunique() > 1
+    by = ["release", "concurrency"]
+    by += [c for c in varying(requests) if c not in by]  # never pool what differs
+    table = latency_table(requests, by, latency=latency, quantiles=QUANTILES)
+    place = {release: i for i, release in enumerate(in_order(table["release"]))}
+    cells = table.drop_duplicates(by).assign(_place=table["release"].map(place))
+    cells = cells.sort_values(["concurrency", "_place"], kind="stable")
+    finite, never = reach(table)
+    extra = [c for c in by if c != "release" and requests[c].nunique(dropna=False) > 1]
     labels = []
     crowded = len(cells) > 7
     glue = "\n" if crowded else " "
     for x, cell in enumerate(cells.to_dict("records")):
-        release, concurrency = str(cell["release"]), cell["concurrency"]
-        same = table["release"].eq(release) & table["concurrency"].eq(concurrency)
+        same = (table[by].astype(str) == pd.Series(cell)[by].astype(str)).all(axis=1)
         rows = table[same].to_dict("records")
         none_answered = all(math.isinf(row["ms"]) for row in rows)
         for shift, row in zip((-0.13, 0.13), rows, strict=True):
@@ -54,13 +49,14 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str = "e2e_ms") -
                 _mark(ax, x + shift, row, never, words)
         if none_answered:
             both = "median and p95: never" if x == 0 else "never"
-            _say(ax, x, never, both, colour(release), above=True)
+            _say(ax, x, never, both, colour(str(cell["release"])), above=True)
         lacks = [f"p{100 * row['quantile']:g}" for row in rows if math.isnan(row["ms"])]
-        lines = [release, *([f"at {concurrency}"] if many else []), f"n {cell['n']:,}"]
-        lines.append(f"{percent(cell['failed_fraction'])}{glue}failed")
+        lines = [str(cell["release"])]
+        lines += [f"at {cell[c]}" if c == "concurrency" else str(cell[c]) for c in extra]
+        lines += [f"n {cell['n']:,}", f"{percent(cell['failed_fraction'])}{glue}failed"]
         lines += [f"n too small\nfor {', '.join(lacks)}"] if lacks else []
         labels.append("\n".join(lines))
-    _latency_axis(ax, finite, never if np.isinf(table[["ms", "high_ms"]]).any(axis=None) else None)
+    latency_axis(ax, finite, never if np.isinf(table[["ms", "high_ms"]]).any(axis=None) else None)
     ax.set_xticks(range(len(labels)), labels, fontsize=8 if crowded else 9)
     ax.set_xlim(-0.6, len(labels) - 0.4)
     ax.tick_params(axis="x", length=0)
@@ -106,7 +102,14 @@ def _say(ax: Axes, x: float, y: float, words: str, shade: str, *, above: bool) -
     )
 
 
-def _latency_axis(ax: Axes, finite: np.ndarray, never: float | None) -> None:
+def reach(table: pd.DataFrame) -> tuple[np.ndarray, float]:
+    """The finite latencies of a latency_table, and where on their axis "never" may stand."""
+    values = table[["ms", "high_ms"]].to_numpy(float)
+    finite = values[np.isfinite(values)]
+    return finite, 2.2 * float(finite.max()) if finite.size else 2.2
+
+
+def latency_axis(ax: Axes, finite: np.ndarray, never: float | None) -> None:
     """Logarithmic milliseconds; with `never`, a band on top for what was not answered."""
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (1.0, 10.0)
     low, high = low / 1.5, high * 1.5
