@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from kit.errors import SpecError
+from kit.sequential import TrialTest
 
 T = TypeVar("T")
 
@@ -310,6 +311,7 @@ class StudySpec:
     concurrencies: tuple[int, ...] = (16,)
     requests: int | None = None  # None: as the scenario says
     repeats: int = 3
+    sequential: TrialTest | None = None  # stop a cell once decided; `repeats` is then the most
     seed: int = 0
     server_kind: ServerKind = ServerKind.EMBEDDED
     schema: int = 1

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from kit.agenda import Agenda, agenda_for
 from kit.plan import plan
 from kit.records import StudySpec, TrialResult, TrialSpec, Verdict
 from kit.releases import get_release
@@ -75,7 +76,7 @@ def run_study(
     for engine in spec.engines:
         environment_for(engine)
     run_trials(
-        trials,
+        agenda_for(trials, spec.sequential),
         study,
         parallel=parallel or os.cpu_count() or 1,
         on_progress=on_progress,
@@ -85,7 +86,7 @@ def run_study(
 
 
 def run_trials(
-    trials: Iterable[TrialSpec],
+    agenda: Agenda,
     study: StudyFolder,
     *,
     parallel: int,
@@ -93,44 +94,44 @@ def run_trials(
     stop: threading.Event | None = None,
     launch: Callable[[TrialSpec, StudyFolder], TrialRun] | None = None,
 ) -> None:
-    """Run those of `trials` that have no result yet, `parallel` at a time, into `study`.
+    """Run the trials of an agenda that have no result yet, `parallel` at a time, into `study`.
 
     launch: what runs one trial; None: a child process of this machine (TrialProcess).
     """
     launch = launch or TrialProcess
     started = time.monotonic()
-    trials = list(trials)
-    done = {t.trial_id: (t, r) for t in trials if (r := _final(study.trial(t.trial_id)))}
-    waiting = [t for t in trials if t.trial_id not in done]
-    running: list[TrialRun] = []
+    done = {t.spec.trial_id: (t.spec, r) for t in study.trials() if (r := _final(t))}
+    results = {name: result for name, (_, result) in done.items()}
+    running: dict[str, TrialRun] = {}
     sweep()  # what an earlier run left when it was killed
 
     def report() -> None:
         if on_progress:
             on_progress(
                 StudyProgress(
-                    total=len(trials),
+                    total=agenda.total(results, running),
                     done=tuple(done.values()),
-                    running=tuple(process.state() for process in running),
+                    running=tuple(trial.state() for trial in running.values()),
                     elapsed_s=time.monotonic() - started,
                 )
             )
 
     try:
-        while (waiting or running) and not (stop and stop.is_set()):
-            while waiting and len(running) < parallel:
-                running.append(launch(waiting.pop(0), study))
+        while not (stop and stop.is_set()):
+            while len(running) < parallel and (spec := agenda.next(results, running)):
+                running[spec.trial_id] = launch(spec, study)
             report()
-            _wait_any(running)
-            for process in [p for p in running if p.ended()]:
-                running.remove(process)
-                done[process.spec.trial_id] = (process.spec, process.result())
-        report()
+            if not running:
+                write_whole(study.path / "done.json", b"{}\n")
+                break
+            _wait_any(running.values())
+            for name, trial in [(n, t) for n, t in running.items() if t.ended()]:
+                del running[name]
+                results[name] = trial.result()
+                done[name] = trial.spec, results[name]
     finally:
-        _end(running)
+        _end(running.values())
         sweep()
-    if len(done) == len(trials):
-        write_whole(study.path / "done.json", b"{}\n")
 
 
 def _final(folder: TrialFolder) -> TrialResult | None:
@@ -225,13 +226,12 @@ def _fresh(study: StudyFolder, spec: TrialSpec) -> TrialFolder:
     return TrialFolder.create(path, spec)
 
 
-def _wait_any(running: list[TrialRun]) -> None:
+def _wait_any(running: Collection[TrialRun]) -> None:
     """Sleep until a trial may have ended, POLL_S at most."""
-    if running:
-        running[0].wait(POLL_S)
+    next(iter(running)).wait(POLL_S)
 
 
-def _end(running: list[TrialRun]) -> None:
+def _end(running: Collection[TrialRun]) -> None:
     for process in running:
         process.interrupt()
     deadline = time.monotonic() + INTERRUPT_S

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.agenda import FixedAgenda
 from kit.errors import StoreError
 from kit.plan import plan
 from kit.records import StudySpec, TrialResult, TrialSpec, Verdict
@@ -69,7 +70,7 @@ def run(tmp_path: Path) -> Run:
     def go(launcher: Launcher | None = None, **given: object) -> Launcher:
         launcher = launcher or Launcher()
         options: dict[str, object] = {"parallel": 2, "launch": launcher} | given
-        run_trials(plan(SPEC), study, **options)  # type: ignore[arg-type]
+        run_trials(FixedAgenda(plan(SPEC)), study, **options)  # type: ignore[arg-type]
         return launcher
 
     return go

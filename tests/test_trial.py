@@ -13,6 +13,7 @@ import psutil
 import pyarrow.compute as pc
 import pytest
 
+from kit.agenda import FixedAgenda
 from kit.crash.verdict import is_reported_crash
 from kit.plan import plan
 from kit.records import StudySpec, TrialResult, TrialSpec, Verdict
@@ -31,7 +32,7 @@ def trial(release: str, scenario: str, *, requests: int = 200) -> TrialSpec:
 
 def conduct(specs: list[TrialSpec], folder: Path) -> list[tuple[TrialFolder, TrialResult]]:
     study = StudyFolder.create(folder, StudySpec(name="t", releases=("any",), scenarios=("any",)))
-    run_trials(specs, study, parallel=1)
+    run_trials(FixedAgenda(specs), study, parallel=1)
     found = []
     for spec in specs:
         result = study.trial(spec.trial_id).result

@@ -1,0 +1,106 @@
+"""Trials that could be run and results so far in; the trial to run next out.
+
+A fixed agenda runs all of them in their order. A sequential one (kit.sequential) runs a cell's
+trials until they have decided it, and spends them where the question is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import takewhile
+from typing import Protocol
+
+from kit.records import DEATH_VERDICTS, Engine, TrialResult, TrialSpec, Verdict
+from kit.sequential import Decision, Observation, Progress, TrialTest, decide
+from kit.sequential_choice import CellState, likely_to_decide, next_cells
+
+Cell = tuple[str, str, Engine, int | None]
+Results = Mapping[str, TrialResult]
+
+#: Such trials say nothing about the server; a cell gets another in their place, within reason.
+SILENT = frozenset({Verdict.CLIENT_FAULT, Verdict.INTERRUPTED})
+
+
+class Agenda(Protocol):
+    """Which trial is next."""
+
+    def next(self, results: Results, running: Collection[str]) -> TrialSpec | None:
+        """The trial to start now; None: none now, and none at all if nothing runs."""
+
+    def total(self, results: Results, running: Collection[str]) -> int:
+        """How many trials it will have been in the end, as far as can be told."""
+
+
+class FixedAgenda:
+    """All trials, in their order."""
+
+    def __init__(self, trials: Sequence[TrialSpec]) -> None:
+        self._trials = list(trials)
+
+    def next(self, results: Results, running: Collection[str]) -> TrialSpec | None:
+        taken = {*results, *running}
+        return next((t for t in self._trials if t.trial_id not in taken), None)
+
+    def total(self, results: Results, running: Collection[str]) -> int:
+        return len(self._trials)
+
+
+class SequentialAgenda:
+    """Of each cell as many trials as `test` needs to decide it, at most those that are given."""
+
+    def __init__(self, trials: Sequence[TrialSpec], test: TrialTest) -> None:
+        self._test = test
+        self._cells: dict[Cell, list[TrialSpec]] = {}
+        for trial in sorted(trials, key=lambda t: t.repeat):
+            self._cells.setdefault(cell_of(trial), []).append(trial)
+        self._budget = max(map(len, self._cells.values()), default=0)
+
+    def next(self, results: Results, running: Collection[str]) -> TrialSpec | None:
+        chosen = next_cells(
+            self._test, self._states(results, running), slots=1, budget=self._budget
+        )
+        for cell in chosen:
+            for trial in self._cells[cell]:
+                if trial.trial_id not in results and trial.trial_id not in running:
+                    return trial
+        return None
+
+    def total(self, results: Results, running: Collection[str]) -> int:
+        more = 0
+        for state in self._states(results, running).values():
+            if state.progress.decision is Decision.OPEN:
+                more += max(0, likely_to_decide(self._test, state) - state.running)
+        return len(results) + len(running) + more
+
+    def decisions(self, results: Results) -> dict[Cell, Progress]:
+        """How each cell was decided."""
+        return {cell: state.progress for cell, state in self._states(results, ()).items()}
+
+    def _states(self, results: Results, running: Collection[str]) -> dict[Cell, CellState]:
+        states = {}
+        for cell, trials in self._cells.items():
+            # In the order in which they were started: crashes end sooner than survivors. What
+            # ended ahead of its turn still counts as running.
+            ended = list(takewhile(lambda t: t.trial_id in results, trials))
+            started = [t for t in trials if t.trial_id in results or t.trial_id in running]
+            telling = [r for t in ended if (r := results[t.trial_id]).verdict not in SILENT]
+            seen = [
+                Observation(crashed=r.verdict in DEATH_VERDICTS, requests=r.completed)
+                for r in telling
+            ]
+            budget = len(trials) - (len(ended) - len(telling))
+            states[cell] = CellState(
+                progress=decide(self._test, seen, budget=budget),
+                running=len(started) - len(ended),
+            )
+        return states
+
+
+def cell_of(trial: TrialSpec) -> Cell:
+    """What the repeats of a trial have in common."""
+    return trial.release, trial.scenario, trial.engine, trial.workload.arrivals.concurrency
+
+
+def agenda_for(trials: Sequence[TrialSpec], test: TrialTest | None) -> Agenda:
+    """The agenda of a study: sequential if it has a test."""
+    return FixedAgenda(trials) if test is None else SequentialAgenda(trials, test)
