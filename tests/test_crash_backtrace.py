@@ -171,6 +171,85 @@ def test_a_line_that_prints_no_frame_gives_none(line: str) -> None:
     assert read_frame(line) is None
 
 
+WORDS = {
+    # line: (died, signal, component)
+    "Signal (11) received.": (True, 11, "other"),
+    "Signal (6) received.Signal (11) received.": (True, 6, "other"),
+    "Signal (15) received.": (False, None, "none"),
+    "Signal (2) received.": (False, None, "none"),
+    "INFO prompt: 'why does it say Signal (11) received. and die?'": (False, None, "none"),
+    "terminate called without an active exception": (True, 6, "other"),
+    "free(): double free detected in tcache 2": (True, 6, "libc-abort"),
+    "corrupted size vs. prev_size": (True, 6, "libc-abort"),
+    "malloc(): unaligned tcache chunk detected": (True, 6, "libc-abort"),
+    "*** stack smashing detected ***: terminated": (True, 6, "libc-abort"),
+    "INFO malloc trim: corrupted prompt skipped": (False, None, "none"),
+    "python3: x.cc:12: int f(): Assertion `a == b' failed.": (True, 6, "other"),
+    "[1]    2111498 segmentation fault (core dumped)  tritonserver --help": (True, 11, "other"),
+    "./run.sh: line 15:   341 Segmentation fault      tritonserver": (True, 11, "other"),
+    "./run.sh: line 15:   341 Killed                  tritonserver": (True, 9, "other"),
+    "Killed": (True, 9, "other"),
+    "Killed 3 idle workers": (False, None, "none"),
+    "mpirun noticed that process rank 0 exited on signal 9 (Killed).": (True, 9, "other"),
+    "triton.service: Main process exited, code=dumped, status=11/SEGV": (True, 11, "other"),
+    "triton.service: Main process exited, code=exited, status=1/FAILURE": (False, None, "none"),
+    "triton.service: Failed with result 'oom-kill'.": (True, 9, "out-of-memory"),
+    "Command 'tritonserver' died with <Signals.SIGABRT: 6>.": (True, 6, "other"),
+    "subprocess returned non-zero exit status 139.": (True, 11, "other"),
+    "Last State: Terminated, Exit Code: 143": (False, None, "none"),
+    "Out of memory: Killed process 1 (tritonserver) total-vm:1kB": (True, 9, "out-of-memory"),
+    "Out of memory: Killed process 1 (triton_python_b) total-vm:1kB": (True, 9, "out-of-memory"),
+    "Out of memory: Killed process 1 (chrome) total-vm:1kB": (False, None, "none"),
+    "Worker VllmWorkerProcess pid 1159 died, exit code: -6": (True, None, "vllm-engine"),
+    "Engine core proc EngineCore_DP0 died unexpectedly, shutting down": (
+        True,
+        None,
+        "vllm-engine",
+    ),
+    "ray: A worker died or was killed while executing a task": (True, None, "vllm-engine"),
+    "RuntimeError: CUDA error: device-side assert triggered": (False, None, "none"),
+    "NVRM: Xid (PCI:0000:01:00): 31, pid=1, MMU Fault": (False, None, "none"),
+    "Stub process 'chat_0_0' is not healthy.": (True, None, "python-stub"),
+    "root 1059 657 0 May11 pts/0 00:19:02 [triton_python_b] <defunct>": (
+        True,
+        None,
+        "python-stub",
+    ),
+    "Error: Failed to initialize NVML": (False, None, "none"),
+    "W1122 metrics.cc:738] DCGM unable to start: DCGM initialization error": (
+        False,
+        None,
+        "none",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", WORDS)
+def test_one_line_tells_of_a_death_or_does_not(line: str) -> None:
+    for text in (line, f"2024-06-07T17:14:07Z stderr F {line}", f"log before\n{line}\r\nafter\n"):
+        if line.startswith("Killed") and "stderr" in text:
+            continue  # a shell's word, which no logger prefixes
+        found = diagnose(text)
+        assert (found.died, found.signal, found.component) == WORDS[line]
+
+
+def test_a_gpu_fault_is_the_cause_of_the_engines_death_beside_it() -> None:
+    dead = "vllm.engine.async_llm_engine.AsyncEngineDeadError: Task finished unexpectedly."
+    assert diagnose(dead).component == "vllm-engine"
+    assert diagnose(f"CUDA error: unspecified launch failure\n{dead}").component == "cuda"
+    assert diagnose(f"torch.OutOfMemoryError: CUDA out of memory.\n{dead}").component == (
+        "out-of-memory"
+    )
+
+
+def test_a_stack_pasted_without_its_first_line_is_recognised() -> None:
+    frames = REPORTED[REPORTED.index(" 0# ") :]
+    found = diagnose(frames)
+    assert (found.died, found.signal) == (True, None)
+    assert found.matches[0].id == "rf-map-address-reuse"
+    assert is_reported_crash(found.signature)
+
+
 def _triton(*places: str) -> list[str]:
     return [f"{i:2d}# {place}" for i, place in enumerate(places)]
 

@@ -23,6 +23,7 @@ GAP = 50
 _NEAR = {Shape.PYTHON: 4, Shape.FAULTHANDLER: 1, Shape.ABSL: 2, Shape.KERNEL: 0}
 #: Of a log with more crashes than this, the first and the last ones are kept.
 KEPT = 100
+KEPT_EXCEPTIONS = 10
 _MOST_ENTRIES = 4 * DEEPEST
 _MOST_PENDING = 64
 _DEATH = frozenset({Topic.SIGNAL, Topic.EXCEPTION, Topic.HEAP, Topic.ASSERTION})
@@ -186,8 +187,9 @@ class LogReader:
         for backtrace in made:
             kept = self._exceptions if backtrace.shape is Shape.PYTHON else self._crashes
             kept.append(backtrace)
-            if len(kept) > 2 * KEPT:
-                del kept[KEPT : KEPT + 1]
+            most = KEPT if kept is self._crashes else KEPT_EXCEPTIONS
+            if len(kept) > 2 * most:
+                del kept[most]
 
     @property
     def backtraces(self) -> list[Backtrace]:

@@ -110,8 +110,8 @@ def _by_release(crash: Crash, releases: Sequence[str]) -> tuple[float, str | Non
 
 def _shows(sign: Sign, case: Case) -> str | None:
     """Why this sign is there; None when a condition does not hold."""
-    if sign.signal and case.signal not in sign.signal:
-        return None
+    if sign.signal and case.signal not in (*sign.signal, None):
+        return None  # a stack that was pasted without its first line may be of any signal
     reasons: list[str] = []
     if sign.stack:
         if not _stack_fits(sign.stack, case.frames):

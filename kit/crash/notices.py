@@ -42,6 +42,8 @@ _NAMES = {
 }
 _NUMBERS = {name: number for number, name in _NAMES.items()} | {
     "Segmentation fault": 11,
+    "segmentation fault": 11,
+    "Killed": 9,
     "Aborted": 6,
     "Bus error": 7,
     "Illegal instruction": 4,

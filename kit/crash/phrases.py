@@ -74,7 +74,9 @@ _HEAP_NEEDLES = ("free()", "double free", "malloc", "realloc()", "corrupted ", "
 
 # fmt: off
 PHRASES: tuple[Phrase, ...] = (
-    _p(Topic.SIGNAL, "Signal (", r"Signal \((?P<signal>\d{1,2})\) received"),
+    # at a line's end: prompts that quote a crash are logged too
+    _p(Topic.SIGNAL, "Signal (",
+       r"Signal \((?P<signal>\d{1,2})\) received\.?\s{0,8}(?:$|Signal|\d{1,2}# )"),
     _p(Topic.SIGNAL, "Signal: ", r"Signal: [\w ]{3,40}\((?P<signal>\d{1,2})\)"),
     _p(Topic.SIGNAL, "Caught signal", r"Caught signal (?P<signal>\d{1,2}) \("),
     _p(Topic.SIGNAL, "signal SIG",
@@ -82,7 +84,11 @@ PHRASES: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "*** SIG", r"\*\*\* (?P<signal>SIG[A-Z]{2,6}) received at time="),
     _p(Topic.SIGNAL, "Fatal Python error",
        rf"Fatal Python error: (?P<signal>{_WORDS})?.{{0,80}}", of=Subject.STUB),
-    _p(Topic.SIGNAL, " dumped)", rf"(?P<signal>{_WORDS}) \(core dumped\)"),
+    _p(Topic.SIGNAL, " dumped)", rf"(?P<signal>{_WORDS}|segmentation fault) +\(core dumped\)"),
+    _p(Topic.SIGNAL, ": line ", rf": line \d{{1,6}}: +\d{{1,8}} (?P<signal>{_WORDS}|Killed)\b"),
+    _p(Topic.SIGNAL, "Killed", r"^\s{0,8}(?P<signal>Killed)$"),
+    _p(Topic.SIGNAL, "<Signals.", r"died with <Signals\.(?P<signal>SIG[A-Z]{2,6}): \d{1,2}>"),
+    _p(Topic.SIGNAL, "status=", r"code=(?:dumped|killed), status=(?P<signal>\d{1,2})/\w{2,6}"),
     _p(Topic.SIGNAL, "on signal", r"exited on signal (?P<signal>\d{1,2})\b.{0,40}"),
     _p(Topic.SIGNAL, "]: segfault at", r"tritonserver\[\d{1,8}\]: segfault at .{0,80}",
        of=Subject.SERVER, signal=11),
@@ -110,6 +116,7 @@ PHRASES: tuple[Phrase, ...] = (
     _p(Topic.OUT_OF_MEMORY, "OOMKilled",
        r"(?:[Rr]eason\"?:\s{0,20}\"?OOMKilled|\"OOMKilled\":\s{0,4}true|^\s{0,20}OOMKilled\b)",
        signal=9),
+    _p(Topic.OUT_OF_MEMORY, "oom-kill'", r"Failed with result 'oom-kill'", signal=9),
     _p(Topic.GPU_MEMORY, "ut of memory", r"CUDA (?:error: )?out of memory.{0,160}", fatal=False),
     _p(Topic.GPU_MEMORY, "OutOfMemoryError", r"torch\.(?:cuda\.)?OutOfMemoryError.{0,160}",
        fatal=False),
@@ -130,6 +137,10 @@ PHRASES: tuple[Phrase, ...] = (
        r"EngineCore encountered (?:a fatal error|an issue).{0,80}", of=Subject.ENGINE),
     _p(Topic.ENGINE, "died unexpectedly",
        r"(?:Engine core proc|Worker proc) \S{1,60} died unexpectedly.{0,60}", of=Subject.ENGINE),
+    _p(Topic.ENGINE, " died, exit code",
+       r"Worker \S{1,60} pid \d{1,8} died, exit code: -?\d{1,3}", of=Subject.ENGINE),
+    _p(Topic.ENGINE, "orker died", r"[Ww]orker died or was killed while executing .{0,80}",
+       of=Subject.ENGINE),
     _p(Topic.ENGINE, "Engine background task", r"Engine background task failed",
        of=Subject.ENGINE),
     _p(Topic.ENGINE, "Background loop",
@@ -144,6 +155,6 @@ PHRASES: tuple[Phrase, ...] = (
     _p(Topic.SERVER_GONE, "Non-graceful", r"Non-graceful termination detected",
        of=Subject.SERVER),
     _p(Topic.EXIT, "xit",
-       r"[Ee]xit(?:ed with)? ?[Cc]ode\"?:?\s{0,20}(?P<status>13[0-9]|143)\b"),
+       r"[Ee]xit(?:ed with)? ?(?:[Cc]ode|status)\"?:?\s{0,20}(?P<status>13[0-9]|143)\b"),
 )
 # fmt: on

@@ -38,6 +38,7 @@ from kit.crash.site import fault_frames, plain_module
 from kit.records import Signature, Verdict
 
 _KILLED = 9
+_SEGV = 11
 _REPORTED_SYMBOL = "TRITONBACKEND_ResponseFactoryIsCancelled"
 
 
@@ -83,9 +84,10 @@ def judge(evidence: Evidence) -> tuple[Verdict, str]:
 
 def is_reported_crash(signature: Signature | None) -> bool:
     """Whether this is the publicly reported crash (server issue 7332): a segmentation fault in
-    the core's cancellation check, called by the Python backend.
+    the core's cancellation check, called by the Python backend. A stack whose signal is not
+    known is taken for it.
     """
-    if signature is None or signature.signal != 11:
+    if signature is None or signature.signal not in (_SEGV, None):
         return False
     modules = [plain_module(frame.module) for frame in signature.frames]
     for at, frame in enumerate(signature.frames[:4]):
