@@ -6,12 +6,14 @@ is found although every status says success. Nothing here knows a protocol.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from kit.load.call import Call
+from kit.load.faults import MUST_BE_REFUSED
 from kit.load.traffic import continuation
 from kit.records import AnswerCheck, Outcome
 
@@ -66,24 +68,54 @@ def judge_text(call: Call, got: str, check: AnswerCheck, *, echoes: bool = True)
     )
 
 
-def judge_pieces(
-    call: Call, pieces: Sequence[str], check: AnswerCheck, *, echoes: bool = True
-) -> Judgement:
-    """As `judge_text` for a streamed answer.
+def whole_text(call: Call, pieces: Sequence[str], check: AnswerCheck) -> str:
+    """The text that a streamed answer's pieces make.
 
-    The pieces continue each other, or each repeats the whole text so far (Triton's vLLM backend
-    did that until 24.05).
+    They continue each other, or each repeats the whole text so far: Triton's vLLM backend did
+    that until 24.05. A stream that is right when read in the first way is read so.
     """
-    if check is AnswerCheck.NONE:
-        return OK
-    judged = judge_text(call, "".join(pieces), check, echoes=echoes)
-    if judged is OK or len(pieces) < 2 or not _cumulative(pieces):
-        return judged
-    return judge_text(call, pieces[-1], check, echoes=echoes)
+    joined = "".join(pieces)
+    if len(pieces) < 2 or not pieces[1].startswith(pieces[0]):
+        return joined
+    if check is AnswerCheck.EXACT and judge_text(call, joined, check) is OK:
+        return joined
+    cumulative = all(later.startswith(earlier) for earlier, later in pairwise(pieces))
+    return pieces[-1] if cumulative else joined
 
 
-def _cumulative(pieces: Sequence[str]) -> bool:
-    return all(later.startswith(earlier) for earlier, later in pairwise(pieces))
+def kept_bytes(call: Call) -> int:
+    """How much of an answer to `call` is kept: far more than a right one can need."""
+    return 65536 + 16 * len(call.prompt) + 1024 * call.output_tokens
+
+
+def most_events(call: Call) -> int:
+    """How many events of an answer to `call` are read."""
+    return 256 + 4 * call.output_tokens
+
+
+def too_much(call: Call, seen: bytes) -> Judgement:
+    """An answer so large that it cannot be right; the rest is not read."""
+    return Judgement(
+        Outcome.WRONG_ANSWER,
+        f"more than {kept_bytes(call)} bytes or {most_events(call)} events for "
+        f"{call.output_tokens} tokens; reading stopped",
+        clipped(seen),
+    )
+
+
+def refused_or_not(call: Call, judgement: Judgement) -> Judgement:
+    """`judgement`, unless the server answered a request that it must refuse."""
+    if call.fault is None or call.fault.kind not in MUST_BE_REFUSED:
+        return judgement
+    if judgement.outcome in (Outcome.OK, Outcome.WRONG_ANSWER):
+        cause = "the server answered what it must refuse"
+        return Judgement(Outcome.WRONG_ANSWER, cause, judgement.evidence)
+    return judgement
+
+
+def own_words(call: Call, text: str) -> bytes:
+    """An answer without its prompt, escaped for JSON: what the next turn quotes."""
+    return json.dumps(text.removeprefix(call.text.decode()), ensure_ascii=False)[1:-1].encode()
 
 
 def _judge_echo(call: Call, got: str, *, echoes: bool) -> Judgement:

@@ -10,24 +10,26 @@ import re
 
 import msgspec
 
-from kit.load.answers import OK, Judgement, clipped, judge_pieces
+from kit.load.answers import (
+    Judgement,
+    clipped,
+    judge_text,
+    kept_bytes,
+    most_events,
+    refused_or_not,
+    too_much,
+    whole_text,
+)
 from kit.load.call import NEVER, Call
-from kit.load.dialect import DONE, Dialect, malformed
-from kit.load.faults import MUST_BE_REFUSED
+from kit.load.dialect import DONE, Dialect, error_text, malformed
 from kit.load.sse import SseParser
 from kit.records import AnswerCheck, Outcome
 
 _ERROR_BYTES = 8192
-_EVENTS_SPARE = 256
-
-
-def kept_bytes(call: Call) -> int:
-    """How much of an answer to `call` is kept: far more than a right one can need."""
-    return 65536 + 16 * len(call.prompt) + 1024 * call.output_tokens
 
 
 class AnswerBody:
-    """Collects one answer at a time; used again for the next."""
+    """Collects one answer at a time; used again for the next. `text` is what a good one says."""
 
     def __init__(self, dialect: Dialect, check: AnswerCheck) -> None:
         self._dialect = dialect
@@ -42,11 +44,12 @@ class AnswerBody:
         self._status = status
         self._streams = self._dialect.streams and status == 200
         self._limit = kept_bytes(call)
-        self._most_events = 4 * call.output_tokens + _EVENTS_SPARE
+        self._most_events = most_events(call)
         self._size = 0
         self._events = 0
         self._done = False
         self._failure: Judgement | None = None
+        self.text: str | None = None
         self._parts.clear()
         self._pieces.clear()
         self._sse.reset(self._limit)
@@ -64,12 +67,7 @@ class AnswerBody:
                 self._parts.append(data[:_ERROR_BYTES])
             return None
         if self._size > self._limit:
-            seen = b"".join(self._parts)[:_ERROR_BYTES]
-            return Judgement(
-                Outcome.WRONG_ANSWER,
-                f"more than {self._limit} bytes for {call.output_tokens} tokens; reading stopped",
-                clipped(seen or data),
-            )
+            return too_much(call, b"".join(self._parts)[:_ERROR_BYTES] or data)
         self._parts.append(data)
         return None
 
@@ -94,34 +92,24 @@ class AnswerBody:
                 call.stamp(now_ns, fresh)
         self._events += len(events)
         if self._events > self._most_events or self._sse.too_long:
-            return self._failure or Judgement(
-                Outcome.WRONG_ANSWER,
-                f"more than {self._most_events} events, or one of more than {self._limit} bytes, "
-                f"for {call.output_tokens} tokens; reading stopped",
-                clipped("".join(pieces[:8])),
-            )
+            return self._failure or too_much(call, "".join(pieces[:8]).encode())
         return None
 
     def finish(self) -> Judgement:
         """The answer is whole as far as HTTP can tell."""
         call = self._call
-        judgement = self._judge(call)
-        fault = call.fault
-        if (
-            fault is not None
-            and fault.kind in MUST_BE_REFUSED
-            and judgement.outcome in (Outcome.OK, Outcome.WRONG_ANSWER)
-        ):
-            return Judgement(
-                Outcome.WRONG_ANSWER, "the server answered what it must refuse", judgement.evidence
-            )
-        return judgement
+        read = self._read(call)
+        if isinstance(read, str):
+            self.text = read
+            read = judge_text(call, read, self._check, echoes=self._dialect.echoes)
+        return refused_or_not(call, read)
 
-    def _judge(self, call: Call) -> Judgement:
+    def _read(self, call: Call) -> str | Judgement:
+        """The answer's text, or what is wrong with it."""
         if self._status != 200:
             return _refusal(self._status, b"".join(self._parts))
         if not self._streams:
-            return self._dialect.judge_body(call, b"".join(self._parts))
+            return self._dialect.read_body(b"".join(self._parts))
         if self._failure is not None:
             return self._failure
         if self._sse.unfinished:
@@ -130,22 +118,12 @@ class AnswerBody:
             return malformed("the stream ends without [DONE]", "".join(self._pieces).encode())
         if not self._pieces:
             return malformed("a stream without a token", b"")
-        if self._check is AnswerCheck.NONE:
-            return OK
-        return judge_pieces(call, self._pieces, self._check, echoes=self._dialect.echoes)
-
-    def text(self) -> str:
-        """The answer's text, for a client that has to quote it."""
-        return "".join(self._pieces)
+        return whole_text(call, self._pieces, self._check)
 
 
 class _Refusal(msgspec.Struct):
     error: msgspec.Raw | None = None
     message: msgspec.Raw | None = None
-
-
-class _Message(msgspec.Struct):
-    message: str
 
 
 def _refusal(status: int, body: bytes) -> Judgement:
@@ -154,14 +132,12 @@ def _refusal(status: int, body: bytes) -> Judgement:
     reason = clipped(text) or ""
     try:
         read = msgspec.json.decode(text, type=_Refusal)
-        raw = read.error or read.message
-        if raw is not None:
-            try:
-                reason = msgspec.json.decode(raw, type=str)
-            except msgspec.ValidationError:
-                reason = msgspec.json.decode(raw, type=_Message).message
     except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # not JSON, or not of these two shapes: the text as it is
+        pass  # no JSON object: the text as it is
+    else:
+        raw = read.message if read.error is None else read.error
+        reason = reason if raw is None else error_text(raw)
+    told = " ".join(reason.split())
     return Judgement(
-        Outcome.HTTP_ERROR, clipped(f"HTTP {status}: {' '.join(reason.split())}".rstrip(": ")), None
+        Outcome.HTTP_ERROR, clipped(f"HTTP {status}: {told}" if told else f"HTTP {status}"), None
     )

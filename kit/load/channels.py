@@ -1,8 +1,12 @@
-"""A trial's protocol and endpoint in, a maker of its channels out."""
+"""A trial's protocol and endpoint in, its channels out.
+
+What only one protocol needs (grpc, tritonclient) is imported only for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol as Interface
 
 from kit.load.channel import Channel, Host
 from kit.load.dialect import Dialect
@@ -10,34 +14,104 @@ from kit.load.http1 import Frames
 from kit.load.http_channel import HttpChannel
 from kit.load.target import HttpTarget, http_target
 from kit.load.triton_http import Generate
-from kit.records import Endpoint, EngineKind, Protocol, TrialSpec
+from kit.records import AnswerCheck, Endpoint, EngineKind, FaultKind, Protocol, TrialSpec
 
-ChannelMaker = Callable[[Host], Channel]
+_GRPC = (Protocol.GRPC_STREAM, Protocol.GRPC_INFER)
 
 
-def channel_maker(spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str]) -> ChannelMaker:
-    """What makes one channel after the other for this trial.
+class Channels(Interface):
+    """Makes the channels of a worker, and closes what they have left open in the end."""
+
+    def make(self, host: Host) -> Channel:
+        """One more channel."""
+
+    async def close(self) -> None:
+        """Leave the server in good order."""
+
+
+def channels_for(spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str]) -> Channels:
+    """The channels of a trial.
 
     Raises:
-        SpecError: the endpoint does not have the port that the protocol needs, or the
-            environment's settings cannot be used.
+        SpecError: the endpoint does not have the port that the protocol needs, the protocol
+            cannot do what the workload wants, or the environment's settings cannot be used.
     """
-    target = http_target(endpoint, environ)
-    dialect = _dialect(spec, target)
-    frames: Frames = {}
-    check = spec.workload.answer_check
-    return lambda host: HttpChannel(host, dialect, target, check, frames)
+    quotes = spec.workload.turns > 1 and spec.workload.answer_check is not AnswerCheck.EXACT
+    if spec.workload.protocol in _GRPC:
+        return _GrpcChannels(spec, endpoint, environ, quotes=quotes)
+    return _HttpChannels(spec, http_target(endpoint, environ), quotes=quotes)
+
+
+def _sampling(spec: TrialSpec) -> dict[str, object]:
+    """A real engine is asked for exactly the tokens wanted; the simulated one needs no asking."""
+    if spec.engine.kind is EngineKind.SIMULATED:
+        return {}
+    return {"temperature": 0, "ignore_eos": True}
+
+
+class _HttpChannels:
+    def __init__(self, spec: TrialSpec, target: HttpTarget, *, quotes: bool) -> None:
+        self._dialect = _dialect(spec, target)
+        self._target = target
+        self._check = spec.workload.answer_check
+        self._quotes = quotes
+        self._frames: Frames = {}
+
+    def make(self, host: Host) -> Channel:
+        return HttpChannel(
+            host, self._dialect, self._target, self._check, self._frames, quotes=self._quotes
+        )
+
+    async def close(self) -> None:
+        """Nothing: idle connections are closed with the process."""
 
 
 def _dialect(spec: TrialSpec, target: HttpTarget) -> Dialect:
-    protocol, check = spec.workload.protocol, spec.workload.answer_check
-    extra: dict[str, object] = {}
-    if spec.engine.kind is not EngineKind.SIMULATED:
-        extra = {"temperature": 0, "ignore_eos": True}
-    return Generate(
+    protocol, extra = spec.workload.protocol, _sampling(spec)
+    if protocol in (Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM):
+        streams = protocol is Protocol.HTTP_GENERATE_STREAM
+        return Generate(target, spec.model, streams=streams, extra=extra)
+    if protocol is Protocol.HTTP_INFER:
+        from kit.load.infer import HttpInfer
+
+        return HttpInfer(target, spec.model, extra=extra)
+    from kit.load.openai import OpenAi
+
+    return OpenAi(
         target,
         spec.model,
-        streams=protocol is Protocol.HTTP_GENERATE_STREAM,
-        check=check,
+        chat=protocol in (Protocol.OPENAI_CHAT, Protocol.OPENAI_CHAT_STREAM),
+        streams=protocol in (Protocol.OPENAI_COMPLETIONS_STREAM, Protocol.OPENAI_CHAT_STREAM),
+        check=spec.workload.answer_check,
         extra=extra,
     )
+
+
+class _GrpcChannels:
+    def __init__(
+        self, spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str], *, quotes: bool
+    ) -> None:
+        from kit.load.grpc_channel import GrpcChannel
+        from kit.load.grpc_connection import Connections
+        from kit.load.triton_grpc import Infer
+
+        streams = spec.workload.protocol is Protocol.GRPC_STREAM
+        leaves = any(fault.kind is FaultKind.DISCONNECT for fault in spec.workload.faults)
+        self._connections = Connections(endpoint, environ, shared=not leaves)
+        self._codec = Infer(spec.model, streams=streams, extra=_sampling(spec))
+        self._check = spec.workload.answer_check
+        self._quotes = quotes
+        self._channel = GrpcChannel
+        self._made: list[GrpcChannel] = []
+
+    def make(self, host: Host) -> Channel:
+        channel = self._channel(
+            host, self._connections.take(), self._codec, self._check, quotes=self._quotes
+        )
+        self._made.append(channel)
+        return channel
+
+    async def close(self) -> None:
+        for channel in self._made:
+            await channel.close()
+        await self._connections.close()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from kit.load.answers import Judgement, clipped
 from kit.load.call import Call
 from kit.load.target import HttpTarget
@@ -30,8 +32,8 @@ class Dialect(Protocol):
     def faulty_request(self, call: Call) -> bytes:
         """The HTTP request of a call with a fault."""
 
-    def judge_body(self, call: Call, body: bytes) -> Judgement:
-        """A whole answer that came with status 200."""
+    def read_body(self, body: bytes) -> str | Judgement:
+        """The text of a whole answer that came with status 200; a Judgement: it has none."""
 
     def read_event(self, data: bytes) -> str | Judgement | None:
         """The text of one event; None: it has none; a Judgement: the answer ends badly here."""
@@ -93,3 +95,16 @@ def malformed(cause: str, seen: bytes) -> Judgement:
 def server_error(text: str) -> Judgement:
     """An error that the server reports, whatever the status of the answer that carries it."""
     return Judgement(Outcome.HTTP_ERROR, clipped(" ".join(text.split())), None)
+
+
+class _Message(msgspec.Struct):
+    message: str
+
+
+def error_text(raw: bytes | msgspec.Raw) -> str:
+    """The text of an error that is a string, or an object with a message, or something else."""
+    try:
+        read = msgspec.json.decode(raw, type=str | _Message)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return bytes(raw).decode("utf-8", "backslashreplace")
+    return read if isinstance(read, str) else read.message

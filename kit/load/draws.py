@@ -36,8 +36,8 @@ class Purpose(IntEnum):
 def uniforms(seed: int, purpose: Purpose, block: int) -> list[float]:
     """The BLOCK uniform numbers in (0, 1) for draws block*BLOCK and on."""
     words = Philox(key=seed % 2**64, counter=[0, 0, block, purpose]).random_raw(BLOCK)
-    # 53 bits, moved off 0 by half a step: an inverse distribution function is finite there.
-    numbers: list[float] = (((words >> np.uint64(11)) + 0.5) * 2.0**-53).tolist()
+    # 52 bits in the middle of their steps: neither 0 nor 1, where inverse functions are infinite.
+    numbers: list[float] = (((words >> np.uint64(12)) + 0.5) * 2.0**-52).tolist()
     return numbers
 
 

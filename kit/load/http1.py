@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from kit.load.answers import OK, Judgement, clipped
+from kit.load.answers import OK, Judgement, clipped, own_words
 from kit.load.body import AnswerBody
 from kit.load.call import Call
 from kit.load.dialect import malformed
@@ -233,6 +233,8 @@ class Wire(Protocol):
             where = self._location.decode("latin-1")
             judgement = judgement._replace(cause=clipped(f"{judgement.cause} (to {where})"))
         keep = self._complete and self._keeps and not self._overrun
+        if judgement is OK and self._channel.quotes and self._body.text is not None:
+            self._channel.answered = own_words(call, self._body.text)
         if judgement is OK and keep and self._learns and len(self._head) == 1:
             self._learn(call, self._head[0])
         self._call = None

@@ -22,6 +22,7 @@ from kit.records import AnswerCheck, FaultKind, Outcome
 class HttpChannel:
     """`send` a call, and the host hears of its end.
 
+    quotes: keep what the server answered, for the next turn's prompt.
     frames: what good answers look like, shared by the channels of a worker (see kit.load.http1).
     """
 
@@ -32,6 +33,8 @@ class HttpChannel:
         target: HttpTarget,
         check: AnswerCheck,
         frames: Frames,
+        *,
+        quotes: bool = False,
     ) -> None:
         self.index = NEVER
         self.call: Call | None = None
@@ -39,6 +42,7 @@ class HttpChannel:
         self.dialect = dialect
         self.check = check
         self.frames = frames
+        self.quotes = quotes
         self._streams = dialect.streams
         self.host = host
         self._loop = host.loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from types import TracebackType
@@ -49,6 +50,8 @@ class LoadWorker:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
+                # gRPC would write a line for each connection that fails, which are records here.
+                env={"GRPC_VERBOSITY": "NONE", **os.environ},
                 start_new_session=True,  # Ctrl-C in a terminal is for the trial, not for us
             )
 

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from kit.load.answers import Judgement, judge_text
+from kit.load.answers import Judgement
 from kit.load.call import Call
 from kit.load.dialect import RequestTemplate, json_head, malformed, server_error
 from kit.load.target import HttpTarget
-from kit.records import AnswerCheck, FaultKind
+from kit.records import FaultKind
 
 
 class _Answer(msgspec.Struct):
@@ -45,11 +45,9 @@ class Generate:
         model: str,
         *,
         streams: bool,
-        check: AnswerCheck,
         extra: dict[str, object],
     ) -> None:
         self.streams = streams
-        self._check = check
         verb = "generate_stream" if streams else "generate"
         self._stream_word = b"true" if streams else b"false"
 
@@ -71,7 +69,7 @@ class Generate:
             )
         return self._template.request(call)
 
-    def judge_body(self, call: Call, body: bytes) -> Judgement:
+    def read_body(self, body: bytes) -> str | Judgement:
         try:
             answer = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -80,7 +78,7 @@ class Generate:
             return server_error(answer.error)
         if answer.text_output is None:
             return malformed("an answer without text_output", body)
-        return judge_text(call, answer.text_output, self._check)
+        return answer.text_output
 
     def read_event(self, data: bytes) -> str | Judgement | None:
         try:

@@ -19,7 +19,7 @@ from time import monotonic_ns
 import msgspec
 import uvloop
 
-from kit.load.channels import channel_maker
+from kit.load.channels import Channels, channels_for
 from kit.load.closed_loop import ClosedLoop
 from kit.load.counters import Counters, ErrorsElsewhere, Field, counters_path
 from kit.load.health import Health
@@ -67,7 +67,8 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
     ending = _Commands(run)
     try:
         if worker < processes:
-            run.pacer = _pacer(run, spec, endpoint, worker, processes)
+            channels = channels_for(spec, endpoint, os.environ)
+            run.pacer = _pacer(run, spec, channels, worker, processes)
             ending.listen()
             gc.collect()
             gc.freeze()  # what lives for the whole run need not be looked at again,
@@ -76,20 +77,20 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
             run.begin(start_ns)
             await run.done.wait()
             run.close()
+            await channels.close()
     finally:
         recorder.close()
         health.close()
     return ORPHANED if ending.orphaned else 0
 
 
-def _pacer(run: Run, spec: TrialSpec, endpoint: Endpoint, worker: int, processes: int) -> Pacer:
-    make = channel_maker(spec, endpoint, os.environ)
+def _pacer(run: Run, spec: TrialSpec, channels: Channels, worker: int, processes: int) -> Pacer:
     arrivals = spec.workload.arrivals
     profile = concurrency_profile(arrivals)
     return ClosedLoop(
         run,
         range(worker, most_concurrent(arrivals), processes),
-        lambda: make(run),
+        lambda: channels.make(run),
         lambda seconds: round(value_at(float(arrivals.concurrency or 1), profile, seconds)),
         varies=bool(profile),
         conversations=spec.workload.turns > 1,
