@@ -8,10 +8,11 @@ from itertools import groupby
 
 import pandas as pd
 
-from kit.crash.diagnose import Diagnosis, diagnose_file
+from kit.crash.diagnose import Diagnosis, diagnose, diagnose_file
 from kit.crash.maps import MemoryMap
 from kit.plots.crash import VERBS
 from kit.plots.titles import listing
+from kit.recorded import RecordedTrial
 from kit.report_text import SeenSignature, signatures
 from kit.store import StudyFolder
 
@@ -45,10 +46,14 @@ def crash_groups(study: StudyFolder, trials: pd.DataFrame) -> list[CrashGroup]:
 def _diagnosis(study: StudyFolder, trial_id: str) -> Diagnosis | None:
     """What the log of that trial tells; the binaries are not looked at, so that it is quick."""
     trial = study.trial(trial_id)
-    if not trial.log.exists():
-        return None
+    release = trial.spec.release
     maps = MemoryMap.parse(trial.maps.read_text()) if trial.maps.exists() else None
-    found = diagnose_file(trial.log, believed_release=trial.spec.release, maps=maps)
+    if isinstance(trial, RecordedTrial):
+        found = diagnose(trial.log_text(), believed_release=release)
+    elif trial.log.exists():
+        found = diagnose_file(trial.log, believed_release=release, maps=maps)
+    else:
+        return None
     return found if found.died else None
 
 

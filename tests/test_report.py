@@ -12,6 +12,8 @@ import pytest
 from synthetic_studies import first_light, write_study, write_trial
 
 from kit.frames import trials_frame
+from kit.paths import RECORDED
+from kit.recorded import open_study
 from kit.records import Frame, Outcome, Signature, Verdict
 from kit.report import write_report
 from kit.report_cells import RESULT_SCHEMA, result_cells, result_document
@@ -150,6 +152,18 @@ def test_known_crashes_that_fit_stand_beside_the_stack_with_what_to_do(tmp_path:
     links = Page(text).links
     assert links
     assert all(link.startswith("https://github.com/") for link in links)
+
+
+def test_a_recorded_study_is_reported_as_the_live_one_was_and_says_recorded(
+    tmp_path: Path,
+) -> None:
+    recorded = RECORDED / "first_light"
+    text = write_report(recorded, tmp_path).read_text()
+    assert '<p class="kicker">recorded · run first_light' in text
+    assert "is-cancelled-after-final" in text  # from the end of the log, which is kept
+    document = json.loads((tmp_path / "latest.json").read_text())
+    jsonschema.validate(document, RESULT_SCHEMA)
+    assert document["cells"] == result_cells(open_study(recorded))
 
 
 def test_deaths_that_leave_no_stack_are_told(tmp_path: Path) -> None:
