@@ -19,7 +19,7 @@ import psutil
 import pytest
 from server_helpers import MODEL, get, infer, traces_of, wait_until_gone, write_model
 
-from kit.errors import LibpythonMissingError, ServerStartError, UnknownReleaseError
+from kit.errors import LibpythonMissingError, ServerStartError, SpecError, UnknownReleaseError
 from kit.releases import embedded_releases, get_release
 from kit.servers import embedded
 from kit.servers.cache import cache_root
@@ -322,6 +322,25 @@ def test_services_that_are_switched_off_have_no_port(repository: Path, folder: T
         assert server.endpoint.metrics_port is None
         assert server.endpoint.grpc_port is None
         assert infer(server.endpoint, "x") == "x"
+
+
+def test_a_server_that_ends_once_it_is_ready_is_a_start_error(
+    repository: Path, folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ready_and_dead(pid: int, _: object) -> bool:
+        os.kill(pid, signal.SIGKILL)
+        return server._process is not None and server._process.wait(30) == -9
+
+    monkeypatch.setattr(embedded, "serves", ready_and_dead)
+    server = server_of("24.10", repository, folder)
+    with pytest.raises(ServerStartError, match="ended as soon as it was ready"):
+        server.start()
+    assert traces_of(server._run.name) == []
+
+
+def test_a_server_without_http_is_refused(repository: Path, folder: TrialFolder) -> None:
+    with pytest.raises(SpecError, match="without HTTP"):
+        server_of("24.10", repository, folder, extra_args=["--allow-http=false"])
 
 
 def test_a_release_without_a_wheel_is_refused_before_anything_is_fetched(

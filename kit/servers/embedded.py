@@ -7,12 +7,13 @@ The binaries come from a wheel (`kit.servers.wheels`), the process lives under a
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from kit.errors import ServerStartError
+from kit.errors import ServerStartError, SpecError
 from kit.records import Endpoint
 from kit.releases import Release
 from kit.servers.command import refuses, triton_command
@@ -30,6 +31,7 @@ from kit.store import TrialFolder, write_whole
 _HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
 _READY_POLL_S = 0.05
+_LOG_TAIL_BYTES = 200_000
 
 #: How long a server may take to unload its models before it is killed.
 _PATIENCE_S = 5.0
@@ -58,6 +60,12 @@ class EmbeddedServer:
         self._folder = folder
         self._ready_timeout_s = ready_timeout_s
         self._extra_args = tuple(extra_args)
+        if refuses(self._extra_args, "http"):
+            raise SpecError(
+                "an embedded server without HTTP",
+                "HTTP",
+                "drop --allow-http=false: the kit needs it",
+            )
         self._env = dict(env or {})
         # All that may need a download, or may not be possible here, before the clock runs.
         self._files = server_files(release)
@@ -107,7 +115,7 @@ class EmbeddedServer:
             attempts = 0
             while True:
                 endpoint = self._launch()
-                failure = self._wait_ready(endpoint)
+                failure = self._wait_ready(endpoint) or self._save_maps()
                 if failure is None:
                     self._describe(endpoint)
                     return endpoint
@@ -208,10 +216,19 @@ class EmbeddedServer:
                 return "could not listen on its ports"
         return f"was not ready within {self._ready_timeout_s:g} s"
 
+    def _save_maps(self) -> str | None:
+        """Save the memory map, without which a crash's addresses mean nothing; as _wait_ready."""
+        try:
+            maps = Path(f"/proc/{self.pid}/maps").read_bytes()
+        except OSError:
+            maps = b""
+        if not maps:
+            return "ended as soon as it was ready"
+        write_whole(self._folder.maps, maps)
+        return None
+
     def _describe(self, endpoint: Endpoint) -> None:
-        """Save what a reader of the folder needs: the memory map and what runs."""
-        assert self._process is not None
-        write_whole(self._folder.maps, Path(f"/proc/{self.pid}/maps").read_bytes())
+        """Save what runs, for readers of the folder."""
         description = {
             "kind": "embedded",
             "pid": self.pid,
@@ -229,8 +246,11 @@ class EmbeddedServer:
         write_whole(self._folder.server, json.dumps(description, indent=2).encode() + b"\n")
 
     def _log(self) -> str:
+        """The end of its log, as far as a failed start needs it."""
         try:
-            return self._folder.log.read_text(errors="replace")
+            with self._folder.log.open("rb") as file:
+                file.seek(max(0, self._folder.log.stat().st_size - _LOG_TAIL_BYTES))
+                return file.read().decode(errors="replace")
         except OSError:
             return ""
 
@@ -239,7 +259,7 @@ class EmbeddedServer:
         what = f"Triton {self._release.triton} ({self._release.release}) {failure}"
         quoted = "\n  ".join(["; its log says:", *lines]) if lines else "; its log is empty"
         return ServerStartError(
-            what + quoted + "\n",
+            what + quoted,
             f"HTTP 200 from /v2/health/ready within {self._ready_timeout_s:g} s",
             f"mend what the log names (all of it: {self._folder.log}); on a busy machine raise "
             "ready_timeout_s",
@@ -247,5 +267,6 @@ class EmbeddedServer:
 
 
 def _without_home(argument: str) -> str:
-    """Shared folders must not tell whose they are."""
-    return argument.replace(str(Path.home()), "~")
+    """The argument as a shared folder may tell it: not whose machine it was."""
+    home = os.path.expanduser("~")
+    return argument.replace(home, "~") if len(home) > 1 else argument

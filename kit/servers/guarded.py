@@ -75,7 +75,8 @@ class GuardedProcess:
             raise ServerStartError(
                 f"{command[0]} could not be started: {self.failure or 'its guard ended'}",
                 "a program that runs",
-                "look at the reason given",
+                "look at the reason given; a cache on a disk that runs no programs is moved by "
+                "TRITON_CRASH_KIT_CACHE",
             )
 
     def poll(self) -> int | None:
