@@ -52,7 +52,7 @@ def served(requests: pd.DataFrame, engine: Engine) -> list[Served]:
     Reads trial_id, request, concurrency, prompt_tokens, output_tokens_asked, e2e_ms, ok.
     """
     trials = []
-    for _, rows in requests.sort_values("request").groupby("trial_id", sort=True):
+    for _, rows in requests.sort_values("request").groupby("trial_id", observed=True):
         prompts, outputs = rows["prompt_tokens"], rows["output_tokens_asked"]
         trials.append(
             Served(

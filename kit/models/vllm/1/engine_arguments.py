@@ -21,18 +21,23 @@ def engine_arguments(settings: Settings, args: dict[str, str]) -> dict[str, obje
     """Environment variables in the text values of model.json are filled in.
 
     Raises:
-        ValueError: model.json is not a JSON object, or a parameter is not a number.
+        ValueError: something that should be a JSON object or a number is none.
     """
     path = Path(args["model_repository"], args["model_version"], "model.json")
-    arguments = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(arguments, dict):
-        raise ValueError(f"{path} holds no JSON object")
     arguments = {
         name: os.path.expandvars(value) if isinstance(value, str) else value
-        for name, value in arguments.items()
+        for name, value in _object(path.read_text(encoding="utf-8"), "model.json").items()
     }
+    arguments |= _object(settings.text("engine_arguments"), "engine_arguments")
     for parameter, argument in _SIZES.items():
         if (size := settings.whole(parameter)) > 0:
             arguments[argument] = size
     # Without this vLLM gathers no statistics at all; whether it logs them is `log_stats`.
     return arguments | {"disable_log_stats": False}
+
+
+def _object(text: str, where: str) -> dict[str, object]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} holds no JSON object")
+    return value
