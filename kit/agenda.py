@@ -13,6 +13,7 @@ from typing import Protocol
 from kit.records import DEATH_VERDICTS, Engine, TrialResult, TrialSpec, Verdict
 from kit.sequential import Decision, Observation, Progress, TrialTest, decide
 from kit.sequential_choice import CellState, likely_to_decide, next_cells
+from kit.store import StudyFolder
 
 Cell = tuple[str, str, Engine, int | None]
 Results = Mapping[str, TrialResult]
@@ -104,3 +105,26 @@ def cell_of(trial: TrialSpec) -> Cell:
 def agenda_for(trials: Sequence[TrialSpec], test: TrialTest | None) -> Agenda:
     """The agenda of a study: sequential if it has a test."""
     return FixedAgenda(trials) if test is None else SequentialAgenda(trials, test)
+
+
+def decisions_of(study: StudyFolder) -> dict[Cell, Progress]:
+    """How a sequential study decided its cells, from its trials; empty for a fixed one."""
+    test = study.spec.sequential
+    if test is None:
+        return {}
+    trials = study.trials()
+    results = {t.spec.trial_id: r for t in trials if (r := t.result)}
+    return SequentialAgenda([t.spec for t in trials], test).decisions(results)
+
+
+def decided(study: StudyFolder) -> dict[tuple[str, str], str]:
+    """What a sequential study decided of each (release, scenario): the worst of its cells."""
+    worst: dict[tuple[str, str], str] = {}
+    for (release, scenario, _, _), progress in decisions_of(study).items():
+        said = Decision.UNDECIDED if progress.decision is Decision.OPEN else progress.decision
+        if SEVERITY.index(said) >= SEVERITY.index(worst.get((release, scenario), SEVERITY[0])):
+            worst[release, scenario] = said.value
+    return worst
+
+
+SEVERITY = (Decision.SURVIVES, Decision.UNDECIDED, Decision.CRASHES)

@@ -14,6 +14,8 @@ from kit.errors import KitError, SpecError
 from kit.plan import plan
 from kit.records import Engine, EngineKind, StudySpec
 from kit.releases import embedded_releases, embedded_wheel, get_release
+from kit.scenarios import load_scenarios
+from kit.sequential import TrialTest
 from kit.store import StudyFolder
 
 #: Where studies go when nobody says otherwise, below the current folder.
@@ -52,13 +54,15 @@ def choose(
     *,
     releases: Iterable[str],
     scenarios: Iterable[str],
-    concurrencies: Iterable[int],
+    concurrencies: Iterable[int] = (),
     requests: int | None = None,
     repeats: int = 3,
+    sequential: bool = False,
     seed: int = 0,
     engine: Engine | None = None,
 ) -> StudySpec:
-    """The study that was chosen; the release "all" stands for every one that a wheel carries.
+    """The study that was chosen; the release "all" stands for every one that a wheel carries,
+    the scenario "all" for every one there is; no concurrency means what each scenario says.
 
     Raises:
         SpecError, UnknownReleaseError, UnknownScenarioError: it cannot be run as written.
@@ -68,11 +72,12 @@ def choose(
     spec = StudySpec(
         name=name,
         releases=_pick(releases),
-        scenarios=tuple(dict.fromkeys(scenarios)),
+        scenarios=_pick_scenarios(scenarios),
         engines=(engine or Engine(),),
         concurrencies=tuple(dict.fromkeys(concurrencies)),
         requests=requests,
         repeats=repeats,
+        sequential=TrialTest() if sequential else None,
         seed=seed,
     )
     # What cannot be run is said now, beside the choice, and not by a trial.
@@ -80,6 +85,11 @@ def choose(
         embedded_wheel(get_release(release))
     plan(spec)
     return spec
+
+
+def _pick_scenarios(names: Iterable[str]) -> tuple[str, ...]:
+    picked = tuple(dict.fromkeys(names))
+    return tuple(load_scenarios()) if ALL in picked else picked
 
 
 def _pick(names: Iterable[str]) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kit.store import StudyFolder
 
 CRASHED = 3
+#: Of a cell that a sequential test cannot decide; see kit.sequential for what is usual.
+MOST_TRIALS = 12
 
 
 def run(args: Namespace) -> int:
@@ -31,13 +33,31 @@ def run(args: Namespace) -> int:
 
     spec = _spec(args)
     folder = args.out or study_folder(spec)
+    return _told(args, _run_shown(spec, folder, args.parallel))
 
+
+def release_map(args: Namespace) -> int:
+    """Every embedded release under every scenario, each cell until it is decided; its report."""
+    from kit.choices import ALL, study_folder
+    from kit.report import write_report
+
+    args.release = args.release or [ALL]
+    args.scenario = args.scenario or [ALL]
+    args.sequential = True
+    spec = _spec(args)
+    study = _run_shown(spec, args.out or study_folder(spec), args.parallel)
+    _remark(f"report: {write_report(study, args.reports)}")
+    return _told(args, study)
+
+
+def _told(args: Namespace, study: StudyFolder) -> int:
+    """Print a study's result; the exit code."""
     from kit.report_cells import result_document  # pandas; a mistake is told sooner
     from kit.results import text_table
 
-    document = result_document(_run_shown(spec, folder, args.parallel))
+    document = result_document(study)
     if args.json:
-        _json({"folder": str(folder), **document})
+        _json({"folder": str(study.path), **document})
     else:
         print(text_table(document["cells"]))
     crashed = any(cell["crashed"] for cell in document["cells"])
@@ -198,13 +218,15 @@ def _spec(args: Namespace) -> StudySpec:
             "at least one of each",
             "name them (python -m kit releases and scenarios list them), or give --spec FILE",
         )
+    default_repeats = MOST_TRIALS if args.sequential else 3
     return choose(
         args.name,
         releases=args.release,
         scenarios=args.scenario,
-        concurrencies=_counts(args) or (16,),
+        concurrencies=_counts(args) or (),
         requests=args.requests,
-        repeats=3 if args.repeats is None else args.repeats,
+        repeats=args.repeats if args.repeats is not None else default_repeats,
+        sequential=args.sequential,
         seed=args.seed or 0,
         engine=parse_engine(args.engine) if args.engine else None,
     )

@@ -52,7 +52,7 @@ def plan(spec: StudySpec) -> list[TrialSpec]:
     trials = [
         _trial(spec, release, get_scenario(scenario), engine, concurrency, repeat)
         for repeat in range(spec.repeats)
-        for concurrency in spec.concurrencies
+        for concurrency in spec.concurrencies or (None,)
         for scenario in spec.scenarios
         for engine in spec.engines
         for release in spec.releases
@@ -72,10 +72,11 @@ def _trial(
     release: str,
     scenario: Scenario,
     engine: Engine,
-    concurrency: int,
+    concurrency: int | None,
     repeat: int,
 ) -> TrialSpec:
     template = scenario.workload
+    concurrency = template.arrivals.concurrency if concurrency is None else concurrency
     workload = replace(
         template,
         arrivals=replace(template.arrivals, concurrency=concurrency),

@@ -199,7 +199,7 @@ def _codebook(spec: StudySpec, sizes: dict[str, int], about: str) -> str:
         machine=f"{platform.machine()}, {os.cpu_count()} cores, {' '.join(platform.libc_ver())}",
         releases=", ".join(spec.releases),
         scenarios=", ".join(spec.scenarios),
-        concurrencies=", ".join(map(str, spec.concurrencies)),
+        concurrencies=", ".join(map(str, spec.concurrencies)) or "as each scenario says",
         engines=", ".join(dict.fromkeys(engine.kind.value for engine in spec.engines)),
         tables="\n".join(
             f"| `{name}.parquet` | {rows:,} | {CONTENTS[name]} |" for name, rows in sizes.items()

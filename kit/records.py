@@ -308,7 +308,7 @@ class StudySpec:
     releases: tuple[str, ...]
     scenarios: tuple[str, ...]
     engines: tuple[Engine, ...] = (Engine(),)
-    concurrencies: tuple[int, ...] = (16,)
+    concurrencies: tuple[int, ...] = (16,)  # (): as each scenario says
     requests: int | None = None  # None: as the scenario says
     repeats: int = 3
     sequential: TrialTest | None = None  # stop a cell once decided; `repeats` is then the most
@@ -317,9 +317,13 @@ class StudySpec:
     schema: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("releases", "scenarios", "engines", "concurrencies"):
+        for name in ("releases", "scenarios", "engines"):
             if not getattr(self, name):
                 raise SpecError(f"a study without {name}", "at least one", f"give {name}")
+        if any(concurrency < 1 for concurrency in self.concurrencies):
+            raise SpecError(
+                f"concurrencies {self.concurrencies}", "1 or more each", "give at least one client"
+            )
         if self.repeats < 1:
             raise SpecError(f"{self.repeats} repeats", "1 or more", "raise repeats")
 

@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kit import __version__
+from kit.agenda import decided
 from kit.frames import requests_frame, samples_frame, trials_frame
 from kit.plan import not_applicable
 from kit.plots.style import in_order, provenance
@@ -82,7 +83,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         document=document,
         spec=spec,
         table=_table(document, trials),
-        hero=hero(trials, skipped, line),
+        hero=hero(trials, skipped, line, decided(study)),
         drawings=list(drawings(trials, requests, samples, line)),
         crashes=crash_groups(study, trials),
         without_stack=list(without_stack(trials)),

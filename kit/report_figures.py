@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,11 +74,19 @@ class Drawing:
         return figure
 
 
-def hero(trials: pd.DataFrame, skipped: dict[tuple[str, str], str], note: str) -> Drawing | None:
-    """The map where there is much to map, else the result strip of the deadliest scenario."""
+def hero(
+    trials: pd.DataFrame,
+    skipped: dict[tuple[str, str], str],
+    note: str,
+    decisions: Mapping[tuple[str, str], str] | None = None,
+) -> Drawing | None:
+    """The map where there is much to map, else the result strip of the deadliest scenario.
+
+    decisions: of a sequential study, see release_map.
+    """
     if trials.empty:
         return None
-    cells = release_map(trials)
+    cells = release_map(trials, decisions)
     scenarios = scenarios_in_order(trials)
     if cells["release"].nunique() < MAP_RELEASES or len(scenarios) < MAP_SCENARIOS:
         return strip(trials, scenarios[0], note, titled=False)

@@ -144,7 +144,9 @@ def command(spec: StudySpec) -> str:
     """The command line that runs this study again."""
     words = ["python", "-m", "kit", "run", "--name", spec.name]
     words += _options("--release", spec.releases) + _options("--scenario", spec.scenarios)
-    words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
+    if spec.concurrencies:
+        words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
+    words += ["--sequential"] if spec.sequential else []
     words += ["--requests", str(spec.requests)] if spec.requests else []
     words += ["--repeats", str(spec.repeats), "--seed", str(spec.seed)]
     return shlex.join(words)

@@ -1,11 +1,14 @@
 """Which trial is next, and when a study has seen enough."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
-from kit.agenda import FixedAgenda, SequentialAgenda
+from kit.agenda import FixedAgenda, SequentialAgenda, decided
 from kit.plan import plan
 from kit.records import StudySpec, TrialResult, TrialSpec, Verdict
 from kit.sequential import Decision, TrialTest
+from kit.store import StudyFolder, TrialFolder
 
 SPEC = StudySpec(name="t", releases=("23.10", "24.05"), scenarios=("cancel-race",), repeats=20)
 Ends = Callable[[TrialSpec], Verdict]
@@ -84,3 +87,15 @@ def test_a_cell_that_its_budget_cannot_decide_ends_undecided() -> None:
     verdicts = {t.trial_id: result(t, Verdict.SURVIVED) for t in trials}
     decisions = {p.decision for p in agenda.decisions(verdicts).values()}
     assert decisions == {Decision.UNDECIDED}
+
+
+def test_a_study_folder_says_how_its_cells_were_decided(tmp_path: Path) -> None:
+    spec = replace(SPEC, sequential=TrialTest())
+    study = StudyFolder.create(tmp_path / "study", spec)
+    for trial in plan(spec)[:8]:
+        TrialFolder.create(study.trial(trial.trial_id).path, trial).finish(
+            result(trial, as_known(trial))
+        )
+    said = {("23.10", "cancel-race"): "crashes", ("24.05", "cancel-race"): "undecided"}
+    assert decided(study) == said
+    assert decided(StudyFolder.create(tmp_path / "fixed", SPEC)) == {}

@@ -26,14 +26,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("columns",),
     ("plots*", "style*", "stats*", "frames*", "timings", "kv*", "calibrate", "factors", "replay"),
     ("bisect*", "map*", "shrink*"),
-    ("study", "trial", "plan", "recorded"),
+    ("study", "trial", "plan", "agenda", "recorded"),
     ("servers",),
     ("load",),
     ("watch",),
     ("crash",),
     ("store",),
-    ("scenarios", "releases", "sequential*"),
-    ("records", "errors", "paths"),
+    ("scenarios", "releases", "sequential_choice", "sequential_simulation"),
+    ("records",),
+    ("sequential", "errors", "paths"),
 )
 #: From this layer up, pandas and its kind may be imported.
 PLOTS = next(number for number, names in enumerate(LAYERS) if "plots*" in names)
