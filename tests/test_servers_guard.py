@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,8 +21,11 @@ from kit.servers.traces import sweep
 
 
 @pytest.fixture(autouse=True)
-def own_register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TRITON_CRASH_KIT_CACHE", str(tmp_path / "cache"))
+    yield
+    for run in registered():
+        run.forget()
 
 
 #: A server in small: a region of shared memory, a child, and a grandchild that hides.
