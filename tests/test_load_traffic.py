@@ -8,7 +8,7 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from load_helpers import workload
 
@@ -27,6 +27,7 @@ def plans(seed: int, numbers: list[int]) -> list[tuple[object, ...]]:
     return [traffic.call(number).plan for number in numbers]
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.permutations(range(40)), st.integers(0, 2**64))
 def test_a_request_does_not_depend_on_the_order_in_which_requests_are_made(
     order: list[int], seed: int
@@ -68,6 +69,7 @@ def test_words_that_json_must_escape_come_out_escaped_and_plain() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 300))
 def test_a_run_of_words_goes_round_at_the_end(start: int, length: int) -> None:
     words = [str(index) for index in range(41)]

@@ -124,6 +124,11 @@ class Run:
         self.sent += 1
         return self._traffic.call(number, answered, call)
 
+    def exhaust(self) -> None:
+        """No more conversations are due."""
+        self.exhausted = True
+        self.check_end()
+
     def halt(self, why: str) -> None:
         """Send no more."""
         self.stopping = why

@@ -17,16 +17,24 @@ conversation hands them in (`answered`), and only the user's words are decided b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 import numpy as np
 
+from kit.load.arrivals import TraceRow, read_trace
 from kit.load.call import Call
 from kit.load.draws import BLOCK, Purpose, uniforms, whole_quantile
 from kit.load.faults import FaultPlan, check_faults, plan_fault
 from kit.load.prompts import Corpus, load_corpus
-from kit.records import AnswerCheck, Distribution, DistributionKind, FaultKind, Workload
+from kit.records import (
+    AnswerCheck,
+    ArrivalKind,
+    Distribution,
+    DistributionKind,
+    FaultKind,
+    Workload,
+)
 
 _BLOCKS_KEPT = 16
 _PATTERNS_KEPT = 1024
@@ -58,7 +66,14 @@ class _Block:
 
     __slots__ = ("digits", "faults", "output_tokens", "prompt_tokens", "starts")
 
-    def __init__(self, workload: Workload, corpus: Corpus, block: int, mix: int) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        corpus: Corpus,
+        block: int,
+        mix: int,
+        trace: Sequence[TraceRow],
+    ) -> None:
         seed, turns = workload.seed, workload.turns
         numbers = np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.uint64)
         nonces = numbers // np.uint64(turns) * np.uint64(_STRIDE) + np.uint64(mix)
@@ -73,6 +88,11 @@ class _Block:
             else _lengths(workload.prompt_tokens, seed, Purpose.PROMPT_TOKENS, block)
         )
         self.output_tokens = _lengths(workload.output_tokens, seed, Purpose.OUTPUT_TOKENS, block)
+        for number, row in enumerate(trace[block * BLOCK : (block + 1) * BLOCK]):
+            if row.prompt_tokens is not None:
+                self.prompt_tokens[number] = max(1, row.prompt_tokens)
+            if row.output_tokens is not None:
+                self.output_tokens[number] = max(1, row.output_tokens)
         self.faults: list[FaultPlan | None] | None = None
         if workload.faults:
             three = zip(
@@ -104,6 +124,9 @@ class Traffic:
         self._longest = longest_tokens
         self._corpus = load_corpus(workload.prompt_set)
         self._blocks: dict[int, _Block] = {}
+        self._trace: list[TraceRow] = []  # which gives lengths where a conversation is one turn
+        if workload.arrivals.kind is ArrivalKind.TRACE and workload.turns == 1:
+            self._trace = read_trace(workload.arrivals)
         self._mix = int(uniforms(workload.seed, Purpose.NONCE, 0)[0] * 2**32)
         self._prefix, self._prefix_text = self._shared_prefix(workload.shared_prefix_tokens)
         self._plain = not self._prefix and self._turns == 1
@@ -211,7 +234,9 @@ class Traffic:
     def _load(self, block: int) -> _Block:
         if len(self._blocks) >= _BLOCKS_KEPT:
             del self._blocks[next(iter(self._blocks))]
-        made = self._blocks[block] = _Block(self._workload, self._corpus, block, self._mix)
+        made = self._blocks[block] = _Block(
+            self._workload, self._corpus, block, self._mix, self._trace
+        )
         return made
 
     @property

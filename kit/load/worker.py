@@ -19,16 +19,15 @@ from time import monotonic_ns
 import msgspec
 import uvloop
 
-from kit.load.channels import Channels, channels_for
-from kit.load.closed_loop import ClosedLoop
+from kit.load.channels import channels_for
 from kit.load.counters import Counters, ErrorsElsewhere, Field, counters_path
 from kit.load.health import Health
+from kit.load.pacers import pacer_for, workers_of
 from kit.load.recorder import Recorder
-from kit.load.run import Pacer, Run
-from kit.load.schedule import concurrency_profile, most_concurrent, value_at
+from kit.load.run import Run
 from kit.load.stop_rules import stop_rules
 from kit.load.traffic import Traffic
-from kit.records import ArrivalKind, Endpoint, TrialSpec
+from kit.records import Endpoint
 from kit.store import TrialFolder
 
 #: How long workers wait for each other before the first request.
@@ -36,19 +35,11 @@ MEET_S = 10.0
 ORPHANED = 3
 
 
-def workers_of(spec: TrialSpec) -> int:
-    """How many workers have a part in the workload: never more than there are clients."""
-    workload = spec.workload
-    if workload.arrivals.kind is ArrivalKind.CLOSED:
-        return min(workload.processes, most_concurrent(workload.arrivals))
-    return workload.processes
-
-
 async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> int:
     """Run one worker to its end; its exit code."""
     spec = folder.spec
     workload = spec.workload
-    processes = workers_of(spec)
+    processes = workers_of(workload)
     counters = Counters(counters_path(folder.path, worker), create=True)
     recorder = Recorder(folder.path, worker, workload.warmup_requests)
     health = Health(folder.path, worker)
@@ -68,7 +59,7 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
     try:
         if worker < processes:
             channels = channels_for(spec, endpoint, os.environ)
-            run.pacer = _pacer(run, spec, channels, worker, processes)
+            run.pacer = pacer_for(run, workload, channels, worker, processes)
             ending.listen()
             gc.collect()
             gc.freeze()  # what lives for the whole run need not be looked at again,
@@ -82,19 +73,6 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
         recorder.close()
         health.close()
     return ORPHANED if ending.orphaned else 0
-
-
-def _pacer(run: Run, spec: TrialSpec, channels: Channels, worker: int, processes: int) -> Pacer:
-    arrivals = spec.workload.arrivals
-    profile = concurrency_profile(arrivals)
-    return ClosedLoop(
-        run,
-        range(worker, most_concurrent(arrivals), processes),
-        lambda: channels.make(run),
-        lambda seconds: round(value_at(float(arrivals.concurrency or 1), profile, seconds)),
-        varies=bool(profile),
-        conversations=spec.workload.turns > 1,
-    )
 
 
 async def _meet(folder: Path, counters: Counters, worker: int, processes: int) -> int:
