@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from kit.errors import DownloadError, HashMismatchError, StoreError
 from kit.releases import Wheel, get_release, numpy_wheels
 from kit.servers.cache import cache_root, cached, is_whole
 from kit.servers.fetch import fetch
+from kit.servers.traces import sweep
 from kit.servers.wheels import package_folder, server_files
 
 
@@ -80,6 +84,37 @@ def test_what_a_killed_process_left_half_filled_is_removed(own_cache: Path) -> N
     (half / "part").write_text("half")
     cached("things/one", fill)
     assert names(own_cache / "things") == ["one"]
+
+
+DOWNLOADER = """
+import time
+from kit.releases import get_release
+from kit.servers.wheels import server_files
+server_files(get_release("23.10"))
+"""
+
+
+def test_a_killed_download_is_swept_with_its_pip(tmp_path: Path, own_cache: Path) -> None:
+    slow = tmp_path / "slow.py"  # stands in for pip on a slow line
+    slow.write_text(
+        "#!/bin/sh\n"
+        'for word; do last2=$last; last=$word; [ "$last2" = --dest ] && dest=$word; done\n'
+        'touch "$dest/half"; sleep 600\n'
+    )
+    slow.chmod(0o755)
+    code = f"import sys; sys.executable = {str(slow)!r}\n" + DOWNLOADER
+    with subprocess.Popen([sys.executable, "-c", code]) as owner:
+        deadline = time.monotonic() + 30
+        while not list(own_cache.glob("wheels/.new-*/half")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        [half] = own_cache.glob("wheels/.new-*")
+        assert sweep() == []  # somebody is filling it
+        owner.kill()
+    traces = sweep()
+    assert traces[-1].folders == (str(half),)
+    assert traces[0].processes
+    assert names(own_cache / "wheels") == []
+    assert sweep() == []
 
 
 def _fill_and_log(log: str, start: object) -> None:

@@ -75,6 +75,18 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
+def remove_half_filled() -> list[Path]:
+    """Remove what killed processes left of entries that nobody is filling now; what it was."""
+    removed: list[Path] = []
+    for path in sorted(cache_root().glob("*/.[no]??-*")):
+        folder = path.with_name(path.name[len(".new-") :].rpartition("-")[0])
+        with contextlib.suppress(OSError), _lock(folder, wait=False) as alone:
+            if alone:
+                shutil.rmtree(path, ignore_errors=True)
+                removed.append(path)
+    return removed
+
+
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -111,11 +123,12 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Wait for the entry's lock; False on file systems without locks, where renames decide."""
+def _lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the entry's lock; False if another holds it and this does not wait, and on file
+    systems without locks, where renames decide."""
     with (folder.parent / f".lock-{folder.name}").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             yield False
         else:

@@ -1,4 +1,4 @@
-"""Runs whose owner is dead in, nothing of them left: processes, shared memory, temp folders.
+"""Runs whose owner is dead in, nothing of them left: processes, shared memory, folders.
 
 `sweep` is called at the start of each run and by `python -m kit clean`. It needs no word from
 the dead owner: what a run started carries the run's name.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kit.servers.cache import remove_half_filled
 from kit.servers.processes import kill, marked, remove_shared_memory
 from kit.servers.runs import Run, is_over, registered
 
@@ -18,7 +19,7 @@ _ROUNDS = 5  # of looking for processes, as a dying one may still have started a
 class Trace:
     """What was found of one run, and removed."""
 
-    run: str
+    run: str  # "cache": half-filled entries of the cache, whichever run filled them
     processes: tuple[int, ...]
     shared_memory: tuple[str, ...]
     folders: tuple[str, ...]
@@ -26,7 +27,11 @@ class Trace:
 
 def sweep() -> list[Trace]:
     """Remove everything of runs whose owner died; what was removed, one entry a run."""
-    return [remove(run) for run in registered() if is_over(run)]
+    traces = [remove(run) for run in registered() if is_over(run)]
+    half_filled = tuple(str(path) for path in remove_half_filled())
+    if half_filled:
+        traces.append(Trace(run="cache", processes=(), shared_memory=(), folders=half_filled))
+    return traces
 
 
 def remove(run: Run) -> Trace:
