@@ -12,8 +12,6 @@ looks at what the thread reports and changes the widgets.
 from __future__ import annotations
 
 import asyncio
-import threading
-import traceback
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -24,6 +22,8 @@ import ipywidgets as widgets
 from kit.choices import STUDIES, choose, parse_counts, study_folder
 from kit.errors import KitError, SpecError
 from kit.live import PREPARING, progress_html
+from kit.panel_job import RunStudy, StudyJob, error_html, failure_html
+from kit.plan import plan
 from kit.records import StudySpec
 from kit.releases import embedded_releases
 from kit.report_cells import result_cells
@@ -33,8 +33,9 @@ from kit.store import StudyFolder
 from kit.study import StudyProgress, run_study
 
 LOOK_S = 0.2
-
-RunStudy = Callable[..., StudyFolder]
+#: A click overtakes what was typed just before it when the kernel is busy: the browser holds the
+#: value back until the kernel has taken the one before. So a click is acted upon a moment later.
+SETTLE_S = 0.5
 
 
 class Panel:
@@ -45,7 +46,7 @@ class Panel:
         *,
         releases: Sequence[str] = (),
         scenarios: Sequence[str] = (),
-        concurrency: Sequence[int] = (16,),
+        concurrency: Sequence[int] = (),
         requests: int | None = None,
         repeats: int = 3,
         studies: Path = STUDIES,
@@ -54,7 +55,7 @@ class Panel:
         self.study: StudyFolder | None = None
         self._studies = studies
         self._run_study = run
-        self._job: _Job | None = None
+        self._job: StudyJob | None = None
         self._watching: asyncio.Task[None] | None = None
         self._build(releases, scenarios, concurrency, requests, repeats)
         self._check()
@@ -70,23 +71,17 @@ class Panel:
             "panel",
             releases=self.releases.value,
             scenarios=self.scenarios.value,
-            concurrencies=parse_counts(self.concurrency.value),
+            concurrencies=_concurrencies(self.concurrency.value),
             requests=_requests(self.requests.value),
             repeats=self.repeats.value,
         )
 
     def run(self) -> None:
         """What the Run button does: start the study and return at once."""
-        if self._job is not None:
-            return
-        spec = self.spec
-        folder = study_folder(spec, self._studies)
-        self._job = _Job(self._run_study, spec, folder)
-        self.results.value = ""
-        self.progress.value = PREPARING
-        self._busy(True)
-        self._job.start()
-        self._watching = asyncio.get_running_loop().create_task(self._watch(self._job))
+        if self._watching is None or self._watching.done():
+            self.run_button.disabled = True
+            self._watching = asyncio.get_running_loop().create_task(self._run())
+            self._watching.add_done_callback(self._ended)
 
     def stop(self) -> None:
         """What the Stop button does; the running trials end and clean up, the study can go on."""
@@ -122,16 +117,21 @@ class Panel:
             rows=min(8, max(2, len(load_scenarios()))),
             layout=widgets.Layout(width="48em"),
         )
-        self.concurrency = widgets.Text(value=", ".join(map(str, concurrency)))
-        self.requests = widgets.Text(
-            value="" if requests is None else str(requests), placeholder="as the scenario says"
+        self.concurrency = widgets.Text(
+            value=", ".join(map(str, concurrency)), placeholder="as each scenario says"
         )
-        self.repeats = widgets.BoundedIntText(value=repeats, min=1, max=1000)
+        self.requests = widgets.Text(
+            value="" if requests is None else str(requests), placeholder="as each scenario says"
+        )
+        self.repeats = widgets.BoundedIntText(
+            value=repeats, min=1, max=1000, continuous_update=True
+        )
         self.run_button = widgets.Button(
             description="Run", icon="play", button_style="primary", tooltip="Run this study"
         )
         self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True)
         self.problem = widgets.HTML()
+        self.summary = widgets.HTML()
         self.progress = widgets.HTML()
         self.results = widgets.HTML()
         self._problems = {name: widgets.HTML() for name in _FIELDS}
@@ -145,7 +145,7 @@ class Panel:
             )
             for name, label in _FIELDS.items()
         ]
-        buttons = widgets.HBox([self.run_button, self.stop_button, self.problem])
+        buttons = widgets.HBox([self.run_button, self.stop_button, self.summary, self.problem])
         self.widget = widgets.VBox([*rows, buttons, self.progress, self.results])
         self.widget.add_class("kit-panel")
         for name in _FIELDS:
@@ -161,6 +161,7 @@ class Panel:
         for name, text in found.items():
             self._problems[name].value = text
         self.problem.value = whole
+        self.summary.value = "" if whole or any(found.values()) else _summary(self.spec)
         self.run_button.disabled = self._job is not None or any([*found.values(), whole])
 
     def _field(self, name: str) -> None:
@@ -168,7 +169,7 @@ class Panel:
         if name in ("releases", "scenarios") and not value:
             raise SpecError("nothing chosen", "at least one", "click one; Ctrl-click adds more")
         if name == "concurrency":
-            parse_counts(value)
+            _concurrencies(value)
         if name == "requests":
             _requests(value)
 
@@ -178,56 +179,44 @@ class Panel:
         self.run_button.disabled = busy
         self.stop_button.disabled = not busy
 
-    async def _watch(self, job: _Job) -> None:
-        """In the main thread: show what the job reports until it has ended."""
+    async def _run(self) -> None:
+        """In the main thread: start what is chosen, and show it until it has ended."""
+        await asyncio.sleep(SETTLE_S)
+        self._check()
+        if self.run_button.disabled:
+            return
+        spec = self.spec
+        job = self._job = StudyJob(self._run_study, spec, study_folder(spec, self._studies))
+        self.results.value = ""
+        self.progress.value = PREPARING
+        self._busy(True)
+        job.start()
         shown: StudyProgress | None = None
         while job.is_alive():
             await asyncio.sleep(LOOK_S)
             if job.progress is not None and job.progress is not shown:
                 shown = job.progress
                 self.progress.value = progress_html(shown)
-        self._job = None
-        self._busy(False)
-        self._check()
         if job.problem:
             self.progress.value = job.problem
         elif job.study is not None:
             self.study = job.study
             self._show_results(job)
 
-    def _show_results(self, job: _Job) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Nobody awaits what a click began, so an error in it is shown here."""
+        self._job = None
+        self._busy(False)
+        self._check()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.progress.value = failure_html(error)
+
+    def _show_results(self, job: StudyJob) -> None:
         if job.progress is not None:
             self.progress.value = progress_html(job.progress)
         stopped = "<p>Stopped; Run goes on with the same study.</p>" if job.stop.is_set() else ""
         where = f"<p>Study folder: <code>{escape(str(job.folder))}</code></p>"
         self.results.value = stopped + html_table(result_cells(StudyFolder(job.folder))) + where
-
-
-class _Job(threading.Thread):
-    """One run of a study; it only sets its own attributes."""
-
-    def __init__(self, run: RunStudy, spec: StudySpec, folder: Path) -> None:
-        super().__init__(name=f"study {folder.name}", daemon=True)
-        self.folder = folder
-        self.stop = threading.Event()
-        self.progress: StudyProgress | None = None
-        self.study: StudyFolder | None = None
-        self.problem = ""
-        self._run_study = run
-        self._spec = spec
-
-    def run(self) -> None:
-        try:
-            self.study = self._run_study(
-                self._spec, self.folder, on_progress=self._see, stop=self.stop
-            )
-        except KitError as error:
-            self.problem = _html(error)
-        except Exception:  # noqa: BLE001 - shown in the panel whole; nobody else would see it
-            self.problem = f"<pre>{escape(traceback.format_exc())}</pre>"
-
-    def _see(self, progress: StudyProgress) -> None:
-        self.progress = progress
 
 
 _FIELDS = {
@@ -239,8 +228,13 @@ _FIELDS = {
 }
 
 
+def _concurrencies(text: str) -> tuple[int, ...]:
+    """Numbers of clients; none for an empty field, which leaves it to each scenario."""
+    return parse_counts(text) if text.strip() else ()
+
+
 def _requests(text: str) -> int | None:
-    """How many; None for an empty field, which leaves it to the scenario."""
+    """How many; None for an empty field, which leaves it to each scenario."""
     text = text.strip()
     if not text:
         return None
@@ -249,17 +243,21 @@ def _requests(text: str) -> int | None:
     return int(text)
 
 
+def _summary(spec: StudySpec) -> str:
+    """What Run will do: the trials, and what they are the product of."""
+    trials = len(plan(spec))
+    parts = [
+        f"{len(values)} {word if len(values) == 1 else word + 's'}"
+        for word, values in (("release", spec.releases), ("scenario", spec.scenarios))
+    ]
+    parts.append(f"{spec.repeats} {'repeat' if spec.repeats == 1 else 'repeats'}")
+    return f"{trials} {'trial' if trials == 1 else 'trials'}: {', '.join(parts)}"
+
+
 def _trouble(attempt: Callable[..., object], *given: object) -> str:
     """What is wrong with what `attempt` reads, as HTML; "" if nothing is."""
     try:
         attempt(*given)
     except KitError as error:
-        return _html(error)
+        return error_html(error)
     return ""
-
-
-def _html(error: KitError) -> str:
-    return (
-        '<span class="kit-problem" style="color: var(--jp-error-color1, #c62828)">'
-        f"{escape(error.given)}. Expected: {escape(error.expected)}; {escape(error.mend)}.</span>"
-    )

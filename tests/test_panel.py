@@ -70,8 +70,10 @@ def test_what_is_chosen_is_the_spec(tmp_path: Path) -> None:
     assert (spec.concurrencies, spec.requests, spec.repeats) == ((1, 16), 50, 2)
 
 
-def test_an_empty_field_leaves_the_requests_to_the_scenario(tmp_path: Path) -> None:
-    assert panel(tmp_path).spec.requests is None
+def test_empty_fields_leave_requests_and_concurrency_to_the_scenario(tmp_path: Path) -> None:
+    spec = panel(tmp_path).spec
+    assert spec.requests is None
+    assert spec.concurrencies == ()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_an_empty_field_leaves_the_requests_to_the_scenario(tmp_path: Path) -> N
     [
         ("concurrency", "1, many", "many"),
         ("concurrency", "0", "above 0"),
-        ("concurrency", "", "whole numbers"),
+        ("concurrency", "1;;x", "whole numbers"),
         ("requests", "-3", "-3"),
         ("requests", "1.5", "1.5"),
         ("releases", (), "nothing chosen"),
@@ -111,6 +113,27 @@ def test_a_release_that_lacks_what_the_scenario_needs_is_refused_with_the_reason
     assert shown.run_button.disabled
 
 
+def test_what_run_will_do_is_said_before_it_is_pressed(tmp_path: Path) -> None:
+    shown = panel(tmp_path)
+    assert shown.summary.value == "6 trials: 2 releases, 1 scenario, 3 repeats"
+    shown.releases.value = ("23.10",)
+    shown.repeats.value = 1
+    assert shown.summary.value == "1 trial: 1 release, 1 scenario, 1 repeat"
+
+
+def test_what_was_typed_just_before_the_click_counts_even_if_it_comes_after(tmp_path: Path) -> None:
+    shown = panel(tmp_path, run_at_once)
+
+    async def click_before_the_value_comes() -> None:
+        shown.run_button.click()
+        shown.repeats.value = 1
+        await shown.wait()
+
+    asyncio.run(click_before_the_value_comes())
+    assert shown.study is not None
+    assert shown.study.spec.repeats == 1
+
+
 def test_run_shows_the_result_table_and_keeps_the_study(tmp_path: Path) -> None:
     shown = panel(tmp_path, run_at_once)
     press_run(shown)
@@ -137,6 +160,7 @@ def test_while_a_study_runs_nothing_can_be_changed_and_stop_ends_it(tmp_path: Pa
 
     async def run_and_stop() -> None:
         shown.run_button.click()
+        assert shown.run_button.disabled
         await asyncio.to_thread(started.wait, 30)
         assert shown.run_button.disabled
         assert shown.releases.disabled
@@ -180,6 +204,21 @@ def test_an_error_nobody_foresaw_is_shown_whole(tmp_path: Path) -> None:
     shown = panel(tmp_path, fail)
     press_run(shown)
     assert "ZeroDivisionError: what was it" in shown.progress.value
+
+
+def test_a_study_folder_that_cannot_be_read_is_no_silent_end(tmp_path: Path) -> None:
+    def write_rubbish(spec: StudySpec, folder: Path, **_: object) -> StudyFolder:
+        study = StudyFolder.create(folder, spec)
+        trial = study.trial("rubbish").path
+        trial.mkdir()
+        (trial / "spec.json").write_text("{")
+        return study
+
+    shown = panel(tmp_path, write_rubbish)
+    with pytest.raises(SpecError):
+        press_run(shown)
+    assert "SpecError" in shown.progress.value
+    assert not shown.run_button.disabled
 
 
 def test_widgets_are_changed_by_the_main_thread_only(tmp_path: Path) -> None:
