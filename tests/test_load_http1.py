@@ -1,0 +1,287 @@
+"""The HTTP exchange: each answer, however it comes, has one outcome; nothing is ever raised."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from load_helpers import workload
+from scripted_server import answer, asked, chunk, event, right_text
+
+from kit.load.answers import Judgement
+from kit.load.call import Call
+from kit.load.channels import channels_for
+from kit.load.http1 import Wire
+from kit.load.traffic import Traffic
+from kit.records import AnswerCheck, Endpoint, Outcome, Protocol, TrialSpec
+
+BAD = {Outcome.MALFORMED, Outcome.WRONG_ANSWER, Outcome.HTTP_ERROR, Outcome.RESET}
+
+
+class Pipe:
+    """A transport whose far end is a pipe, so that what was sent can be read."""
+
+    def __init__(self) -> None:
+        self.far, self.near = os.pipe()
+        self.aborted = False
+
+    def fileno(self) -> int:
+        return self.near
+
+    def get_extra_info(self, name: str) -> Any:
+        return self if name == "socket" else None
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        os.close(self.far)
+        os.close(self.near)
+
+
+class Exchange:
+    """One call on one connection, without a network."""
+
+    loop: asyncio.AbstractEventLoop  # not used: the connection is there already
+
+    def __init__(self, protocol: Protocol, check: AnswerCheck = AnswerCheck.EXACT) -> None:
+        load = workload(protocol=protocol, answer_check=check)
+        spec = TrialSpec(trial_id="t", release="r", scenario="s", model="m", workload=load)
+        self.loop = None  # type: ignore[assignment]
+        self.traffic = Traffic(load)
+        self.endings: list[tuple[Call, Judgement]] = []
+        self.channel: Any = channels_for(spec, Endpoint(http_port=1), {}).make(self)
+        self.pipe = Pipe()
+        self.wire = Wire(self.channel)
+        self.wire.connection_made(self.pipe)
+        self.channel._wire = self.wire
+
+    def clock(self) -> int:
+        return 1
+
+    def ended(self, channel: Any, call: Call, judgement: Judgement) -> None:
+        self.endings.append((call, judgement))
+
+    def send(self, number: int = 0) -> bytes:
+        """Send a request; what the server gets."""
+        self.channel.send(self.traffic.call(number))
+        return os.read(self.pipe.far, 1 << 16)
+
+    def answer(self, pieces: list[bytes], *, then_close: bool = False) -> Outcome | None:
+        for piece in pieces:
+            if piece and not self.pipe.aborted and not self.wire.closed:
+                self.wire.data_received(piece)
+        if then_close and not self.pipe.aborted:
+            self.wire.connection_lost(None)
+        assert len(self.endings) <= 1
+        return self.endings.pop()[1].outcome if self.endings else None
+
+
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    one = Exchange(Protocol.HTTP_GENERATE)
+    yield one
+    one.pipe.close()
+
+
+def whole(request: bytes, *, framing: str = "length") -> bytes:
+    """The right answer to a generate request."""
+    prompt, tokens = asked(request.partition(b"\r\n\r\n")[2])
+    text = "".join(right_text(prompt, tokens))
+    body = json.dumps({"model_name": "m", "text_output": text}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    if framing == "length":
+        return answer(body)
+    if framing == "close":
+        return head + b"Connection: close\r\n\r\n" + body
+    pieces = b"".join(chunk(body[i : i + 7]) for i in range(0, len(body), 7))
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n"
+
+
+def stream(request: bytes, *, a_chunk: int = 1) -> bytes:
+    """The right answer to a generate_stream request, `a_chunk` events a chunk."""
+    prompt, tokens = asked(request.partition(b"\r\n\r\n")[2])
+    events = [event(piece) for piece in right_text(prompt, tokens)]
+    groups = [b"".join(events[i : i + a_chunk]) for i in range(0, len(events), a_chunk)]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    body = b"".join(map(chunk, groups))
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n"
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[a:b] for a, b in pairwise(edges)]
+
+
+PLACES = st.lists(st.integers(0, 2000), max_size=8)
+
+
+@settings(deadline=None, max_examples=150)
+@given(PLACES, st.sampled_from(["length", "chunked", "close"]))
+def test_a_right_answer_is_right_however_it_is_cut(places: list[int], framing: str) -> None:
+    one = Exchange(Protocol.HTTP_GENERATE)
+    data = whole(one.send(), framing=framing)
+    assert one.answer(cut(data, places), then_close=framing == "close") is Outcome.OK
+    one.pipe.close()
+
+
+@settings(deadline=None, max_examples=150)
+@given(PLACES, st.integers(1, 5))
+def test_a_right_stream_is_right_however_it_is_cut(places: list[int], a_chunk: int) -> None:
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM)
+    data = stream(one.send(), a_chunk=a_chunk)
+    call = one.channel.call
+    assert one.answer(cut(data, places)) is Outcome.OK
+    assert call.tokens == len(call.token_ns) == 5
+    assert call.received_bytes == len(data)
+    one.pipe.close()
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.sampled_from([Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM]),
+    st.integers(0, 3000),
+    st.binary(max_size=4),
+    st.integers(0, 6),
+    PLACES,
+)
+def test_a_damaged_answer_has_one_outcome_and_is_right_only_if_its_text_is(
+    protocol: Protocol, at: int, damage: bytes, removed: int, places: list[int]
+) -> None:
+    one = Exchange(protocol)
+    request = one.send()
+    good = whole(request) if protocol is Protocol.HTTP_GENERATE else stream(request)
+    at %= len(good) + 1
+    bad = good[:at] + damage + good[at + removed :]
+    outcome = one.answer(cut(bad, places), then_close=True)
+    assert outcome in BAD | {Outcome.OK}
+    if outcome is Outcome.OK:
+        prompt, tokens = asked(request.partition(b"\r\n\r\n")[2])
+        for piece in right_text(prompt, tokens):  # what was damaged was not the text
+            assert json.dumps(piece)[1:-1].encode() in bad
+    one.pipe.close()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.binary(max_size=200), PLACES)
+def test_garbage_has_one_outcome(garbage: bytes, places: list[int]) -> None:
+    one = Exchange(Protocol.HTTP_GENERATE)
+    one.send()
+    assert one.answer(cut(garbage, places), then_close=True) in BAD
+    one.pipe.close()
+
+
+def test_an_answer_like_a_known_one_is_not_parsed_again(exchange: Exchange) -> None:
+    good = whole(exchange.send(0))
+    assert exchange.answer([good]) is Outcome.OK
+    alike = next(
+        number
+        for number in range(1, 500)
+        if len(exchange.traffic.call(number).prompt) == len(exchange.traffic.call(0).prompt)
+    )
+    following = whole(exchange.send(alike))
+    exchange.wire._parser = None  # would fail if it were asked
+    assert exchange.answer([following]) is Outcome.OK
+
+
+@pytest.mark.parametrize("wrong", [b"5", b"", b"40", b'4","more":"'])
+def test_an_answer_that_differs_in_one_token_from_a_known_one_is_not_taken_for_it(
+    exchange: Exchange, wrong: bytes
+) -> None:
+    assert exchange.answer([whole(exchange.send(0))]) is Outcome.OK
+    body = whole(exchange.send(0)).partition(b"\r\n\r\n")[2]
+    at = body.rindex(b":4") + 1
+    outcome = exchange.answer([answer(body[:at] + wrong + body[at + 1 :])])
+    assert outcome is (Outcome.OK if b'"' in wrong else Outcome.WRONG_ANSWER)
+
+
+def test_the_answer_to_another_request_is_wrong_with_evidence(exchange: Exchange) -> None:
+    first = whole(exchange.send(0))
+    assert exchange.answer([first]) is Outcome.OK
+    exchange.send(1)
+    exchange.wire.data_received(first)
+    call, judgement = exchange.endings.pop()
+    nonce = re.search(rb"\[n:(\w+)\]", first)
+    assert nonce
+    assert judgement.outcome is Outcome.WRONG_ANSWER
+    assert judgement.cause == f"the answer belongs to another request (nonce {nonce[1].decode()})"
+    assert judgement.evidence is not None
+    assert call.digits.decode() in judgement.evidence
+    assert len(judgement.evidence) <= 500
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda pieces: pieces[:3], "truncated: 3 of 5 tokens"),
+        (lambda pieces: [*pieces, pieces[-1]], "duplicated tokens"),
+        (lambda pieces: [*pieces[:2], pieces[3], pieces[2], pieces[4]], "tokens out of order"),
+        (lambda pieces: [*pieces[:2], *pieces[3:]], "missing tokens: 4 of 5, with gaps"),
+        (
+            lambda pieces: [*pieces[:4], " 00000000:4"],
+            "tokens of another request (nonce 00000000)",
+        ),
+    ],
+)
+def test_a_wrong_stream_says_in_what_way_it_is_wrong(damage: Any, cause: str) -> None:
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM)
+    prompt, tokens = asked(one.send().partition(b"\r\n\r\n")[2])
+    events = b"".join(event(piece) for piece in damage(right_text(prompt, tokens)))
+    one.wire.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events))
+    one.wire.data_received(events)
+    _, judgement = one.endings.pop()
+    assert (judgement.outcome, judgement.cause) == (Outcome.WRONG_ANSWER, cause)
+    one.pipe.close()
+
+
+def test_a_stream_that_repeats_its_text_so_far_is_right() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM)
+    prompt, tokens = asked(one.send().partition(b"\r\n\r\n")[2])
+    pieces = right_text(prompt, tokens)
+    events = b"".join(event("".join(pieces[: n + 1])) for n in range(len(pieces)))
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events)
+    assert one.answer([head + events]) is Outcome.OK
+    one.pipe.close()
+
+
+def test_an_interim_answer_is_not_the_answer(exchange: Exchange) -> None:
+    good = whole(exchange.send())
+    assert exchange.answer([b"HTTP/1.1 100 Continue\r\n\r\n" + good]) is Outcome.OK
+
+
+def test_bytes_after_the_answer_are_malformed_and_the_connection_is_not_used_again(
+    exchange: Exchange,
+) -> None:
+    good = whole(exchange.send())
+    assert exchange.answer([good + b"HTTP/1.1 200 OK\r\n"]) is Outcome.MALFORMED
+    assert exchange.pipe.aborted
+
+
+def test_a_real_engine_must_repeat_the_prompt_where_that_is_asked() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE, AnswerCheck.ECHO)
+    prompt, _ = asked(one.send(0).partition(b"\r\n\r\n")[2])
+    said = json.dumps({"text_output": prompt + " whatever it says"}).encode()
+    assert one.answer([answer(said)]) is Outcome.OK
+    one.send(1)
+    assert one.answer([answer(said)]) is Outcome.WRONG_ANSWER
+    one.pipe.close()
+
+
+def test_without_a_check_any_text_will_do_but_an_error_is_an_error() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE, AnswerCheck.NONE)
+    one.send(0)
+    assert one.answer([answer(b'{"text_output":"anything"}')]) is Outcome.OK
+    one.send(1)
+    assert one.answer([answer(b'{"error":"no"}')]) is Outcome.HTTP_ERROR
+    one.pipe.close()
