@@ -21,7 +21,7 @@ from kit.load.answers import (
     whole_text,
 )
 from kit.load.call import NEVER, Call
-from kit.load.dialect import DONE, Dialect, error_text, malformed
+from kit.load.dialect import DONE, NOTHING, Dialect, error_text, malformed
 from kit.load.sse import SseParser
 from kit.records import AnswerCheck, Outcome
 
@@ -122,8 +122,8 @@ class AnswerBody:
 
 
 class _Refusal(msgspec.Struct):
-    error: msgspec.Raw | None = None
-    message: msgspec.Raw | None = None
+    error: msgspec.Raw = NOTHING
+    message: msgspec.Raw = NOTHING
 
 
 def _refusal(status: int, body: bytes) -> Judgement:
@@ -135,8 +135,7 @@ def _refusal(status: int, body: bytes) -> Judgement:
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass  # no JSON object: the text as it is
     else:
-        raw = read.message if read.error is None else read.error
-        reason = reason if raw is None else error_text(raw)
+        reason = error_text(read.error) or error_text(read.message) or reason
     told = " ".join(reason.split())
     return Judgement(
         Outcome.HTTP_ERROR, clipped(f"HTTP {status}: {told}" if told else f"HTTP {status}"), None

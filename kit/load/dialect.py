@@ -101,10 +101,17 @@ class _Message(msgspec.Struct):
     message: str
 
 
+#: Where JSON had nothing.
+NOTHING = msgspec.Raw(b"")
+
+
 def error_text(raw: bytes | msgspec.Raw) -> str:
-    """The text of an error that is a string, or an object with a message, or something else."""
+    """The text of an error that is a string, or an object with a message; "" if there is none."""
+    text = bytes(raw)
+    if text in (b"", b"null"):
+        return ""
     try:
-        read = msgspec.json.decode(raw, type=str | _Message)
+        read = msgspec.json.decode(text, type=str | _Message)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return bytes(raw).decode("utf-8", "backslashreplace")
+        return text.decode("utf-8", "backslashreplace")
     return read if isinstance(read, str) else read.message

@@ -13,7 +13,15 @@ import msgspec
 from kit.errors import SpecError
 from kit.load.answers import Judgement
 from kit.load.call import Call
-from kit.load.dialect import DONE, RequestTemplate, error_text, json_head, malformed, server_error
+from kit.load.dialect import (
+    DONE,
+    NOTHING,
+    RequestTemplate,
+    error_text,
+    json_head,
+    malformed,
+    server_error,
+)
 from kit.load.target import HttpTarget
 from kit.records import AnswerCheck, FaultKind
 
@@ -30,7 +38,7 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NOTHING
     message: str | None = None  # vLLM's error objects before they were nested in `error`
     object: str | None = None
 
@@ -113,8 +121,9 @@ class OpenAi:
             answer = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return malformed(f"not JSON of the OpenAI protocol: {error}", data)
-        if answer.error is not None:
-            return server_error(error_text(answer.error))
+        told = error_text(answer.error)
+        if told:
+            return server_error(told)
         if answer.object == "error":
             return server_error(answer.message or "an error without a message")
         if not answer.choices:

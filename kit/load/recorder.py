@@ -8,6 +8,7 @@ a fraction of a millisecond, however many rows it writes: while it runs, nothing
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from struct import Struct
 
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from kit.load.call import NEVER, Call
+from kit.load.redact import redacted
 from kit.records import FaultKind, Outcome
 from kit.store import REQUESTS, ArrowAppender
 
@@ -53,10 +55,16 @@ _SLACK = 512
 
 
 class Recorder:
-    """Packs calls and appends them to `requests-<worker>.arrows`."""
+    """Packs calls and appends them to `requests-<worker>.arrows`.
 
-    def __init__(self, folder: Path, worker: int, warmup_requests: int) -> None:
+    secrets: texts that must not be written, whatever a server says.
+    """
+
+    def __init__(
+        self, folder: Path, worker: int, warmup_requests: int, secrets: Sequence[str] = ()
+    ) -> None:
         self._worker = worker
+        self._secrets = secrets
         self._warmup = warmup_requests
         self._appender = ArrowAppender(folder / f"requests-{worker}.arrows", REQUESTS)
         self._buffer = bytearray(_ROW.size * (ROWS_A_BATCH + _SLACK))
@@ -101,12 +109,16 @@ class Recorder:
             if len(call.token_ns) != call.tokens:
                 raise AssertionError("a streamed call has one stamp a token event")
         if cause is not None or evidence is not None:
-            self._notes[offset] = (cause, evidence)
+            self._notes[offset] = (self._open(cause), self._open(evidence))
         if call.fault is not None:
             self._faults[offset] = _FAULTS.index(call.fault.kind)
         self._offset = offset + _ROW.size
         if self._offset >= self._full:
             self.flush()
+
+    def _open(self, text: str | None) -> str | None:
+        """The text as it may be written."""
+        return redacted(text, self._secrets) if text and self._secrets else text
 
     def flush(self) -> None:
         """Append what was kept since the last flush as one Arrow batch."""

@@ -169,6 +169,18 @@ class Run:
             self.ok += 1
         elif not _as_intended(call, outcome):
             self.errors += 1
+            self._apply_rules()
+
+    def _apply_rules(self) -> None:
+        if self.stopping is not None:
+            return
+        state = RunState(
+            seconds=(monotonic_ns() - self._start_ns) / 1e9,
+            errors=self.errors + self._errors_elsewhere(),
+        )
+        why = next((why for rule in self._rules if (why := rule(state))), None)
+        if why is not None:
+            self.halt(why)
 
     # --- the run
 
@@ -232,13 +244,7 @@ class Run:
         self._health.late(now - self._tick_due_ns)
         self._expire(now)
         self._release_held(now)
-        if self.stopping is None:
-            state = RunState(
-                seconds=(now - self._start_ns) / 1e9, errors=self.errors + self._errors_elsewhere()
-            )
-            why = next((why for rule in self._rules if (why := rule(state))), None)
-            if why is not None:
-                self.halt(why)
+        self._apply_rules()
         self.pacer.tick(now)
         self._publish()
         if now >= self._flush_due_ns:

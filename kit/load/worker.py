@@ -26,6 +26,7 @@ from kit.load.pacers import pacer_for, workers_of
 from kit.load.recorder import Recorder
 from kit.load.run import Run
 from kit.load.stop_rules import stop_rules
+from kit.load.target import credentials_from
 from kit.load.traffic import Traffic
 from kit.records import Endpoint
 from kit.store import TrialFolder
@@ -41,7 +42,8 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
     workload = spec.workload
     processes = workers_of(workload)
     counters = Counters(counters_path(folder.path, worker), create=True)
-    recorder = Recorder(folder.path, worker, workload.warmup_requests)
+    secrets = credentials_from(os.environ).secrets
+    recorder = Recorder(folder.path, worker, workload.warmup_requests, secrets)
     health = Health(folder.path, worker)
     run = Run(
         workload,
