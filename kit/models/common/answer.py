@@ -32,6 +32,12 @@ def token(nonce: str, index: int) -> str:
     return f" {nonce}:{index}"
 
 
+def continuation(prompt: str, tokens: int) -> str:
+    """All that follows the echoed prompt."""
+    nonce = nonce_of(prompt)
+    return "".join(token(nonce, index) for index in range(tokens))
+
+
 def prompt_tokens(prompt: str) -> int:
     """Length of a prompt; an empty one still has its begin-of-text token."""
     return max(1, len(prompt.split()))
