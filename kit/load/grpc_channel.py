@@ -103,6 +103,7 @@ class GrpcChannel:
 
     async def _exchange(self, call: Call) -> None:
         try:
+            await self._connection.ready()
             judgement = await (self._streamed(call) if self._codec.streams else self._unary(call))
         except grpc.aio.AioRpcError as error:
             self._stream = None

@@ -15,6 +15,7 @@ from kit.errors import SpecError
 from kit.load.target import CA_FILE, TLS_VERIFY, Credentials, credentials_from
 from kit.records import Endpoint
 
+_CONNECTIVITY = grpc.ChannelConnectivity
 _SERVICE = "/inference.GRPCInferenceService"
 #: As many clients share a connection as in Triton's own C++ client.
 CLIENTS_A_CONNECTION = 6
@@ -46,6 +47,16 @@ class Connection:
             self._channel = grpc.aio.secure_channel(self._address, self._tls, options=_OPTIONS)
         self._stream = self._channel.stream_stream(f"{_SERVICE}/ModelStreamInfer")
         self._unary = self._channel.unary_unary(f"{_SERVICE}/ModelInfer")
+
+    async def ready(self) -> None:
+        """Wait for the connection, so that a request's time does not begin before it.
+
+        Returns, too, when there is none to be had: the request then says why.
+        """
+        state = self._channel.get_state(try_to_connect=True)
+        while state in (_CONNECTIVITY.IDLE, _CONNECTIVITY.CONNECTING):
+            await self._channel.wait_for_state_change(state)
+            state = self._channel.get_state(try_to_connect=True)
 
     def stream(self, timeout_s: float | None) -> Any:
         """A new ModelStreamInfer."""
