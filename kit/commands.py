@@ -41,13 +41,29 @@ def release_map(args: Namespace) -> int:
     from kit.choices import ALL, study_folder
     from kit.report import write_report
 
-    args.release = args.release or [ALL]
+    args.release = args.release or _that_run_here()
     args.scenario = args.scenario or [ALL]
     args.sequential = True
     spec = _spec(args)
     study = _run_shown(spec, args.out or study_folder(spec), args.parallel)
     _remark(f"report: {write_report(study, args.reports)}")
     return _told(args, study)
+
+
+def _that_run_here() -> list[str]:
+    """The embedded releases that this machine can run; what the others lack is said."""
+    from kit.errors import LibpythonMissingError
+    from kit.releases import embedded_releases
+    from kit.servers.prepare import prepare
+
+    able = []
+    for release in embedded_releases():
+        try:
+            prepare([release])
+            able.append(release.release)
+        except LibpythonMissingError as error:
+            _remark(f"{release.release} is left out: {error.given}")
+    return able
 
 
 def _told(args: Namespace, study: StudyFolder) -> int:
