@@ -23,15 +23,20 @@ DONE, FAILED, BY_SIGNAL = 0, 1, 128
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = _parser().parse_args(arguments)
-    stopped_by = [signal.SIGINT]
+    stopped_by: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        stopped_by[0] = signal.Signals(number)
-        raise KeyboardInterrupt
+        # os.write: the signal may have come in the middle of a print.
+        os.write(sys.stderr.fileno(), b"\nstopping, and cleaning up\n")
+        stopped_by.append(number)
+        if len(stopped_by) == 1:  # a second one must not interrupt the cleaning up
+            raise KeyboardInterrupt
 
-    # A terminal that closes, or a supervisor's kill, ends servers as cleanly as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    # A terminal that closes, or a supervisor's kill, ends servers as cleanly as Ctrl-C does;
+    # what was ignored before (nohup) stays ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         from kit import commands  # heavier than --help deserves
 

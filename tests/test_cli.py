@@ -43,7 +43,16 @@ def processes_about(path: Path) -> list[psutil.Process]:
 
 def test_help_names_every_command_and_the_exit_codes() -> None:
     text = kit("--help").stdout
-    for word in ("run", "investigate", "report", "releases", "scenarios", "diagnose", "clean"):
+    for word in (
+        "run",
+        "investigate",
+        "map",
+        "report",
+        "releases",
+        "scenarios",
+        "diagnose",
+        "clean",
+    ):
         assert f"\n    {word}" in text
     assert "Exit codes: 0 done; 1 " in text
 
@@ -143,6 +152,7 @@ def test_stopping_a_run_leaves_no_process_and_says_how_to_go_on(
     )
     wait_until(lambda: any(sends(path) for path in tmp_path.glob("studies/*/trials/*")))
     os.kill(process.pid, number)
+    os.kill(process.pid, number)  # the second must not interrupt the cleaning up
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
     assert "the same command goes on from there" in said
