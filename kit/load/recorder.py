@@ -23,9 +23,7 @@ from kit.store import REQUESTS, ArrowAppender
 _OK = Outcome.OK
 _OUTCOMES = sorted(Outcome, key=lambda outcome: outcome is not _OK)  # OK has code 0
 _CODES = {outcome: code for code, outcome in enumerate(_OUTCOMES)}
-_OUTCOME_NAMES = pa.array([str(outcome) for outcome in _OUTCOMES], pa.string())
 _FAULTS = list(FaultKind)
-_FAULT_NAMES = pa.array([str(kind) for kind in _FAULTS], pa.string())
 
 _LAYOUT = np.dtype(
     [
@@ -67,6 +65,8 @@ class Recorder:
         self._secrets = secrets
         self._warmup = warmup_requests
         self._appender = ArrowAppender(folder / f"requests-{worker}.arrows", REQUESTS)
+        self._outcome_names = pa.array([str(outcome) for outcome in _OUTCOMES], pa.string())
+        self._fault_names = pa.array([str(kind) for kind in _FAULTS], pa.string())
         self._buffer = bytearray(_ROW.size * (ROWS_A_BATCH + _SLACK))
         self._offset = 0
         self._full = _ROW.size * ROWS_A_BATCH
@@ -132,7 +132,7 @@ class Recorder:
         count = len(rows)
         columns["worker"] = pa.array(np.full(count, self._worker, np.int16))
         columns["warmup"] = pa.array(rows["request"] < self._warmup)
-        columns["outcome"] = _OUTCOME_NAMES.take(pa.array(rows["outcome"]))
+        columns["outcome"] = self._outcome_names.take(pa.array(rows["outcome"]))
         columns["token_ns"] = self._token_column(rows["tokens"])
         columns["fault"] = self._fault_column(count)
         columns["cause"], columns["evidence"] = self._note_columns(count)
@@ -172,7 +172,7 @@ class Recorder:
         codes: list[int | None] = [None] * count
         for offset, code in self._faults.items():
             codes[offset // _ROW.size] = code
-        return _FAULT_NAMES.take(pa.array(codes, pa.int8()))
+        return self._fault_names.take(pa.array(codes, pa.int8()))
 
     def _note_columns(self, count: int) -> tuple[pa.Array, pa.Array]:
         if not self._notes:
