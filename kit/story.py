@@ -37,13 +37,16 @@ def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:
         return "No server that exported its KV usage died, so nothing here speaks for the cache."
     if of_living.empty:
         return f"Servers died at up to {of_dead.max():.0%}; none survived to compare them with."
-    both = f"{of_dead.max():.0%} in servers that died, {of_living.max():.0%} in servers that lived"
+    both = (
+        f"{of_dead.min():.0%} to {of_dead.max():.0%} in servers that died "
+        f"and {of_living.min():.0%} to {of_living.max():.0%} in servers that lived"
+    )
     if of_dead.min() < of_living.max():
         return (
-            f"Peak usage was up to {both}: "
+            f"Usage peaked at {both}: "
             "servers died with room that others had used, so a full cache is not what it takes."
         )
-    return f"Peak usage was up to {both}: this traffic cannot tell the cache from other causes."
+    return f"Usage peaked at {both}: this traffic cannot tell the cache from other causes."
 
 
 def compared(trials: pd.DataFrame, recorded: pd.DataFrame) -> str:

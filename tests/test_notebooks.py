@@ -124,6 +124,18 @@ def test_first_light_answers_in_its_second_cell_and_writes_the_report(
     assert {cell["release"] for cell in latest["cells"]} == {"23.10", "24.05", "24.10"}
 
 
+def test_first_light_runs_live_where_only_one_release_and_no_control_is_chosen(
+    tmp_path: Path,
+) -> None:
+    chosen = {"releases": ["23.10"], "scenarios": ["cancel-race"], "repeats": 1}
+    where = {"study": str(tmp_path / "study"), "reports": str(tmp_path / "reports")}
+    copy = execute(FIRST_LIGHT, {"mode": "live", **chosen, **where}, into=tmp_path)
+    by_id = {cell.id: cell for cell in cells(copy, "code")}
+    assert "1 of 1 trials" in "".join(texts(by_id["run"]))
+    assert "crashed after" in "".join(texts(by_id["run"]))
+    assert (tmp_path / "reports" / "latest.html").exists()
+
+
 def test_its_parameters_describe_a_study_that_can_be_run() -> None:
     spec = notebook_spec(parameters_of(FIRST_LIGHT))
     assert spec.releases == ("23.10", "24.05", "24.10")
