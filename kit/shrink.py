@@ -10,7 +10,7 @@ interval, since the others chose it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kit.errors import SpecError
@@ -18,6 +18,7 @@ from kit.records import TrialResult, TrialSpec, Workload
 from kit.sequential import Decision
 from kit.shrink_bench import Bench, Run, Series
 from kit.shrink_steps import (
+    NEAR,
     SIZES,
     Proposal,
     Size,
@@ -128,7 +129,7 @@ class _Search:
         self._lessen_until_nothing_helps()
         for what, workload in self._possible_results():
             if self._dies_as_wanted(what, workload):
-                return self._result(self.bench.finals[workload], reached=True)
+                return self._result(self._with_still_fewer_requests(workload), reached=True)
         finals = [s for s in self.bench.finals.values() if s.telling]
         best = max(finals, key=self._share, default=self.bench.candidates[self.current])
         return self._result(best, reached=False)
@@ -182,22 +183,41 @@ class _Search:
         return decision
 
     def _possible_results(self) -> Iterator[tuple[str, Workload]]:
-        """The smallest first: with fewer requests, as it is, and what it was made of.
-
-        Almost all deaths seen came before some number of requests was sent. What clients send
-        does not depend on how much they are to send in all, so that number would have done.
-        """
-        sample = self.bench.sample(self.current, self.final_trials)
-        sent = sorted(
-            result.completed + result.in_flight if self.bench.same(result) else math.inf
-            for result in sample.telling
-        )
-        enough = sent[math.ceil(len(sent) * (1 + self.wanted) / 2) - 1]
+        """The smallest first: with fewer requests, as it is, and what it was made of."""
+        enough = self._enough(self.bench.sample(self.current, self.final_trials).telling)
         while 0 < enough < (self.current.requests or math.inf):
             yield say_requests(int(enough)), with_requests(self.current, int(enough))
             enough *= 2
         for workload in reversed(self.kept):
             yield "as it is", workload
+
+    def _with_still_fewer_requests(self, workload: Workload) -> Series:
+        """The final series of what will do, or of the same with the fewer requests that its own
+        deaths show to be enough.
+        """
+        telling = list(self.bench.candidates[self.current].telling)
+        while workload.requests and with_requests(self.current, workload.requests) == workload:
+            telling += self.bench.finals[workload].telling
+            enough = self._enough(telling)
+            if enough * NEAR > workload.requests:
+                break
+            fewer = with_requests(self.current, int(enough))
+            if not self._dies_as_wanted(say_requests(int(enough)), fewer):
+                break
+            workload = fewer
+        return self.bench.finals[workload]
+
+    def _enough(self, results: Sequence[TrialResult]) -> float:
+        """Requests that had been sent when almost all of the servers had died.
+
+        What clients send does not depend on how much they are to send in all, so they would have
+        died of that number just as well.
+        """
+        sent = sorted(
+            result.completed + result.in_flight if self.bench.same(result) else math.inf
+            for result in results
+        )
+        return sent[math.ceil(len(sent) * (1 + self.wanted) / 2) - 1]
 
     def _dies_as_wanted(self, what: str, workload: Workload) -> bool:
         count = min(self.final_trials, self.bench.left)
