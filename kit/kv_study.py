@@ -11,11 +11,12 @@ that need several times the cache.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from kit.agenda import FixedAgenda
 from kit.agenda import FixedAgenda
 from kit.calibrate import Fit, fit_pace, served
 from kit.frames import requests_frame
@@ -103,7 +104,7 @@ def run(folder: Path, tell: Callable[[str], None]) -> Fit:
 
 
 def _run(
-    spec: StudySpec, trials: Iterable[TrialSpec], folder: Path, tell: Callable[[str], None]
+    spec: StudySpec, trials: Sequence[TrialSpec], folder: Path, tell: Callable[[str], None]
 ) -> StudyFolder:
     study = StudyFolder.create(folder / spec.name, spec)
     # One at a time: two would share the cores, and their pace would tell about each other.
