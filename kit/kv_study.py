@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from kit.agenda import FixedAgenda
-from kit.agenda import FixedAgenda
 from kit.calibrate import Fit, fit_pace, served
 from kit.frames import requests_frame
 from kit.plan import plan
