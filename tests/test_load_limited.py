@@ -1,0 +1,47 @@
+"""Whether a figure is the client's own."""
+
+from __future__ import annotations
+
+from kit.load.limited import client_limited
+
+
+def rows(**columns: list[float | None]) -> dict[str, list[float | None]]:
+    quiet: dict[str, list[float | None]] = {
+        "cpu_fraction": [0.2] * 100,
+        "loop_lag_s": [0.0005] * 100,
+        "dispatch_delay_s": [0.0003] * 100,
+    }
+    return quiet | columns
+
+
+def test_a_punctual_client_is_not_limited() -> None:
+    limit = client_limited(rows(), open_loop=True)
+    assert not limit.limited
+    assert (limit.busy_fraction, limit.late_dispatch_fraction) == (0.0, 0.0)
+
+
+def test_a_busy_core_limits() -> None:
+    limit = client_limited(rows(cpu_fraction=[0.97] * 100), open_loop=False)
+    assert limit.limited
+    assert "100%" in limit.reasons[0]
+
+
+def test_a_late_loop_limits_when_it_is_late_often() -> None:
+    now_and_then = [0.05] * 4 + [0.0] * 96
+    assert not client_limited(rows(loop_lag_s=now_and_then), open_loop=False).limited
+    assert client_limited(rows(loop_lag_s=[0.05] * 8 + [0.0] * 92), open_loop=False).limited
+
+
+def test_a_late_dispatch_limits_an_open_loop_only() -> None:
+    late = rows(dispatch_delay_s=[0.02] * 100)
+    assert client_limited(late, open_loop=True).limited
+    assert not client_limited(late, open_loop=False).limited
+
+
+def test_nothing_measured_is_none_and_not_zero() -> None:
+    limit = client_limited(
+        rows(cpu_fraction=[], loop_lag_s=[], dispatch_delay_s=[None, float("nan")]), open_loop=True
+    )
+    assert limit.busy_fraction is None
+    assert limit.late_dispatch_fraction is None
+    assert not limit.limited

@@ -1,0 +1,144 @@
+"""Every protocol of Triton against real servers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from load_helpers import finished, workload
+
+from kit.load.process import LoadWorker
+from kit.records import (
+    Distribution,
+    DistributionKind,
+    Endpoint,
+    Fault,
+    FaultKind,
+    Protocol,
+    TrialSpec,
+    Workload,
+    fixed,
+)
+from kit.releases import get_release
+from kit.servers.embedded import EmbeddedServer
+from kit.servers.repository import build_repository
+from kit.store import TrialFolder
+
+Running = tuple[TrialSpec, Endpoint]
+LENGTHS = Distribution(kind=DistributionKind.UNIFORM, low=4, high=40)
+
+
+@contextmanager
+def running(release: str, model: str, path: Path) -> Iterator[Running]:
+    spec = TrialSpec(trial_id="server", release=release, scenario="control", model=model)
+    folder = TrialFolder.create(path / "server", spec)
+    repository = build_repository(spec, path / "repository")
+    with EmbeddedServer(get_release(release), repository, folder) as server:
+        yield spec, server.endpoint
+
+
+@pytest.fixture(scope="module", params=["23.10", "24.10"])
+def simulated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    with running(request.param, "simulated", tmp_path_factory.mktemp("simulated")) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def unary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running("24.10", "unary", tmp_path_factory.mktemp("unary")) as up:
+        yield up
+
+
+def run(load: Workload, up: Running, path: Path) -> list[dict[str, Any]]:
+    spec = dataclasses.replace(up[0], trial_id="t", workload=load)
+    folder = TrialFolder.create(path / "t", spec)
+    worker = LoadWorker(spec, up[1], folder)
+    worker.start()
+    finished([worker])
+    return sorted(folder.requests().to_pylist(), key=lambda row: row["request"])
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM, Protocol.GRPC_STREAM],
+)
+def test_every_answer_of_a_real_server_is_right(
+    simulated: Running, tmp_path: Path, protocol: Protocol
+) -> None:
+    load = workload(
+        protocol=protocol,
+        requests=60,
+        concurrency=8,
+        prompt_tokens=LENGTHS,
+        output_tokens=LENGTHS,
+        prompt_set="unicode",
+        turns=2,
+        timeout_s=30.0,
+    )
+    rows = run(load, simulated, tmp_path)
+    assert Counter((row["outcome"], row["cause"]) for row in rows) == {("ok", None): 60}
+    for row in rows:
+        if protocol is not Protocol.HTTP_GENERATE:
+            assert row["tokens"] == row["output_tokens_asked"]
+
+
+@pytest.mark.parametrize("protocol", [Protocol.HTTP_INFER, Protocol.GRPC_INFER])
+def test_infer_is_answered_by_a_model_that_is_not_decoupled(
+    unary: Running, tmp_path: Path, protocol: Protocol
+) -> None:
+    load = workload(protocol=protocol, requests=40, prompt_set="unicode", timeout_s=30.0)
+    rows = run(load, unary, tmp_path)
+    assert Counter((row["outcome"], row["cause"]) for row in rows) == {("ok", None): 40}
+
+
+def test_a_shared_prefix_is_answered_by_its_checksum(simulated: Running, tmp_path: Path) -> None:
+    load = workload(requests=10, shared_prefix_tokens=20, timeout_s=30.0)
+    rows = run(load, simulated, tmp_path)
+    assert Counter((row["outcome"], row["cause"]) for row in rows) == {("ok", None): 10}
+    assert {row["prompt_tokens"] for row in rows} == {26}
+
+
+def test_infer_is_refused_by_a_decoupled_model_with_its_reason(
+    simulated: Running, tmp_path: Path
+) -> None:
+    rows = run(workload(protocol=Protocol.HTTP_INFER, requests=4), simulated, tmp_path)
+    assert {row["outcome"] for row in rows} == {"http_error"}
+    assert "decoupled" in rows[0]["cause"]
+    rows = run(workload(protocol=Protocol.GRPC_INFER, requests=4), simulated, tmp_path / "grpc")
+    assert {row["status"] for row in rows} == {12}  # UNIMPLEMENTED
+    assert "decoupled" in rows[0]["cause"]
+
+
+@pytest.mark.parametrize("protocol", [Protocol.HTTP_GENERATE_STREAM, Protocol.GRPC_STREAM])
+def test_a_real_server_refuses_what_it_must(
+    simulated: Running, tmp_path: Path, protocol: Protocol
+) -> None:
+    kinds = (FaultKind.BAD_JSON, FaultKind.WRONG_TYPE, FaultKind.OVER_LONG)
+    faults = tuple(Fault(kind=kind, fraction=0.3) for kind in kinds)
+    load = workload(protocol=protocol, requests=30, faults=faults, timeout_s=30.0)
+    rows = run(load, simulated, tmp_path)
+    seen = {(row["fault"], row["outcome"]) for row in rows}
+    assert seen == {(None, "ok"), *((kind.value, "http_error") for kind in kinds)}
+    assert all(row["cause"] for row in rows if row["fault"])
+
+
+def test_streams_that_clients_leave_are_left_and_the_others_answered(tmp_path: Path) -> None:
+    with running("24.05", "simulated", tmp_path / "server") as up:  # which bears it over HTTP
+        load = workload(
+            protocol=Protocol.HTTP_GENERATE_STREAM,
+            requests=60,
+            concurrency=8,
+            output_tokens=fixed(20),
+            faults=(Fault(kind=FaultKind.DISCONNECT, fraction=0.5, after=fixed(3)),),
+            timeout_s=30.0,
+        )
+        rows = run(load, up, tmp_path)
+    seen = Counter((row["fault"], row["outcome"]) for row in rows)
+    assert set(seen) == {(None, "ok"), ("disconnect", "disconnected")}
