@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
@@ -38,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     try:
-        from kit import commands  # heavier than --help deserves
-
-        code: int = getattr(commands, args.command)(args)
+        code: int = getattr(import_module(args.module), args.command)(args)
         sys.stdout.flush()
     except KitError as error:
         print(
@@ -94,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     clean = commands.add_parser("clean", help="remove what a killed run or a power cut left behind")
     for command in (report, releases, scenarios, diagnose, clean):
         _add_json(command)
+        command.set_defaults(module="kit.commands")
     return parser
 
 
@@ -143,6 +143,7 @@ def _add_investigate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(module="kit.commands_run")
     parser.add_argument(
         "--release", action="append", metavar="23.10", help="repeat it for more; or: all"
     )

@@ -1,7 +1,4 @@
-"""Parsed arguments in, an exit code out: what each command of `python -m kit` does.
-
-Results go to standard output, progress and remarks to standard error.
-"""
+"""Parsed arguments in, an exit code out: the commands of `python -m kit` that read and list."""
 
 from __future__ import annotations
 
@@ -11,104 +8,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from kit.columns import aligned
-from kit.errors import SpecError, StoreError
-from kit.records import StudySpec, from_json
+from kit.console import aligned, print_json, read_text, unreadable
 
 if TYPE_CHECKING:
     from kit.crash.diagnose import Diagnosis
     from kit.releases import Release
     from kit.scenarios import Scenario
-    from kit.store import StudyFolder
-
-CRASHED = 3
-#: Of a cell that a sequential test cannot decide; see kit.sequential for what is usual.
-MOST_TRIALS = 12
-
-
-def run(args: Namespace) -> int:
-    from kit.choices import study_folder
-
-    spec = _spec(args)
-    folder = args.out or study_folder(spec)
-    return _told(args, _run_shown(spec, folder, args.parallel))
-
-
-def release_map(args: Namespace) -> int:
-    """Every embedded release under every scenario, each cell until it is decided; its report."""
-    from kit.choices import ALL, study_folder
-    from kit.report import write_report
-
-    args.release = args.release or _that_run_here()
-    args.scenario = args.scenario or [ALL]
-    args.sequential = True
-    spec = _spec(args)
-    study = _run_shown(spec, args.out or study_folder(spec), args.parallel)
-    _remark(f"report: {write_report(study, args.reports)}")
-    return _told(args, study)
-
-
-def _that_run_here() -> list[str]:
-    """The embedded releases that this machine can run; what the others lack is said."""
-    from kit.errors import LibpythonMissingError
-    from kit.releases import embedded_releases
-    from kit.servers.prepare import prepare
-
-    able = []
-    for release in embedded_releases():
-        try:
-            prepare([release])
-            able.append(release.release)
-        except LibpythonMissingError as error:
-            _remark(f"{release.release} is left out: {error.given}")
-    return able
-
-
-def _told(args: Namespace, study: StudyFolder) -> int:
-    """Print a study's result; the exit code."""
-    from kit.report_cells import result_document  # pandas; a mistake is told sooner
-    from kit.results import text_table
-
-    document = result_document(study)
-    if args.json:
-        _json({"folder": str(study.path), **document})
-    else:
-        print(text_table(document["cells"]))
-    crashed = any(cell["crashed"] for cell in document["cells"])
-    return CRASHED if args.fail_on_crash and crashed else 0
-
-
-def investigate(args: Namespace) -> int:
-    """Run the study that the notebook describes, then the notebook on it.
-
-    The study comes first and here, since a terminal shows its progress and a Ctrl-C ends it
-    cleanly; the notebook then finds all trials done.
-    """
-    from kit.choices import study_folder
-    from kit.investigate import FIRST_LIGHT, execute, notebook_spec, parameters_of
-    from kit.report_cells import result_cells
-    from kit.results import text_table
-
-    notebook = args.notebook or FIRST_LIGHT
-    options = {
-        "releases": args.release,
-        "scenarios": args.scenario,
-        "concurrency": _counts(args),
-        "requests": args.requests,
-        "repeats": args.repeats,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    spec = notebook_spec({**parameters_of(notebook), **given})
-    folder = study_folder(spec)
-    study = _run_shown(spec, folder, args.parallel)
-    _remark(f"executing {notebook.name} on it")
-    where = {"study": str(folder.resolve()), "reports": str(args.reports.resolve())}
-    executed = execute(notebook, {**given, "mode": "live", **where}, into=args.reports)
-    print(text_table(result_cells(study)))
-    print(f"notebook: {executed}\nreport:   {args.reports / 'latest.html'}")
-    return 0
 
 
 def report(args: Namespace) -> int:
@@ -124,7 +29,7 @@ def releases(args: Namespace) -> int:
 
     known = load_releases().values()
     if args.json:
-        _json([{**_fields(r), "embedded": r.wheel is not None} for r in known])
+        print_json([{**_fields(r), "embedded": r.wheel is not None} for r in known])
         return 0
     header = ("release", "Triton", "vLLM", "tagged", "runs here", "has")
     print(aligned(header, map(_release_row, known)))
@@ -148,7 +53,7 @@ def scenarios(args: Namespace) -> int:
 
     known = load_scenarios()
     if args.json:
-        _json(list(known.values()))
+        print_json(list(known.values()))
         return 0
     header = ("scenario", "kind", "protocol", "needs", "what")
     print(aligned(header, map(_scenario_row, known.values())))
@@ -169,7 +74,7 @@ def diagnose(args: Namespace) -> int:
     maps = args.maps or (saved if args.file != "-" and saved.exists() else None)
     known = {
         "believed_release": args.release,
-        "maps": MemoryMap.parse(_read(maps)) if maps else None,
+        "maps": MemoryMap.parse(read_text(maps)) if maps else None,
         "modules_of": _modules_of if args.symbols else None,
     }
     if args.file == "-":
@@ -178,9 +83,9 @@ def diagnose(args: Namespace) -> int:
         try:
             found = room.diagnose_file(Path(args.file), **known)
         except OSError as error:
-            raise _unreadable(Path(args.file), error) from error
+            raise unreadable(Path(args.file), error) from error
     if args.json:
-        _json(found.to_json())
+        print_json(found.to_json())
     else:
         print("\n".join(_diagnosis_lines(found)))
     return 0
@@ -211,7 +116,7 @@ def clean(args: Namespace) -> int:
 
     removed = sweep()
     if args.json:
-        _json(removed)
+        print_json(removed)
         return 0
     for trace in removed:
         print(
@@ -222,90 +127,6 @@ def clean(args: Namespace) -> int:
     return 0
 
 
-def _spec(args: Namespace) -> StudySpec:
-    from kit.choices import choose, parse_engine
-
-    if args.spec:
-        return from_json(_read(args.spec).encode(), StudySpec)
-    missing = [f"--{name}" for name in ("release", "scenario") if not getattr(args, name)]
-    if missing:
-        raise SpecError(
-            f"a study without {' and '.join(missing)}",
-            "at least one of each",
-            "name them (python -m kit releases and scenarios list them), or give --spec FILE",
-        )
-    default_repeats = MOST_TRIALS if args.sequential else 3
-    return choose(
-        args.name,
-        releases=args.release,
-        scenarios=args.scenario,
-        concurrencies=_counts(args) or (),
-        requests=args.requests,
-        repeats=args.repeats if args.repeats is not None else default_repeats,
-        sequential=args.sequential,
-        seed=args.seed or 0,
-        engine=parse_engine(args.engine) if args.engine else None,
-    )
-
-
-def _run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFolder:
-    """Run a study with its progress on standard error."""
-    from kit.live import TextProgress
-    from kit.study import run_study
-
-    show = TextProgress(sys.stderr)
-    _remark(f"study folder: {folder}")
-    _prepare(spec)
-    try:
-        return run_study(spec, folder, parallel=parallel, on_progress=show)
-    except KeyboardInterrupt:
-        show.close()
-        _remark("stopped; what is done is kept, and the same command goes on from there")
-        raise
-    finally:
-        show.close()
-
-
-def _prepare(spec: StudySpec) -> None:
-    """Fetch the servers that are not cached, release by release, and say so as it goes."""
-    from kit.releases import get_release
-    from kit.servers.prepare import prepare
-
-    sys.stderr.write("servers (fetched if not in the cache):")
-    try:
-        for name in spec.releases:
-            sys.stderr.write(f" {name}")
-            sys.stderr.flush()
-            prepare([get_release(name)])
-    finally:
-        sys.stderr.write("\n")
-
-
-def _counts(args: Namespace) -> tuple[int, ...] | None:
-    from kit.choices import parse_counts
-
-    return parse_counts(args.concurrency) if args.concurrency else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode(errors="replace")
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path} cannot be read: {error.strerror}", "a file", "check the path")
-
-
 def _fields(noun: object) -> dict[str, object]:
     """A frozen dataclass as a dict, one level deep."""
     return {f.name: getattr(noun, f.name) for f in dataclasses.fields(noun)}  # type: ignore[arg-type]
-
-
-def _json(document: object) -> None:
-    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
-
-
-def _remark(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any
 
-from kit.columns import aligned
+from kit.console import aligned
 
 Cell = Mapping[str, Any]
 

@@ -1,0 +1,170 @@
+"""Parsed arguments in, an exit code out: the commands of `python -m kit` that run studies.
+
+Results go to standard output, progress and remarks to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.console import print_json, read_text, remark
+from kit.errors import SpecError
+from kit.records import StudySpec, from_json
+
+if TYPE_CHECKING:
+    from kit.store import StudyFolder
+
+CRASHED = 3
+#: Of a cell that a sequential test cannot decide; see kit.sequential for what is usual.
+MOST_TRIALS = 12
+
+
+def run(args: Namespace) -> int:
+    from kit.choices import study_folder
+
+    spec = _spec(args)
+    folder = args.out or study_folder(spec)
+    return _told(args, _run_shown(spec, folder, args.parallel))
+
+
+def release_map(args: Namespace) -> int:
+    """Every embedded release under every scenario, each cell until it is decided; its report."""
+    from kit.choices import ALL, study_folder
+    from kit.report import write_report
+
+    args.release = args.release or _that_run_here()
+    args.scenario = args.scenario or [ALL]
+    args.sequential = True
+    spec = _spec(args)
+    study = _run_shown(spec, args.out or study_folder(spec), args.parallel)
+    remark(f"report: {write_report(study, args.reports)}")
+    return _told(args, study)
+
+
+def _that_run_here() -> list[str]:
+    """The embedded releases that this machine can run; what the others lack is said."""
+    from kit.errors import LibpythonMissingError
+    from kit.releases import embedded_releases
+    from kit.servers.prepare import prepare
+
+    able = []
+    for release in embedded_releases():
+        try:
+            prepare([release])
+            able.append(release.release)
+        except LibpythonMissingError as error:
+            remark(f"{release.release} is left out: {error.given}")
+    return able
+
+
+def _told(args: Namespace, study: StudyFolder) -> int:
+    """Print a study's result; the exit code."""
+    from kit.report_cells import result_document  # pandas; a mistake is told sooner
+    from kit.results import text_table
+
+    document = result_document(study)
+    if args.json:
+        print_json({"folder": str(study.path), **document})
+    else:
+        print(text_table(document["cells"]))
+    crashed = any(cell["crashed"] for cell in document["cells"])
+    return CRASHED if args.fail_on_crash and crashed else 0
+
+
+def investigate(args: Namespace) -> int:
+    """Run the study that the notebook describes, then the notebook on it.
+
+    The study comes first and here, since a terminal shows its progress and a Ctrl-C ends it
+    cleanly; the notebook then finds all trials done.
+    """
+    from kit.choices import study_folder
+    from kit.investigate import FIRST_LIGHT, execute, notebook_spec, parameters_of
+    from kit.report_cells import result_cells
+    from kit.results import text_table
+
+    notebook = args.notebook or FIRST_LIGHT
+    options = {
+        "releases": args.release,
+        "scenarios": args.scenario,
+        "concurrency": _counts(args),
+        "requests": args.requests,
+        "repeats": args.repeats,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    spec = notebook_spec({**parameters_of(notebook), **given})
+    folder = study_folder(spec)
+    study = _run_shown(spec, folder, args.parallel)
+    remark(f"executing {notebook.name} on it")
+    where = {"study": str(folder.resolve()), "reports": str(args.reports.resolve())}
+    executed = execute(notebook, {**given, "mode": "live", **where}, into=args.reports)
+    print(text_table(result_cells(study)))
+    print(f"notebook: {executed}\nreport:   {args.reports / 'latest.html'}")
+    return 0
+
+
+def _spec(args: Namespace) -> StudySpec:
+    from kit.choices import choose, parse_engine
+
+    if args.spec:
+        return from_json(read_text(args.spec).encode(), StudySpec)
+    missing = [f"--{name}" for name in ("release", "scenario") if not getattr(args, name)]
+    if missing:
+        raise SpecError(
+            f"a study without {' and '.join(missing)}",
+            "at least one of each",
+            "name them (python -m kit releases and scenarios list them), or give --spec FILE",
+        )
+    default_repeats = MOST_TRIALS if args.sequential else 3
+    return choose(
+        args.name,
+        releases=args.release,
+        scenarios=args.scenario,
+        concurrencies=_counts(args) or (),
+        requests=args.requests,
+        repeats=args.repeats if args.repeats is not None else default_repeats,
+        sequential=args.sequential,
+        seed=args.seed or 0,
+        engine=parse_engine(args.engine) if args.engine else None,
+    )
+
+
+def _run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFolder:
+    """Run a study with its progress on standard error."""
+    from kit.live import TextProgress
+    from kit.study import run_study
+
+    show = TextProgress(sys.stderr)
+    remark(f"study folder: {folder}")
+    _prepare(spec)
+    try:
+        return run_study(spec, folder, parallel=parallel, on_progress=show)
+    except KeyboardInterrupt:
+        show.close()
+        remark("stopped; what is done is kept, and the same command goes on from there")
+        raise
+    finally:
+        show.close()
+
+
+def _prepare(spec: StudySpec) -> None:
+    """Fetch the servers that are not cached, release by release, and say so as it goes."""
+    from kit.releases import get_release
+    from kit.servers.prepare import prepare
+
+    sys.stderr.write("servers (fetched if not in the cache):")
+    try:
+        for name in spec.releases:
+            sys.stderr.write(f" {name}")
+            sys.stderr.flush()
+            prepare([get_release(name)])
+    finally:
+        sys.stderr.write("\n")
+
+
+def _counts(args: Namespace) -> tuple[int, ...] | None:
+    from kit.choices import parse_counts
+
+    return parse_counts(args.concurrency) if args.concurrency else None
