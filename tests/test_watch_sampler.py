@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -170,6 +171,56 @@ def test_a_bad_metrics_endpoint_delays_neither_the_log_nor_the_end(
         watcher.stop()
 
     assert time.monotonic() - began < 10
+    assert watcher.fault is None
+
+
+def mutated(data: bytes, random: Random) -> bytes:
+    """Truncated, torn into another, with foreign bytes inside, or many times itself."""
+    at, length = random.randrange(len(data)), random.randrange(1, 400)
+    return random.choice(
+        [
+            data[:at],
+            data[:at] + data,
+            data[:at] + random.randbytes(length) + data[at:],
+            data[:at] + b"\xff\x00\r\n\n{}" * length + data[at:],
+            data.replace(b" ", random.randbytes(1)),
+            data * length,
+        ]
+    )
+
+
+def test_input_mutated_in_every_way_never_stops_the_watcher(folder: TrialFolder) -> None:
+    random = Random(11)  # the same mutations in every run
+    left = [mutated(METRICS, random) for _ in range(60)]
+
+    async def answer_badly(path: bytes, sink: asyncio.StreamWriter) -> None:
+        if not left:
+            await answer_well(path, sink)
+            return
+        body = left.pop()
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        answer = head + body
+        sink.write(mutated(answer, random) if random.random() < 0.5 else answer)
+
+    folder.log.touch()
+    with serving(answer_badly) as port:
+        watcher = Watcher(
+            Endpoint(metrics_port=port), folder, pid=None, interval_s=0.01, model="simulated"
+        )
+        watcher.start()
+        while left:
+            with folder.log.open("ab") as log:
+                log.write(mutated(LINE.encode(), random))
+            time.sleep(0.01)
+        with folder.log.open("a") as log:
+            log.write("\n" + LINE.replace("50.0%", "12.5%"))
+        wait_until(lambda: 0.125 in folder.samples()["value"].to_pylist())
+        before = folder.samples()["source"].to_pylist().count(names.TRITON_METRICS)
+        wait_until(
+            lambda: folder.samples()["source"].to_pylist().count(names.TRITON_METRICS) > before
+        )
+        watcher.stop()
+
     assert watcher.fault is None
 
 
