@@ -61,3 +61,7 @@ class CatalogError(KitError):
 
 class NotEnoughDataError(KitError):
     """A statistic that these data cannot support."""
+
+
+class ExportError(KitError):
+    """Traffic or a model that no standalone script can be written for."""
