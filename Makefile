@@ -6,7 +6,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 # Settings of the caller's own Python must not leak into the kit's.
-unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 export PYTHONNOUSERSITE := 1
 
 VENV := .venv
@@ -40,8 +40,13 @@ test: $(STAMP) ## Every check and every test
 	@echo "mypy"; $(VENV)/bin/mypy
 	@echo "pytest"; $(PY) -m pytest
 
-test-vllm: vllm ## The tests that run real vLLM inside real Triton
+test-vllm: $(STAMP) ## The tests that run real vLLM, in every tested version, inside real Triton
+	@$(PY) -m kit.servers.vllm_env install $$($(PY) -c \
+		'from kit.servers.vllm_env import VERSIONS; print(*(f"--version={v}" for v in VERSIONS))')
 	@$(PY) -m pytest tests/vllm
+
+bench: $(STAMP) ## Compare the load generator with its peers; writes benchmarks/results.json
+	@$(PY) -m benchmarks $(ARGS)
 
 lock: ## Write requirements.lock anew from pyproject.toml (needs uv on the PATH)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -80,4 +85,4 @@ $(STAMP): requirements.lock
 		|| { $(SETUP_FAILED); }
 	@touch $@
 
-.PHONY: investigate lab vllm setup test test-vllm lock clean distclean help
+.PHONY: investigate lab vllm setup test test-vllm bench lock clean distclean help
