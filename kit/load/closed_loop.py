@@ -17,6 +17,9 @@ from kit.records import Outcome
 #: After a refused connection a client waits, twice as long each time in a row.
 FIRST_BACKOFF_S = 0.01
 LONGEST_BACKOFF_S = 0.5
+#: A client whose connection was lost waits until it would be known that the server has died:
+#: what is sent to a dying server would count as more requests in flight than there are clients.
+LOST_S = 0.25
 
 
 class ClosedLoop:
@@ -44,7 +47,7 @@ class ClosedLoop:
         self._start_ns = 0
         self._resting: list[Channel] = []
         self._backoff_s: dict[int, float] = {}  # by client: the next wait after a refusal
-        self._backing_off: set[int] = set()
+        self._pausing: set[int] = set()
         self._most = 0
         self.channels: list[Channel] = []
         for client in clients:
@@ -61,6 +64,9 @@ class ClosedLoop:
     def freed(self, channel: Channel, call: Call, judgement: Judgement) -> None:
         if judgement is not OK and judgement.outcome is Outcome.REFUSED:
             self._back_off(channel, call)
+            return
+        if judgement is not OK and judgement.outcome is Outcome.RESET:
+            self._pause(channel, call, LOST_S)
             return
         if self._backoff_s:
             self._backoff_s.pop(channel.index, None)
@@ -82,7 +88,7 @@ class ClosedLoop:
 
     @property
     def owes(self) -> bool:
-        return bool(self._backing_off)
+        return bool(self._pausing)
 
     def _go_on(self, channel: Channel, call: Call, free_ns: int) -> None:
         """The next turn of the conversation, or else a new one."""
@@ -107,11 +113,14 @@ class ClosedLoop:
     def _back_off(self, channel: Channel, call: Call) -> None:
         wait = self._backoff_s.get(channel.index, FIRST_BACKOFF_S)
         self._backoff_s[channel.index] = min(2 * wait, LONGEST_BACKOFF_S)
-        self._backing_off.add(channel.index)
-        self._run.loop.call_later(wait, self._again, channel, call)
+        self._pause(channel, call, wait)
+
+    def _pause(self, channel: Channel, call: Call, wait_s: float) -> None:
+        self._pausing.add(channel.index)
+        self._run.loop.call_later(wait_s, self._again, channel, call)
 
     def _again(self, channel: Channel, call: Call) -> None:
-        self._backing_off.discard(channel.index)
+        self._pausing.discard(channel.index)
         if self._run.stopping is None:
             self._go_on(channel, call, self._run.clock())
         self._run.check_end()

@@ -197,9 +197,7 @@ class Run:
         """The server is dead since `died_ns`: what is open was cut short by that."""
         self.halt("server died")
         for held in self._held:
-            if held.call.sent_ns != NEVER:
-                held = held._replace(judgement=held.judgement._replace(outcome=Outcome.IN_FLIGHT))
-            self._record(held.call, held.judgement)
+            self._cut_short(held.call, held.judgement._replace(outcome=Outcome.IN_FLIGHT))
         self._held.clear()
         self._abandon("the server died", died_ns)
 
@@ -214,14 +212,17 @@ class Run:
             call = channel.abandon()
             if call is None:
                 continue
-            outcome = Outcome.IN_FLIGHT
-            if call.sent_ns == NEVER:
-                outcome = Outcome.REFUSED
-                cause = f"not sent yet: {cause}"
-            elif call.sent_ns <= at_ns:
+            if NEVER != call.sent_ns <= at_ns:
                 call.end_ns = at_ns
-            self._record(call, Judgement(outcome, cause))
+            self._cut_short(call, Judgement(Outcome.IN_FLIGHT, cause))
         self.check_end()
+
+    def _cut_short(self, call: Call, judgement: Judgement) -> None:
+        """Record a request that was open; one that had not gone yet was none."""
+        if call.sent_ns == NEVER:
+            self.sent -= 1
+        else:
+            self._record(call, judgement)
 
     def close(self) -> None:
         """Write everything that is not written; stop the clock."""
