@@ -75,7 +75,8 @@ def test_every_answer_of_a_real_server_is_right(
     load = workload(
         protocol=protocol,
         requests=60,
-        concurrency=8,
+        # 23.10 leaves some concurrent HTTP requests unanswered for ever.
+        concurrency=1 if simulated[0].release == "23.10" else 8,
         prompt_tokens=LENGTHS,
         output_tokens=LENGTHS,
         prompt_set="unicode",
@@ -99,7 +100,7 @@ def test_infer_is_answered_by_a_model_that_is_not_decoupled(
 
 
 def test_a_shared_prefix_is_answered_by_its_checksum(simulated: Running, tmp_path: Path) -> None:
-    load = workload(requests=10, shared_prefix_tokens=20, timeout_s=30.0)
+    load = workload(requests=10, concurrency=1, shared_prefix_tokens=20, timeout_s=30.0)
     rows = run(load, simulated, tmp_path)
     assert Counter((row["outcome"], row["cause"]) for row in rows) == {("ok", None): 10}
     assert {row["prompt_tokens"] for row in rows} == {26}
@@ -122,7 +123,7 @@ def test_a_real_server_refuses_what_it_must(
 ) -> None:
     kinds = (FaultKind.BAD_JSON, FaultKind.WRONG_TYPE, FaultKind.OVER_LONG)
     faults = tuple(Fault(kind=kind, fraction=0.3) for kind in kinds)
-    load = workload(protocol=protocol, requests=30, faults=faults, timeout_s=30.0)
+    load = workload(protocol=protocol, requests=30, concurrency=1, faults=faults, timeout_s=30.0)
     rows = run(load, simulated, tmp_path)
     seen = {(row["fault"], row["outcome"]) for row in rows}
     assert seen == {(None, "ok"), *((kind.value, "http_error") for kind in kinds)}
