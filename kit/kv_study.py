@@ -10,7 +10,7 @@ that need several times the cache.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,5 +143,11 @@ def _clients(trial: TrialSpec) -> int:
     return trial.workload.arrivals.concurrency or 1
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m kit.kv_study", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where to, new or to be resumed")
+    run(parser.parse_args().folder, lambda line: print(line, flush=True))  # noqa: T201
+
+
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), lambda line: print(line, flush=True))  # noqa: T201
+    main()
