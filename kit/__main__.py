@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_map(
         commands.add_parser("map", help="which release dies under which traffic: the release map")
     )
+    _add_bisect(commands.add_parser("bisect", help="every release at which a crash came or went"))
     report = commands.add_parser("report", help="write the report of a study folder")
     report.add_argument("study", type=Path, help="folder of a study, finished or not")
     report.add_argument("--out", type=Path, default=Path("reports"), help="folder (%(default)s)")
@@ -125,13 +126,27 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Run every embedded release under every scenario, each cell until it is decided at 5 % "
         "error either way, and write the report. The same command goes on where it was stopped."
-    ).replace("%", "%%")
+    )
     parser.set_defaults(command="release_map", spec=None, engine=None, fail_on_crash=False)
     _add_choice(parser)
     parser.add_argument("--seed", type=int, help="of the traffic (0)")
     parser.add_argument("--name", default="map", help="begins the folder's name (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="(%(default)s)")
+    _add_json(parser)
+
+
+def _add_bisect(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Try releases, each time the one that tells most, until it is known where along the line "
+        "a crash came and went. The same command with --out goes on where it was stopped."
+    )
+    parser.set_defaults(module="kit.commands_run", requests=None, repeats=20)
+    parser.add_argument("scenario", help="python -m kit scenarios lists them")
+    parser.add_argument("--release", action="append", metavar="23.10", help="(all that run here)")
+    parser.add_argument("--concurrency", metavar="16", help="number of clients")
+    parser.add_argument("--confidence", type=float, default=0.95, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
     _add_json(parser)
 
 

@@ -44,6 +44,33 @@ def release_map(args: Namespace) -> int:
     return _told(args, study)
 
 
+def bisect(args: Namespace) -> int:
+    """Every flip of one scenario along the release line."""
+    from kit.bisect_study import bisect_study, flips_sentence
+    from kit.choices import choose, study_folder
+
+    spec = choose(
+        f"bisect-{args.scenario}",
+        releases=args.release or _that_run_here(),
+        scenarios=[args.scenario],
+        concurrencies=_counts(args) or (),
+        repeats=args.repeats,
+    )
+    folder = args.out or study_folder(spec)
+    remark(f"study folder: {folder}")
+    found = bisect_study(
+        spec,
+        folder,
+        confidence=args.confidence,
+        on_trial=lambda now: remark(f"{now.trials:3} trials: {flips_sentence(now)}"),
+    )
+    if args.json:
+        print_json(found)
+    else:
+        print(flips_sentence(found))
+    return 0
+
+
 def _that_run_here() -> list[str]:
     """The embedded releases that this machine can run; what the others lack is said."""
     from kit.errors import LibpythonMissingError
