@@ -18,8 +18,10 @@ done, `done.json`. Files are only ever appended to or replaced whole.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -257,6 +259,24 @@ class StudyFolder:
     @property
     def spec(self) -> StudySpec:
         return _read_noun(self.path / "study.json", StudySpec)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes of this machine from running trials into the folder.
+
+        Raises:
+            StoreError: another process does so now.
+        """
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"{self.path} is being run into by another process",
+                    "one at a time",
+                    "wait for it, or name another folder",
+                ) from error
+            yield
 
     @property
     def finished(self) -> bool:

@@ -75,13 +75,14 @@ def run_study(
     prepare([get_release(name) for name in dict.fromkeys(t.release for t in trials)])
     for engine in spec.engines:
         environment_for(engine)
-    run_trials(
-        agenda_for(trials, spec.sequential),
-        study,
-        parallel=parallel or os.cpu_count() or 1,
-        on_progress=on_progress,
-        stop=stop,
-    )
+    with study.locked():
+        run_trials(
+            agenda_for(trials, spec.sequential),
+            study,
+            parallel=parallel or os.cpu_count() or 1,
+            on_progress=on_progress,
+            stop=stop,
+        )
     return study
 
 

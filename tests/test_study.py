@@ -1,5 +1,7 @@
 """The conduct of a study, with trials that only pretend to run."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -134,3 +136,21 @@ def test_a_folder_that_holds_another_study_is_refused(tmp_path: Path) -> None:
     other = StudySpec(name="other", releases=("24.10",), scenarios=("control",))
     with pytest.raises(StoreError, match="another study"):
         StudyFolder.create(tmp_path, other)
+
+
+def test_two_processes_never_run_into_one_folder(tmp_path: Path) -> None:
+    study = StudyFolder.create(tmp_path, SPEC)
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX)"
+    wait = "print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; {wait}", str(tmp_path / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(StoreError, match="another process"), study.locked():
+            pass
+        other.communicate()
+    with study.locked():
+        pass
