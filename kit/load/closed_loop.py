@@ -44,6 +44,7 @@ class ClosedLoop:
         self._active = active
         self._varies = varies
         self._conversations = conversations
+        self._simple = not (varies or conversations)  # after an answer comes the next request
         self._start_ns = 0
         self._resting: list[Channel] = []
         self._backoff_s: dict[int, float] = {}  # by client: the next wait after a refusal
@@ -62,18 +63,21 @@ class ClosedLoop:
             self._next(channel, start_ns)
 
     def freed(self, channel: Channel, call: Call, judgement: Judgement) -> None:
-        if judgement is not OK and judgement.outcome is Outcome.REFUSED:
+        if self._simple and judgement is OK:
+            if self._backoff_s:
+                self._backoff_s.pop(channel.index, None)
+            following = self._take()
+            if following is not None:
+                following.client = call.client
+                following.scheduled_ns = call.end_ns
+                channel.send(following)
+        elif judgement.outcome is Outcome.REFUSED:
             self._back_off(channel, call)
-            return
-        if judgement is not OK and judgement.outcome is Outcome.RESET:
+        elif judgement.outcome is Outcome.RESET:
             self._pause(channel, call, LOST_S)
-            return
-        if self._backoff_s:
-            self._backoff_s.pop(channel.index, None)
-        if self._conversations:
-            self._go_on(channel, call, call.end_ns)
         else:
-            self._next(channel, call.end_ns)
+            self._backoff_s.pop(channel.index, None)
+            self._go_on(channel, call, call.end_ns)
 
     def tick(self, now_ns: int) -> None:
         if not self._varies:
@@ -92,7 +96,7 @@ class ClosedLoop:
 
     def _go_on(self, channel: Channel, call: Call, free_ns: int) -> None:
         """The next turn of the conversation, or else a new one."""
-        following = self._run.next_turn(call, channel.answered)
+        following = self._run.next_turn(call, channel.answered) if self._conversations else None
         if following is None:
             self._next(channel, free_ns)
         else:

@@ -16,8 +16,11 @@ class Counts(Protocol):
     """What a row says about the run."""
 
     sent: int
-    ended_count: int
     ok: int
+
+    @property
+    def ended_count(self) -> int:
+        """Requests that have their outcome."""
 
 
 class Health:

@@ -22,7 +22,7 @@ from kit.load.body import AnswerBody
 from kit.load.call import Call
 from kit.load.dialect import malformed
 from kit.load.faults import FaultPlan
-from kit.load.traffic import continuation
+from kit.load.traffic import between_digits, continuation
 from kit.records import AnswerCheck, FaultKind, Outcome
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Wire(Protocol):
             return
         frame = self._frames.get(len(data))
         if frame is not None and not self._begun and call.fault is None:
-            tokens = continuation(call.digits, call.output_tokens)
+            tokens = call.digits.join(between_digits[call.output_tokens])
             if data == b"".join((frame[0], call.prompt, tokens, frame[1])):
                 call.received_bytes = len(data)
                 call.status = 200

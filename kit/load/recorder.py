@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from kit.load.call import NEVER, Call
 from kit.load.redact import redacted
-from kit.records import FaultKind, Outcome
+from kit.records import FaultKind, Outcome, Workload
 from kit.store import REQUESTS, ArrowAppender
 
 _OK = Outcome.OK
@@ -28,7 +28,6 @@ _FAULTS = list(FaultKind)
 _LAYOUT = np.dtype(
     [
         ("request", "<i8"),
-        ("conversation", "<i8"),
         ("scheduled_ns", "<i8"),
         ("sent_ns", "<i8"),
         ("first_ns", "<i8"),
@@ -39,11 +38,10 @@ _LAYOUT = np.dtype(
         ("prompt_tokens", "<i4"),
         ("output_tokens_asked", "<i4"),
         ("status", "<i4"),
-        ("turn", "<i2"),
-        ("outcome", "<i2"),
+        ("outcome", "<i4"),
     ]
 )
-_ROW = Struct("<7q5i2h")
+_ROW = Struct("<6q6i")
 assert _ROW.size == _LAYOUT.itemsize
 _TYPES = {name: REQUESTS.field(name).type for name in _LAYOUT.names or () if name != "outcome"}
 _MAY_BE_MISSING = frozenset({"sent_ns", "first_ns", "end_ns", "client", "tokens", "status"})
@@ -59,11 +57,12 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: Path, worker: int, warmup_requests: int, secrets: Sequence[str] = ()
+        self, folder: Path, worker: int, workload: Workload, secrets: Sequence[str] = ()
     ) -> None:
         self._worker = worker
         self._secrets = secrets
-        self._warmup = warmup_requests
+        self._warmup = workload.warmup_requests
+        self._turns = workload.turns
         self._appender = ArrowAppender(folder / f"requests-{worker}.arrows", REQUESTS)
         self._outcome_names = pa.array([str(outcome) for outcome in _OUTCOMES], pa.string())
         self._fault_names = pa.array([str(kind) for kind in _FAULTS], pa.string())
@@ -89,7 +88,6 @@ class Recorder:
             self._buffer,
             offset,
             call.number,
-            call.conversation,
             call.scheduled_ns,
             call.sent_ns,
             call.first_ns,
@@ -100,7 +98,6 @@ class Recorder:
             call.prompt_tokens,
             call.output_tokens,
             call.status,
-            call.turn,
             0 if outcome is _OK else _CODES[outcome],
         )
         if call.token_ns is not None:
@@ -130,6 +127,8 @@ class Recorder:
             for name, kind in _TYPES.items()
         }
         count = len(rows)
+        columns["conversation"] = pa.array(rows["request"] // self._turns)
+        columns["turn"] = pa.array((rows["request"] % self._turns).astype(np.int16))
         columns["worker"] = pa.array(np.full(count, self._worker, np.int16))
         columns["warmup"] = pa.array(rows["request"] < self._warmup)
         columns["outcome"] = self._outcome_names.take(pa.array(rows["outcome"]))

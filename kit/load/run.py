@@ -78,14 +78,15 @@ class Run:
     ) -> None:
         self.loop = loop
         self.sent = 0
-        self.ended_count = 0
         self.ok = 0
+        self.not_ok = 0
         self.errors = 0
         self.stopping: str | None = None  # a reason to send no more
         self.exhausted = False  # every conversation of this worker's share was given out
         self.done = asyncio.Event()
         self._traffic = traffic
         self._recorder = recorder
+        self._add = recorder.add
         self._counters = counters
         self._health = health
         self._rules = rules
@@ -136,6 +137,11 @@ class Run:
         self.exhausted = True
         self.pacer.halt()
 
+    @property
+    def ended_count(self) -> int:
+        """Requests that have their outcome."""
+        return self.ok + self.not_ok
+
     def check_end(self) -> None:
         """The run is over when nothing is to be sent and nothing is open."""
         if self.sent == self.ended_count and (
@@ -147,10 +153,9 @@ class Run:
 
     def ended(self, channel: Channel, call: Call, judgement: Judgement) -> None:
         if judgement is OK:
-            self.ended_count += 1
             self.ok += 1
             self._last_end_ns = call.end_ns
-            self._recorder.add(call)
+            self._add(call)
         elif judgement.outcome is Outcome.RESET:
             self._held.append(_Held(call, judgement, call.end_ns + HOLD_BACK_NS))
         else:
@@ -160,14 +165,12 @@ class Run:
             self.check_end()
 
     def _record(self, call: Call, judgement: Judgement) -> None:
-        self.ended_count += 1
+        self.not_ok += 1
         outcome = judgement.outcome
-        self._recorder.add(call, outcome, judgement.cause, judgement.evidence)
+        self._add(call, outcome, judgement.cause, judgement.evidence)
         if call.end_ns != NEVER:
             self._last_end_ns = max(self._last_end_ns, call.end_ns)
-        if outcome is Outcome.OK:
-            self.ok += 1
-        elif not _as_intended(call, outcome):
+        if not _as_intended(call, outcome):
             self.errors += 1
             self._apply_rules()
 

@@ -53,12 +53,12 @@ class _Patterns(dict[int, tuple[bytes, ...]]):
         return pattern
 
 
-_patterns = _Patterns()
+between_digits = _Patterns()
 
 
 def continuation(digits: bytes, tokens: int) -> bytes:
     """The tokens ` <hex>:<i>` that answer a prompt."""
-    return digits.join(_patterns[tokens])
+    return digits.join(between_digits[tokens])
 
 
 class _Block:

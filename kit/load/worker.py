@@ -44,7 +44,7 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
     processes = workers_of(workload)
     counters = Counters(counters_path(folder.path, worker), create=True)
     secrets = credentials_from(os.environ).secrets
-    recorder = Recorder(folder.path, worker, workload.warmup_requests, secrets)
+    recorder = Recorder(folder.path, worker, workload, secrets)
     health = Health(folder.path, worker)
     run = Run(
         workload,

@@ -1,0 +1,123 @@
+"""The comparisons, each by name: what `python -m benchmarks` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from benchmarks import compare, memory, real, truth
+from benchmarks.compare import absolutes, ratios, side_by_side
+from benchmarks.results import Results
+from benchmarks.source import nginx_source, own_source
+from kit.records import AnswerCheck
+
+#: An event every so often: what tokens of a real model are like.
+PACE_US = 20_000
+
+
+def closed_loop(results: Results, rounds: int) -> None:
+    """Whole small answers, 64 clients, one core: records and integrity checks on."""
+    small = {"clients": 64, "tokens": 16, "streams": False, "rounds": rounds}
+    fast = ("wrk", "perf_analyzer", "aiohttp", "locust")
+    taken, commands = side_by_side(own_source, fast, seconds=6.0, **small)  # type: ignore[arg-type]
+    _closed(results, taken, commands)
+    slow = ("aiperf", "guidellm")
+    taken, commands = side_by_side(own_source, slow, seconds=6.0, **(small | {"rounds": 1}))  # type: ignore[arg-type]
+    ratios(results, "closed_loop_rate", taken, commands, _rate, dict.fromkeys(slow, ">= 100"))
+    taken.pop(compare.KIT)
+    absolutes(results, "closed_loop_rate", taken, commands, _rate, "requests/s")
+
+
+def _closed(results: Results, taken: compare.Taken, commands: dict[str, str]) -> None:
+    least: dict[str, str | None] = {
+        "wrk": ">= 0.6",
+        "perf_analyzer": ">= 4",
+        "aiohttp": ">= 5",
+        "locust": ">= 5",
+    }
+    ratios(results, "closed_loop_rate", taken, commands, _rate, least)
+    cpu: dict[str, str | None] = {"wrk": "<= 2", **dict.fromkeys(list(least)[1:])}
+    ratios(results, "closed_loop_cpu", taken, commands, lambda u: u.cpu_us_a_request, cpu)
+    absolutes(results, "closed_loop_rate", taken, commands, _rate, "requests/s")
+    absolutes(
+        results,
+        "closed_loop_cpu",
+        taken,
+        commands,
+        lambda u: u.cpu_us_a_request,
+        "microseconds of CPU a request",
+    )
+    absolutes(
+        results, "closed_loop_rss", taken, commands, lambda u: u.peak_rss_bytes / 1e6, "MB at most"
+    )
+
+
+def nginx(results: Results, rounds: int) -> None:
+    """The same against nginx, which cannot echo: the protocol is checked, the text is not."""
+    taken, commands = side_by_side(
+        nginx_source,
+        ("wrk",),
+        clients=64,
+        tokens=16,
+        streams=False,
+        seconds=6.0,
+        rounds=rounds,
+        change=lambda load: dataclasses.replace(load, answer_check=AnswerCheck.NONE),
+    )
+    ratios(results, "nginx_rate", taken, commands, _rate, {"wrk": None})
+    ratios(results, "nginx_cpu", taken, commands, lambda u: u.cpu_us_a_request, {"wrk": None})
+
+
+def streams(results: Results, rounds: int) -> None:
+    """Event streams of 64 tokens, in one write (coalesced) or an event a write (paced)."""
+    peers = ("perf_analyzer", "aiohttp", "locust", "vllm")
+    for mode, interval_us in (("coalesced", 0), ("paced", PACE_US)):
+        limits: dict[str, str | None] = {
+            "perf_analyzer": "<= 1" if mode == "coalesced" else "<= 0.7",
+            **dict.fromkeys(peers[1:], "<= 0.3333"),
+        }
+        for clients in (64, 256):
+            taken, commands = side_by_side(
+                lambda interval_us=interval_us: own_source(interval_us=interval_us),
+                peers,
+                clients=clients,
+                tokens=64,
+                streams=True,
+                seconds=6.0,
+                rounds=rounds,
+            )
+            name = f"sse_{mode}_{clients}"
+            ratios(results, f"{name}_cpu", taken, commands, lambda u: u.cpu_us_an_event, limits)
+            absolutes(
+                results,
+                f"{name}_cpu",
+                taken,
+                commands,
+                lambda u: u.cpu_us_an_event,
+                "microseconds of CPU an event",
+            )
+            absolutes(
+                results,
+                f"{name}_rate",
+                taken,
+                commands,
+                lambda u: u.events_per_s,
+                "events/s",
+                target=">= 300000" if mode == "coalesced" else None,
+            )
+
+
+def _rate(usage: compare.Usage) -> float | None:
+    return usage.requests_per_s
+
+
+CASES: dict[str, Callable[[Results, int], None]] = {
+    "closed-loop": closed_loop,
+    "nginx": nginx,
+    "streams": streams,
+    "real-http": real.http,
+    "real-grpc": real.grpc,
+    "truth": truth.truth,
+    "dispatch": truth.dispatch,
+    "memory": memory.memory,
+}

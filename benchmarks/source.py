@@ -1,0 +1,128 @@
+"""Fast servers to measure clients against: our own in C, and nginx; each on a core of its own."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import leave_out, pinned, source_core
+
+HERE = Path(__file__).parent
+_HEADER_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A running source."""
+
+    port: int
+    shared: mmap.mmap | None
+    pid: int
+
+    def count(self) -> tuple[int, int]:
+        """(requests, events) served so far, as the source counts them."""
+        if self.shared is not None:
+            requests, events = struct.unpack("<QQ", self.shared[:16])
+            return requests, events
+        with socket.create_connection(("127.0.0.1", self.port)) as link:
+            link.sendall(b"GET /served HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            text = b""
+            while piece := link.recv(4096):
+                text += piece
+        return int(text.split(b"requests\n")[1].split()[2]), 0
+
+    def stamps(self) -> Iterator[tuple[int, int, list[int]]]:
+        """(nonce, received_ns, sent_ns of each event) of every answer, in the order of arrival."""
+        assert self.shared is not None
+        (used,) = struct.unpack("<Q", self.shared[16:24])
+        words = memoryview(self.shared)[_HEADER_BYTES : _HEADER_BYTES + 8 * used].cast("Q")
+        at = 0
+        while at < used:
+            nonce, count, received = words[at : at + 3]
+            yield nonce, received, list(words[at + 3 : at + 3 + count])
+            at += 3 + count
+
+
+def compiled(folder: Path) -> Path:
+    """Our source, compiled."""
+    binary = folder / "source"
+    if not binary.exists():
+        subprocess.run(
+            ["cc", "-O2", "-o", str(binary), str(HERE / "sources" / "source.c")], check=True
+        )
+    return binary
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def own_source(
+    *, interval_us: int = 0, stamps: int = 0, core: int | None = None
+) -> Iterator[Source]:
+    """Our source: answers in one write, or an event every `interval_us`."""
+    core = source_core() if core is None else core
+    with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
+        port, file = free_port(), Path(scratch, "shared")
+        binary = compiled(Path(scratch))
+        command = [str(binary), str(port), str(interval_us), str(file), str(stamps)]
+        with pinned(command, core) as process:
+            leave_out(process.pid)
+            _wait_for(port)
+            with file.open("r+b") as opened:
+                shared = mmap.mmap(opened.fileno(), 0)
+            yield Source(port=port, shared=shared, pid=process.pid)
+
+
+@contextmanager
+def nginx_source() -> Iterator[Source]:
+    """nginx with one constant answer."""
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
+        port = free_port()
+        config = (HERE / "sources" / "nginx.conf").read_text().replace("PORT", str(port))
+        Path(scratch, "nginx.conf").write_text(config)
+        command = [program, "-p", scratch, "-c", "nginx.conf", "-e", "error.log"]
+        with pinned(command, source_core()) as process:
+            leave_out(process.pid)
+            _wait_for(port)
+            yield Source(port=port, shared=None, pid=process.pid)
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def describe_machine() -> dict[str, object]:
+    """What the figures were taken on."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "unknown",
+    )
+    return {"processor": model, "cores": os.cpu_count(), "kernel": os.uname().release}
