@@ -1,6 +1,6 @@
 """Trials that could be run and results so far in; the trial to run next out.
 
-A fixed agenda runs all of them in their order. A sequential one (kit.sequential) runs a cell's
+A fixed agenda runs all of them in their order. A sequential one (kit.sequential.wald) runs a cell's
 trials until they have decided it, and spends them where the question is open.
 """
 
@@ -11,8 +11,8 @@ from itertools import takewhile
 from typing import Protocol
 
 from kit.records import DEATH_VERDICTS, Engine, TrialResult, TrialSpec, Verdict
-from kit.sequential import Decision, Observation, Progress, TrialTest, decide
-from kit.sequential_choice import CellState, likely_to_decide, next_cells
+from kit.sequential.choice import CellState, likely_to_decide, next_cells
+from kit.sequential.wald import Decision, Observation, Progress, TrialTest, decide
 from kit.store import StudyFolder
 
 Cell = tuple[str, str, Engine, int | None]

@@ -15,7 +15,7 @@ from kit.plan import plan
 from kit.records import Engine, EngineKind, StudySpec
 from kit.releases import embedded_releases, embedded_wheel, get_release
 from kit.scenarios import load_scenarios
-from kit.sequential import TrialTest
+from kit.sequential.wald import TrialTest
 from kit.store import StudyFolder
 
 #: Where studies go when nobody says otherwise, below the current folder.

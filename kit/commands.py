@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def report(args: Namespace) -> int:
-    from kit.report import write_report
+    from kit.report.page import write_report
 
     written = write_report(args.study, args.out)
     print((args.out / "latest.json").read_text(encoding="utf-8") if args.json else written)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kit.store import StudyFolder
 
 CRASHED = 3
-#: Of a cell that a sequential test cannot decide; see kit.sequential for what is usual.
+#: Of a cell that a sequential test cannot decide; see kit.sequential.wald for what is usual.
 MOST_TRIALS = 12
 
 
@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
 def release_map(args: Namespace) -> int:
     """Every embedded release under every scenario, each cell until it is decided; its report."""
     from kit.choices import ALL, study_folder
-    from kit.report import write_report
+    from kit.report.page import write_report
 
     args.release = args.release or _that_run_here()
     args.scenario = args.scenario or [ALL]
@@ -89,7 +89,7 @@ def _that_run_here() -> list[str]:
 
 def _told(args: Namespace, study: StudyFolder) -> int:
     """Print a study's result; the exit code."""
-    from kit.report_cells import result_document  # pandas; a mistake is told sooner
+    from kit.report.cells import result_document  # pandas; a mistake is told sooner
     from kit.results import text_table
 
     document = result_document(study)
@@ -109,7 +109,7 @@ def investigate(args: Namespace) -> int:
     """
     from kit.choices import study_folder
     from kit.investigate import FIRST_LIGHT, execute, notebook_spec, parameters_of
-    from kit.report_cells import result_cells
+    from kit.report.cells import result_cells
     from kit.results import text_table
 
     notebook = args.notebook or FIRST_LIGHT

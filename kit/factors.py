@@ -61,7 +61,7 @@ def factor_study() -> StudySpec:
         engines=(*real, none),
         concurrencies=(1, 4, 16),
         requests=64,
-        repeats=2,
+        repeats=1,
     )
 
 

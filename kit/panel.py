@@ -26,7 +26,7 @@ from kit.panel_job import RunStudy, StudyJob, error_html, failure_html
 from kit.plan import plan
 from kit.records import StudySpec
 from kit.releases import embedded_releases
-from kit.report_cells import result_cells
+from kit.report.cells import result_cells
 from kit.results import html_table
 from kit.scenarios import load_scenarios
 from kit.store import StudyFolder

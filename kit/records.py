@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from kit.errors import SpecError
-from kit.sequential import TrialTest
+from kit.sequential.wald import TrialTest
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from kit.errors import SpecError
 from kit.records import TrialResult, TrialSpec, Workload
-from kit.sequential import Decision
+from kit.sequential.wald import Decision
 from kit.shrink_bench import Bench, Run, Series
 from kit.shrink_steps import (
     NEAR,

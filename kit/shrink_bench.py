@@ -15,7 +15,7 @@ from kit.agenda import SILENT
 from kit.crash.groups import site_of
 from kit.errors import NotEnoughDataError
 from kit.records import DEATH_VERDICTS, Signature, TrialResult, TrialSpec, Workload
-from kit.sequential import Decision, Observation, Progress, TrialTest, boundaries, decide
+from kit.sequential.wald import Decision, Observation, Progress, TrialTest, boundaries, decide
 
 Run = Callable[[Sequence[TrialSpec]], Sequence[TrialResult]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from kit.plots.titles import listing
-from kit.report_text import frame_text, signatures
+from kit.report.text import frame_text, signatures
 from kit.store import StudyFolder
 from kit.watch.names import KV_USAGE
 

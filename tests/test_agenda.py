@@ -7,7 +7,7 @@ from pathlib import Path
 from kit.agenda import FixedAgenda, SequentialAgenda, decided
 from kit.plan import plan
 from kit.records import StudySpec, TrialResult, TrialSpec, Verdict
-from kit.sequential import Decision, TrialTest
+from kit.sequential.wald import Decision, TrialTest
 from kit.store import StudyFolder, TrialFolder
 
 SPEC = StudySpec(name="t", releases=("23.10", "24.05"), scenarios=("cancel-race",), repeats=20)

@@ -10,7 +10,7 @@ from synthetic_studies import first_light
 from kit.errors import StoreError
 from kit.frames import client_frame, requests_frame, samples_frame, token_gaps_frame, trials_frame
 from kit.recorded import is_recorded, open_study, record_study
-from kit.report import write_report
+from kit.report.page import write_report
 from kit.store import StudyFolder
 
 FRAMES = [trials_frame, requests_frame, samples_frame, client_frame, token_gaps_frame]

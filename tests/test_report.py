@@ -15,11 +15,11 @@ from kit.frames import trials_frame
 from kit.paths import RECORDED
 from kit.recorded import open_study
 from kit.records import Frame, Outcome, Signature, Verdict
-from kit.report import write_report
-from kit.report_cells import RESULT_SCHEMA, result_cells, result_document
-from kit.report_figures import hero
-from kit.report_svg import themed
-from kit.report_text import command
+from kit.report.cells import RESULT_SCHEMA, result_cells, result_document
+from kit.report.figures import hero
+from kit.report.page import write_report
+from kit.report.svg import themed
+from kit.report.text import command
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -33,9 +33,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("watch",),
     ("crash",),
     ("store",),
-    ("scenarios", "releases", "sequential_choice", "sequential_simulation"),
+    ("scenarios", "releases"),
     ("records",),
-    ("sequential", "errors", "paths"),
+    ("sequential*", "errors", "paths"),
 )
 #: From this layer up, pandas and its kind may be imported.
 PLOTS = next(number for number, names in enumerate(LAYERS) if "plots*" in names)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from synthetic_studies import first_light, write_study, write_trial
 
-from kit.report_cells import result_cells
+from kit.report.cells import result_cells
 from kit.results import COLUMNS, html_table, text_table
 
 

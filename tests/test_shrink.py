@@ -26,7 +26,7 @@ from kit.records import (
     Workload,
     fixed,
 )
-from kit.sequential import Decision
+from kit.sequential.wald import Decision
 from kit.shrink import Shrunk, Step, shrink
 from kit.shrink_bench import candidate_test, same_crash
 from kit.shrink_steps import SIZES, between, least, plain, with_requests

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.errors import SpecError
-from kit.sequential import (
+from kit.sequential.choice import CellState, likely_to_decide, most_useful, next_cells
+from kit.sequential.simulation import dies_at_hazard, dies_with, simulate
+from kit.sequential.wald import (
     Decision,
     Observation,
     Progress,
@@ -25,8 +27,6 @@ from kit.sequential import (
     lines,
     saving,
 )
-from kit.sequential_choice import CellState, likely_to_decide, most_useful, next_cells
-from kit.sequential_simulation import dies_at_hazard, dies_with, simulate
 
 DIED, LIVED = Observation(crashed=True, requests=30), Observation(crashed=False, requests=200)
 TEST = TrialTest()

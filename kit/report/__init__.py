@@ -1,0 +1,1 @@
+"""A study in, one self-contained HTML page and its result as JSON out."""

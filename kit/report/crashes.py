@@ -1,0 +1,70 @@
+"""A study in, its deaths grouped by what they have in common out, each with what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+import pandas as pd
+
+from kit.crash.diagnose import Diagnosis, diagnose, diagnose_file
+from kit.crash.maps import MemoryMap
+from kit.plots.crash import VERBS
+from kit.plots.titles import listing
+from kit.recorded import RecordedTrial
+from kit.report.text import SeenSignature, signatures
+from kit.store import StudyFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashGroup:
+    """Deaths with one signature text; offsets differ from build to build, which makes `builds`."""
+
+    text: str
+    deaths: int
+    builds: tuple[SeenSignature, ...]
+    diagnosis: Diagnosis | None  # of the first build's example; None: its log was not kept
+
+
+def crash_groups(study: StudyFolder, trials: pd.DataFrame) -> list[CrashGroup]:
+    """Commonest first."""
+    seen = sorted(signatures(study, trials), key=lambda s: s.text)
+    groups = [(text, tuple(builds)) for text, builds in groupby(seen, key=lambda s: s.text)]
+    found = [
+        CrashGroup(
+            text=text,
+            deaths=sum(build.trials for build in builds),
+            builds=builds,
+            diagnosis=_diagnosis(study, builds[0].example),
+        )
+        for text, builds in groups
+    ]
+    return sorted(found, key=lambda group: -group.deaths)
+
+
+def _diagnosis(study: StudyFolder, trial_id: str) -> Diagnosis | None:
+    """What the log of that trial tells; the binaries are not looked at, so that it is quick."""
+    trial = study.trial(trial_id)
+    release = trial.spec.release
+    maps = MemoryMap.parse(trial.maps.read_text()) if trial.maps.exists() else None
+    if isinstance(trial, RecordedTrial):
+        found = diagnose(trial.log_text(), believed_release=release)
+    elif trial.log.exists():
+        found = diagnose_file(trial.log, believed_release=release, maps=maps)
+    else:
+        return None
+    return found if found.died else None
+
+
+def without_stack(trials: pd.DataFrame) -> Iterable[str]:
+    """Deaths that left no stack, a sentence a verdict: "2 servers hung: 23.10 under …"."""
+    silent = trials[trials["crashed"] & trials["signature"].isna()]
+    for verdict, group in silent.groupby("verdict"):
+        where = group.groupby(["release", "scenario"], sort=False).size()
+        cells = [
+            f"{release} under {scenario} ({n})"
+            for (release, scenario), n in zip(where.index, where, strict=True)
+        ]
+        servers = f"{len(group)} server{'s' if len(group) > 1 else ''}"
+        yield f"{servers} {VERBS.get(str(verdict), 'died')} without a stack: {listing(cells)}."

@@ -1,0 +1,168 @@
+"""Frames in, the figures of a report out, in the order in which they are read."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kit.plots.crash import plot_crash_strip, plot_survival
+from kit.plots.kv import plot_kv_usage
+from kit.plots.latency import plot_latency
+from kit.plots.latency_curve import plot_latency_curve
+from kit.plots.release_map import plot_release_map, release_map, signature_key
+from kit.plots.style import STYLE, footnote
+from kit.report.svg import themed
+from kit.report.text import scenario_title, scenarios_in_order
+
+#: Text of a figure so wide can still be read on a phone's screen, without scrolling.
+WIDTH_IN = 6.2
+#: With so many releases and scenarios the map says more than a strip.
+MAP_RELEASES, MAP_SCENARIOS = 4, 3
+#: Cells that fit side by side into WIDTH_IN.
+NARROW_CELLS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """One figure, not yet drawn."""
+
+    name: str
+    caption: str
+    plot: Callable[[Axes], object]
+    size_in: tuple[float, float]
+    note: str  # where its data come from
+    titled: bool = True  # False: the page says its title just above it
+
+    @property
+    def shape(self) -> str:
+        """A wide one scrolls on a narrow screen, rather than shrink."""
+        return "narrow" if self.size_in[0] <= WIDTH_IN else "wide"
+
+    @property
+    def svg(self) -> Markup:
+        """Markup for a page, texts escaped."""
+        buffer = io.StringIO()
+        with style.context(STYLE):
+            figure = self._figure(titled=self.titled)
+            metadata = {"Date": None, "Creator": None}
+            figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        return Markup(themed(buffer.getvalue(), prefix=self.name))  # noqa: S704 - by matplotlib
+
+    def save(self, path: Path) -> None:
+        """As a file of its own, opaque and titled; .svg or .png."""
+        with style.context([STYLE, {"svg.fonttype": "path"}]):
+            figure = self._figure(titled=True)
+            figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else {})
+
+    def _figure(self, *, titled: bool) -> Figure:
+        figure = Figure(figsize=self.size_in, layout="constrained")
+        ax = figure.add_subplot()
+        self.plot(ax)
+        if not titled:
+            ax.set_title("")
+        footnote(figure, "\n".join(textwrap.wrap(self.note, int(self.size_in[0] * 17))))
+        return figure
+
+
+def hero(
+    trials: pd.DataFrame,
+    skipped: dict[tuple[str, str], str],
+    note: str,
+    decisions: Mapping[tuple[str, str], str] | None = None,
+) -> Drawing | None:
+    """The map where there is much to map, else the result strip of the deadliest scenario.
+
+    decisions: of a sequential study, see release_map.
+    """
+    if trials.empty:
+        return None
+    cells = release_map(trials, decisions)
+    scenarios = scenarios_in_order(trials)
+    if cells["release"].nunique() < MAP_RELEASES or len(scenarios) < MAP_SCENARIOS:
+        return strip(trials, scenarios[0], note, titled=False)
+    releases = {*cells["release"], *(release for release, _ in skipped)}
+    return Drawing(
+        name="map",
+        caption="Every release under every scenario.",
+        plot=partial(plot_release_map, cells, not_applicable=skipped),
+        size_in=(2.4 + 0.62 * len(releases), 1.8 + 0.46 * len(scenarios)),
+        note="  ·  ".join([*signature_key(cells), note]),
+    )
+
+
+def strip(trials: pd.DataFrame, scenario: str, note: str, *, titled: bool = True) -> Drawing:
+    own = trials[trials["scenario"] == scenario]
+    cells = own.groupby(["release", "engine", "concurrency"], dropna=False).ngroups
+    return Drawing(
+        name=f"strip-{scenario}",
+        caption=f"{scenario}: {scenario_title(scenario)}. One mark a server: a cross at the "
+        "number of requests after which it died, an arrow where it was still alive.",
+        plot=partial(plot_crash_strip, own),
+        size_in=(WIDTH_IN, 1.5 + 0.36 * cells),
+        note=note,
+        titled=titled,
+    )
+
+
+def drawings(
+    trials: pd.DataFrame, requests: pd.DataFrame, samples: pd.DataFrame, note: str
+) -> Iterator[Drawing]:
+    """Per scenario: deaths, survival, latency and KV usage; what has no data is left out."""
+    for i, scenario in enumerate(scenarios_in_order(trials)):
+        own = trials[trials["scenario"] == scenario]
+        if i:
+            yield strip(trials, scenario, note)
+        if own["crashed"].any():  # without a death there is no curve
+            yield Drawing(
+                name=f"survival-{scenario}",
+                caption=f"{scenario}: share of servers still alive, Kaplan-Meier with 95 % "
+                "intervals; upright ticks are servers that were alive when their requests ended.",
+                plot=partial(plot_survival, own),
+                size_in=(WIDTH_IN, 3.4),
+                note=note,
+            )
+        asked = requests[requests["scenario"] == scenario]
+        if asked["judged"].any():
+            yield _latency(asked, scenario, note)
+        seen = samples[samples["scenario"] == scenario]
+        yield Drawing(
+            name=f"kv-{scenario}",
+            caption=f"{scenario}: share of KV-cache blocks in use, one line a server and source.",
+            plot=partial(plot_kv_usage, seen, own),
+            size_in=(WIDTH_IN, 3.4),
+            note=note,
+        )
+
+
+def _latency(requests: pd.DataFrame, scenario: str, note: str) -> Drawing:
+    """A mark for every cell; a line for every release where that would be a crowd."""
+    keys = ["release", "concurrency", "engine"]
+    cells = requests.groupby(keys, observed=True, dropna=False).ngroups
+    is_line = requests["concurrency"].nunique() > 1 and requests["engine"].nunique() == 1
+    if is_line and cells > 2 * NARROW_CELLS:
+        return Drawing(
+            name=f"latency-{scenario}",
+            caption=f"{scenario}: 95th percentile of all requests against concurrent clients; a "
+            "failure counts as never answered.",
+            plot=partial(plot_latency_curve, requests),
+            size_in=(WIDTH_IN, 4.2),
+            note=note,
+        )
+    return Drawing(
+        name=f"latency-{scenario}",
+        caption=f"{scenario}: median (filled) and 95th percentile (open) of all requests, with "
+        "95 % intervals; a failure counts as never answered.",
+        plot=partial(plot_latency, requests),
+        size_in=(WIDTH_IN if cells <= NARROW_CELLS else 1.0 + 0.9 * cells, 4.2),
+        note=note,
+    )

@@ -1,0 +1,114 @@
+"""A study folder in, one self-contained HTML file out, and the same result as latest.json."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from kit import __version__
+from kit.agenda import decided
+from kit.frames import requests_frame, samples_frame, trials_frame
+from kit.plan import not_applicable
+from kit.plots.style import in_order, provenance
+from kit.plots.titles import percent
+from kit.recorded import open_study
+from kit.report.cells import result_document
+from kit.report.crashes import crash_groups, without_stack
+from kit.report.figures import drawings, hero
+from kit.report.svg import THEMED
+from kit.report.text import (
+    answer,
+    command,
+    frame_text,
+    headline,
+    scenario_title,
+    scenarios_in_order,
+    source_of,
+    versions,
+)
+from kit.stats.summary import CELL, crash_table
+from kit.store import StudyFolder, write_whole
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+def write_report(study: StudyFolder | Path, into: Path) -> Path:
+    """Write `<study folder>.html`, `latest.html` (the same) and `latest.json`; the first's path.
+
+    A study that is not finished is reported as far as it is.
+
+    Raises:
+        StoreError: no study there, or `into` cannot be written.
+    """
+    folder = open_study(study)
+    document = result_document(folder)
+    page = render(folder, document).encode()
+    into.mkdir(parents=True, exist_ok=True)
+    written = into / f"{folder.path.resolve().name}.html"
+    write_whole(written, page)
+    write_whole(into / "latest.html", page)
+    as_json = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(into / "latest.json", as_json.encode() + b"\n")
+    return written
+
+
+def render(study: StudyFolder, document: dict[str, Any]) -> str:
+    """The report as HTML; everything that a server said is escaped."""
+    spec, trials = study.spec, trials_frame(study)
+    requests, samples = requests_frame(study), samples_frame(study)
+    line = provenance(
+        source=source_of(study),
+        run=study.path.resolve().name,
+        triton=trials["triton"].dropna(),
+        engines=trials["engine"],
+        kit=__version__,
+    )
+    page = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"frame": frame_text, "percent": percent, "scenario": scenario_title}
+    skipped = not_applicable(spec)
+    return page.get_template(TEMPLATE.name).render(
+        headline=headline(trials),
+        answer=answer(trials),
+        document=document,
+        spec=spec,
+        table=_table(document, trials),
+        hero=hero(trials, skipped, line, decided(study)),
+        drawings=list(drawings(trials, requests, samples, line)),
+        crashes=crash_groups(study, trials),
+        without_stack=list(without_stack(trials)),
+        trials=trials.astype(object).where(trials.notna(), None).to_dict("records"),
+        skipped=skipped,
+        provenance=line,
+        versions=versions(study),
+        theme=[(variable, light, dark) for light, (variable, dark) in THEMED.items()],
+        command=command(spec),
+    )
+
+
+def _table(document: dict[str, Any], trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """The result cells with what the evidence supports, in blocks of equal traffic."""
+    summary = crash_table(trials, CELL).to_dict("records")
+    cells = [
+        cell | {"says": row["says"], "left_out": row["left_out"]}
+        for cell, row in zip(document["cells"], summary, strict=True)
+    ]
+    order = scenarios_in_order(trials)
+    line = in_order(cell["release"] for cell in cells)
+
+    def block(cell: dict[str, Any]) -> tuple[int, str, int]:
+        return order.index(cell["scenario"]), cell["engine"], cell["concurrency"] or 0
+
+    cells.sort(key=lambda cell: (*block(cell), line.index(cell["release"])))
+    blocks = [list(rows) for _, rows in groupby(cells, block)]
+    return [{**rows[0], "cells": rows} for rows in blocks]

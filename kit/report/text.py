@@ -1,0 +1,171 @@
+"""Trials in, the sentences of a report out; every number in them is computed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kit.errors import UnknownScenarioError
+from kit.plots.style import in_order
+from kit.plots.titles import crash_title, listing, ranges
+from kit.recorded import is_recorded
+from kit.records import Frame, StudySpec
+from kit.scenarios import get_scenario
+from kit.stats.intervals import evidence_sentence
+from kit.stats.summary import crash_table
+from kit.store import StudyFolder
+
+
+def scenario_title(name: str) -> str:
+    try:
+        return get_scenario(name).title
+    except UnknownScenarioError:
+        return name
+
+
+def scenarios_in_order(trials: pd.DataFrame) -> list[str]:
+    """Those in which servers died first, then faults before controls, else as run."""
+    order = list(dict.fromkeys(trials["scenario"]))
+    died = trials.groupby("scenario")["crashed"].any()
+    fault = trials.groupby("scenario")["kind"].first().eq("fault")
+    return sorted(order, key=lambda s: (not died[s], not bool(fault.fillna(value=False)[s])))
+
+
+def headline(trials: pd.DataFrame) -> str:
+    """The report's first line: what the deadliest scenario did to the releases."""
+    if trials.empty:
+        return "No trial has been run yet"
+    return crash_title(trials[trials["scenario"] == scenarios_in_order(trials)[0]])
+
+
+def answer(trials: pd.DataFrame) -> list[str]:
+    """Two sentences: what died of what and how soon, what survived and what that is worth."""
+    counted = trials[trials["counted"]]
+    if counted.empty:
+        return ["No trial has ended with a verdict on a server.", "Run the study to its end."]
+    died, line = counted[counted["crashed"]], in_order(counted["release"])
+    if died.empty:
+        completed = int(counted["completed"].sum())
+        return [
+            f"None of {len(counted)} servers ({ranges(line, line)}) died.",
+            f"That is {evidence_sentence(0, completed)}.",
+        ]
+    return [_deaths(counted, line), _survivals(counted, line)]
+
+
+def _deaths(counted: pd.DataFrame, line: list[str]) -> str:
+    parts = []
+    for scenario in scenarios_in_order(counted):
+        group = counted[counted["scenario"] == scenario]
+        table = crash_table(group, ("release",)).set_index("release")
+        dead = [r for r in line if r in table.index and table.loc[r, "crashed"]]
+        if not dead:
+            continue
+        rows = table.loc[dead]
+        iterations = sorted(i for row in rows["iterations"] for i in row)
+        span = (
+            f"after {iterations[0]:,} to {iterations[-1]:,} requests"
+            if iterations[0] != iterations[-1]
+            else f"after {iterations[0]:,} requests"
+        )
+        tally = f"{int(rows['crashed'].sum())} of {int(rows['trials'].sum())} servers"
+        parts.append(f"under {scenario}, {ranges(dead, line)} died ({tally}, {span})")
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
+
+
+def _survivals(counted: pd.DataFrame, line: list[str]) -> str:
+    cells = crash_table(counted, ("release", "scenario"))
+    alive = cells[cells["crashed"] == 0]
+    if alive.empty:
+        return "No release survived any of the traffic."
+    parts = []
+    for scenario in scenarios_in_order(counted):
+        rows = alive[alive["scenario"] == scenario]
+        if rows.empty:
+            continue
+        requests = int(rows["requests"].sum())
+        who = ranges(rows["release"], line)
+        parts.append(f"under {scenario}, {who} survived ({evidence_sentence(0, requests)})")
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenSignature:
+    """One crash signature and where it was seen."""
+
+    text: str
+    key: str
+    trials: int
+    where: str
+    frames: tuple[Frame, ...]
+    example: str  # trial_id
+
+
+def signatures(study: StudyFolder, trials: pd.DataFrame) -> list[SeenSignature]:
+    """Deaths grouped by signature, commonest first."""
+    found = []
+    dead = trials[trials["crashed"] & trials["signature"].notna()]
+    for key, group in dead.groupby("signature"):
+        example = str(group["trial_id"].iloc[0])
+        result = study.trial(example).result
+        assert result is not None, "a trial with a signature has a result"
+        assert result.signature is not None
+        where = []
+        for _, same in group.groupby(["release", "scenario"], sort=False):
+            release, scenario = same["release"].iloc[0], same["scenario"].iloc[0]
+            cell = trials[trials["release"].eq(release) & trials["scenario"].eq(scenario)]
+            tally = f"{len(same)} of {int(cell['counted'].sum())} trials"
+            where.append(f"{release} under {scenario} ({tally})")
+        found.append(
+            SeenSignature(
+                text=result.signature.text,
+                key=str(key),
+                trials=len(group),
+                where=listing(where),
+                frames=result.signature.frames,
+                example=example,
+            )
+        )
+    return sorted(found, key=lambda s: -s.trials)
+
+
+def frame_text(frame: Frame) -> str:
+    """A frame without its load address: "libtritonserver.so  TRITONBACKEND_…  +0x1a2b"."""
+    offset = None if frame.offset is None else f"+{frame.offset:#x}"
+    return "  ".join(filter(None, (frame.module or "?", frame.symbol, offset)))
+
+
+def command(spec: StudySpec) -> str:
+    """The command line that runs this study again."""
+    words = ["python", "-m", "kit", "run", "--name", spec.name]
+    words += _options("--release", spec.releases) + _options("--scenario", spec.scenarios)
+    if spec.concurrencies:
+        words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
+    words += ["--sequential"] if spec.sequential else []
+    words += ["--requests", str(spec.requests)] if spec.requests else []
+    words += ["--repeats", str(spec.repeats), "--seed", str(spec.seed)]
+    return shlex.join(words)
+
+
+def _options(name: str, values: Iterable[str]) -> list[str]:
+    return [word for value in values for word in (name, value)]
+
+
+def versions(study: StudyFolder) -> list[tuple[str, str]]:
+    """Everything the trials named the version of: ("triton", "2.39.0, 2.46.0"), sorted."""
+    seen: dict[str, dict[str, None]] = {}
+    for trial in study.trials():
+        result = trial.result
+        for name, version in (result.versions if result else {}).items():
+            seen.setdefault(name, {})[version] = None
+    return [(name, ", ".join(sorted(values))) for name, values in sorted(seen.items())]
+
+
+def source_of(study: StudyFolder) -> str:
+    """ "recorded" for a recorded study, else "live"."""
+    return "recorded" if is_recorded(study) else "live"
