@@ -66,6 +66,7 @@ def notebook_spec(parameters: Mapping[str, Any]) -> StudySpec:
         concurrencies=parameters["concurrency"],
         requests=parameters["requests"],
         repeats=parameters["repeats"],
+        sequential=parameters.get("sequential", False),
     )
 
 

@@ -21,6 +21,7 @@ from kit.records import (
     Verdict,
     Workload,
 )
+from kit.sequential.wald import TrialTest
 from kit.store import (
     CLIENT,
     REQUESTS,
@@ -207,5 +208,32 @@ def first_light(path: Path, *, repeats: int = 3) -> StudyFolder:
                     crash_after=crash[repeat] if deadly and crash else None,
                     triton=triton[release],
                     kv=release != "24.05",
+                )
+    return finish_study(study)
+
+
+def release_map_study(path: Path) -> StudyFolder:
+    """A sequential map in small: a crash that goes and comes back, and one that never goes."""
+    line = ["23.10", "23.12", "24.05", "24.08", "24.10"]
+    spec = StudySpec(
+        name="synthetic-map",
+        releases=tuple(line),
+        scenarios=("control", "cancel-race", "grpc-stream-cancel"),
+        concurrencies=(),
+        repeats=8,
+        sequential=TrialTest(),
+    )
+    study = StudyFolder.create(path, spec)
+    dying = {"cancel-race": {"23.10", "24.08", "24.10"}, "grpc-stream-cancel": set(line)}
+    for scenario in spec.scenarios:
+        for release in line:
+            dies = release in dying.get(scenario, ())
+            for repeat in range(1 if dies else 5):
+                write_trial(
+                    study,
+                    release,
+                    scenario=scenario,
+                    repeat=repeat,
+                    crash_after=7 if dies else None,
                 )
     return finish_study(study)

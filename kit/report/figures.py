@@ -15,14 +15,18 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kit.agenda import decided
+from kit.frames import trials_frame
+from kit.plan import not_applicable
 from kit.plots.crash import plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.release_map import plot_release_map, release_map, signature_key
-from kit.plots.style import STYLE, footnote
+from kit.plots.style import STYLE, footnote, provenance
 from kit.report.svg import themed
-from kit.report.text import scenario_title, scenarios_in_order
+from kit.report.text import scenario_title, scenarios_in_order, source_of
+from kit.store import StudyFolder
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
@@ -53,7 +57,7 @@ class Drawing:
         """Markup for a page, texts escaped."""
         buffer = io.StringIO()
         with style.context(STYLE):
-            figure = self._figure(titled=self.titled)
+            figure = self._drawn(titled=self.titled)
             metadata = {"Date": None, "Creator": None}
             figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
         return Markup(themed(buffer.getvalue(), prefix=self.name))  # noqa: S704 - by matplotlib
@@ -61,10 +65,15 @@ class Drawing:
     def save(self, path: Path) -> None:
         """As a file of its own, opaque and titled; .svg or .png."""
         with style.context([STYLE, {"svg.fonttype": "path"}]):
-            figure = self._figure(titled=True)
+            figure = self._drawn(titled=True)
             figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else {})
 
-    def _figure(self, *, titled: bool) -> Figure:
+    def figure(self) -> Figure:
+        """For a notebook: drawn and titled."""
+        with style.context(STYLE):
+            return self._drawn(titled=True)
+
+    def _drawn(self, *, titled: bool) -> Figure:
         figure = Figure(figsize=self.size_in, layout="constrained")
         ax = figure.add_subplot()
         self.plot(ax)
@@ -86,8 +95,9 @@ def hero(
     """
     if trials.empty:
         return None
-    cells = release_map(trials, decisions)
     scenarios = scenarios_in_order(trials)
+    cells = release_map(trials, decisions)
+    cells = cells.sort_values("scenario", key=lambda s: s.map(scenarios.index), kind="stable")
     if cells["release"].nunique() < MAP_RELEASES or len(scenarios) < MAP_SCENARIOS:
         return strip(trials, scenarios[0], note, titled=False)
     releases = {*cells["release"], *(release for release, _ in skipped)}
@@ -98,6 +108,18 @@ def hero(
         size_in=(2.4 + 0.62 * len(releases), 1.8 + 0.46 * len(scenarios)),
         note="  ·  ".join([*signature_key(cells), note]),
     )
+
+
+def hero_of(study: StudyFolder) -> Drawing | None:
+    """The hero of a study, with where it comes from beneath."""
+    trials = trials_frame(study)
+    line = provenance(
+        source=source_of(study),
+        run=study.path.resolve().name,
+        triton=trials["triton"].dropna(),
+        engines=trials["engine"],
+    )
+    return hero(trials, not_applicable(study.spec), line, decided(study))
 
 
 def strip(trials: pd.DataFrame, scenario: str, note: str, *, titled: bool = True) -> Drawing:
