@@ -66,6 +66,7 @@ class Trial:
         self._started_ns = time.monotonic_ns()
         self._wall_offset_ns = time.time_ns() - self._started_ns
         self._told_s = 0.0
+        self._oom_kills = _oom_kills()
         self._versions: dict[str, str] = {}
 
     def run(self) -> TrialResult:
@@ -168,7 +169,16 @@ class Trial:
             load_finished=self.load_finished,
             client_failed=self.client_failed,
             interrupted=self.interrupt.is_set(),
+            oom=self._killed_for_memory(server),
         )
+
+    def _killed_for_memory(self, server: EmbeddedServer) -> bool | None:
+        """Whether the kernel killed for want of memory while a process of the server died."""
+        one_died = server.poll() == -signal.SIGKILL or self._health.stubs_alive is False
+        now = _oom_kills()
+        if not one_died or now is None or self._oom_kills is None:
+            return None
+        return now > self._oom_kills
 
     def _finish(self, verdict: Verdict, reason: str, server: EmbeddedServer) -> TrialResult:
         requests = self.folder.requests()
@@ -221,6 +231,15 @@ def _ended(requests: pa.Table, died_ns: int | None) -> int:
 
 def _count(requests: pa.Table, outcome: Outcome) -> int:
     return pc.sum(pc.equal(requests["outcome"], outcome.value)).as_py() or 0
+
+
+def _oom_kills() -> int | None:
+    """Processes killed for want of memory since boot; None: the kernel does not tell."""
+    try:
+        counters = Path("/proc/vmstat").read_text().split()
+        return int(counters[counters.index("oom_kill") + 1])
+    except (OSError, ValueError):
+        return None
 
 
 def _tail(log: Path) -> str:
