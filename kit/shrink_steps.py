@@ -58,11 +58,11 @@ def plain(workload: Workload) -> Iterator[Proposal]:
 
 def least(workload: Workload) -> Proposal:
     """Every size at its least, the number of requests left as it is."""
-    smallest = workload
+    smallest, words = workload, []
     for size in SIZES:
-        if size.read(smallest) is not None:
+        if size.read(smallest) not in (None, size.least):
             smallest = size.put(smallest, size.least)
-    words = [size.say(size.least) for size in SIZES if size.read(workload) is not None]
+            words.append(size.say(size.least))
     return Proposal(what=", ".join(words), workload=smallest)
 
 
