@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("map", help="which release dies under which traffic: the release map")
     )
     _add_bisect(commands.add_parser("bisect", help="every release at which a crash came or went"))
+    _add_shrink(
+        commands.add_parser("shrink", help="a crash's smallest traffic, as a script for a report")
+    )
     report = commands.add_parser("report", help="write the report of a study folder")
     report.add_argument("study", type=Path, help="folder of a study, finished or not")
     report.add_argument("--out", type=Path, default=Path("reports"), help="folder (%(default)s)")
@@ -147,6 +150,27 @@ def _add_bisect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrency", metavar="16", help="number of clients")
     parser.add_argument("--confidence", type=float, default=0.95, help="(%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
+    _add_json(parser)
+
+
+def _add_shrink(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make the traffic of a trial whose server died smaller while it still dies so, and write "
+        "it as one standalone script with a filled-in report. The same command goes on where it "
+        "was stopped."
+    )
+    parser.set_defaults(module="kit.commands_shrink")
+    parser.add_argument("study", type=Path, help="folder of a study, live or recorded")
+    parser.add_argument("--trial", metavar="ID", help="(one with the study's commonest crash)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder (reproducers/TRIAL)")
+    parser.add_argument(
+        "--wanted", type=float, default=0.8, metavar="P", help="share that must die (%(default)s)"
+    )
+    parser.add_argument("--budget", type=int, default=80, help="most trials (%(default)s)")
+    parser.add_argument("--parallel", type=int, default=2, help="trials at a time (%(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=5, help="servers that the script is tried on (%(default)s)"
+    )
     _add_json(parser)
 
 

@@ -13,7 +13,7 @@ from kit.crash.catalog import known_crashes
 from kit.errors import ExportError
 from kit.records import ServerKind, TrialSpec
 from kit.releases import embedded_releases, get_release
-from kit.reproducer_check import CRASHED, ScriptRun, run_often
+from kit.reproducer_check import ScriptRun, run_often
 from kit.reproducer_finding import Finding, title_of
 from kit.reproducer_report import render_report
 from kit.reproducer_script import check_exportable, is_grpc, render_script
@@ -39,7 +39,7 @@ class Exported:
 
     @property
     def crashed(self) -> int:
-        return sum(run.code == CRASHED for run in self.runs)
+        return sum(run.crashed for run in self.runs)
 
 
 def write_reproducer(found: Finding, into: Path, *, times: int = 5, parallel: int = 2) -> Exported:
@@ -129,4 +129,4 @@ def _traffics(found: Finding) -> Iterator[TrialSpec]:
 
 
 def _crashes(runs: Sequence[ScriptRun]) -> int:
-    return sum(run.code == CRASHED for run in runs)
+    return sum(run.crashed for run in runs)

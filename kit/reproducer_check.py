@@ -38,6 +38,11 @@ class ScriptRun:
     exit_code: int | None  # of the server; None: it lived on
     signature: Signature | None
 
+    @property
+    def crashed(self) -> bool:
+        """Whether the server died, or hangs."""
+        return self.code == CRASHED
+
 
 def write_model(script: Path, folder: Path) -> None:
     """Let the script write its model repository into `folder`.

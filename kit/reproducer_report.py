@@ -12,7 +12,7 @@ from kit.crash.site import exact_symbol, short_name
 from kit.plots.titles import percent
 from kit.records import Engine, EngineKind, Frame, ServerKind, TrialSpec
 from kit.releases import get_release
-from kit.reproducer_check import CRASHED, ScriptRun
+from kit.reproducer_check import ScriptRun
 from kit.reproducer_finding import Finding, title_of
 from kit.reproducer_script import (
     model_about,
@@ -101,7 +101,7 @@ def engine_of(engine: Engine) -> str:
 def _rows(found: Finding, runs: Sequence[ScriptRun], beside: Sequence[ScriptRun]) -> Iterator[_Row]:
     for tried in (runs, beside):
         if tried:
-            died = sum(run.code == CRASHED for run in tried)
+            died = sum(run.crashed for run in tried)
             yield _Row(
                 what="reproduce.py, as it is",
                 release=tried[0].release,
@@ -132,7 +132,7 @@ def _remarks(found: Finding, trial: TrialSpec, runs: Sequence[ScriptRun]) -> Ite
         )
     wanted = found.crash.signature
     if runs and wanted is not None:
-        dead = [run for run in runs if run.code == CRASHED]
+        dead = [run for run in runs if run.crashed]
         same = sum(run.signature is not None and run.signature.text == wanted.text for run in dead)
         yield f'Of the {len(dead)} deaths by reproduce.py, {same} were "{wanted.text}".'
     first, last = found.iterations[0], found.iterations[-1]

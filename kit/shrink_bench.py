@@ -12,13 +12,17 @@ from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 from kit.agenda import SILENT
+from kit.crash.backtrace import Backtrace
+from kit.crash.component import Component, component_of
 from kit.crash.groups import site_of
+from kit.crash.shapes import Shape
 from kit.errors import NotEnoughDataError
 from kit.records import DEATH_VERDICTS, Signature, TrialResult, TrialSpec, Workload
 from kit.sequential.wald import Decision, Observation, Progress, TrialTest, boundaries, decide
 
 Run = Callable[[Sequence[TrialSpec]], Sequence[TrialResult]]
 
+FRONTENDS = frozenset({Component.HTTP_FRONTEND, Component.GRPC_FRONTEND})
 #: Trials of one workload that may fail on our own side.
 MOST_SILENT = 5
 #: The test tells odds of dying this many times the wanted ones from odds as much smaller.
@@ -29,16 +33,27 @@ KEEP_WRONGLY, DROP_WRONGLY = 0.1, 0.05
 
 
 def same_crash(a: TrialResult, b: TrialResult) -> bool:
-    """Whether two deaths are the same crash: both ended alike and, if there is a stack, there."""
+    """Whether two deaths are the same crash: both ended alike and, if there is a stack, there.
+
+    The frontends keep state that requests share. Once it is damaged any of their functions may
+    be the one that notices, so two faults within the same frontend count as one crash.
+    """
     if a.verdict is not b.verdict or a.verdict not in DEATH_VERDICTS:
         return False
     if a.signature is None or b.signature is None:
         return a.signature is b.signature
-    return a.signature.text == b.signature.text or _site(a.signature) == _site(b.signature)
+    if a.signature.text == b.signature.text or _site(a.signature) == _site(b.signature):
+        return True
+    return _component(a.signature) is _component(b.signature) in FRONTENDS
 
 
 def _site(signature: Signature) -> str:
     return site_of(signature) if signature.frames else signature.key
+
+
+def _component(signature: Signature) -> Component:
+    stack = Backtrace(shape=Shape.TRITON, signal=signature.signal, frames=signature.frames, line=1)
+    return component_of(stack, topics=frozenset())
 
 
 def candidate_test(wanted: float) -> TrialTest:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kit.agenda import FixedAgenda
 from kit.errors import StoreError
-from kit.records import StudySpec, TrialResult, TrialSpec, from_json, to_json
+from kit.records import ServerKind, StudySpec, TrialResult, TrialSpec, from_json, to_json
 from kit.releases import get_release
 from kit.servers.prepare import prepare
 from kit.servers.vllm_env import environment_for
@@ -49,7 +49,7 @@ def shrink_in(
             machine cannot run that server; nothing was started.
     """
     study = StudyFolder.create(folder, _study(trial, budget))
-    if launch is None:
+    if launch is None and trial.server_kind is ServerKind.EMBEDDED:
         prepare([get_release(trial.release)])
         environment_for(trial.engine)
 
