@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kit.console import aligned, print_json, remark
 from kit.errors import SpecError
 from kit.records import DEATH_VERDICTS, TrialResult
-from kit.sequential import Decision
+from kit.sequential.wald import Decision
 
 if TYPE_CHECKING:
     from kit.reproducer import Exported
