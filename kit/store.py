@@ -87,6 +87,10 @@ SAMPLES = pa.schema(
 )
 
 
+#: Continuation mark and a message of length 0: how an Arrow IPC stream ends.
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, so that a reader sees the old or the new file, never half."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
@@ -111,7 +115,9 @@ class ArrowAppender:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
         self._file = path.open("xb", buffering=0)
-        self._writer = pa.ipc.new_stream(self._file, schema)
+        # Messages are serialized whole: pyarrow's own stream writer would make a system call of
+        # every buffer, some forty a batch.
+        self._file.write(schema.serialize())
 
     def append(self, columns: dict[str, list[object]]) -> None:
         """Append rows given as columns; every column of the schema, equally long."""
@@ -123,12 +129,12 @@ class ArrowAppender:
     def append_batch(self, batch: pa.RecordBatch) -> None:
         """Append a batch of the file's schema that the caller has built."""
         if batch.num_rows:
-            self._writer.write_batch(batch)
+            self._file.write(batch.serialize())
 
     def close(self) -> None:
         """Write the end-of-stream mark and close the file."""
         if not self._file.closed:
-            self._writer.close()
+            self._file.write(_END_OF_STREAM)
             self._file.close()
 
     def __enter__(self) -> ArrowAppender:

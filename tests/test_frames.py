@@ -193,7 +193,7 @@ def test_a_million_requests_are_read_in_seconds(tmp_path: Path) -> None:
         arrays |= {"first_ns": pa.array(start + 5_000_000), "token_ns": tokens}
         arrays |= {"end_ns": pa.array(start + 20_000_000), "request": pa.array(np.arange(n))}
         arrays |= {"outcome": pa.array(["ok"] * n), "warmup": pa.array([False] * n)}
-        file._writer.write_batch(pa.record_batch(list(arrays.values()), schema=REQUESTS))
+        file.append_batch(pa.record_batch(list(arrays.values()), schema=REQUESTS))
     began = time.process_time()
     requests = requests_frame(study)
     spent_s = time.process_time() - began
