@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from kit import scenarios
+from kit.crash.catalog import known_crashes
 from kit.errors import CatalogError, UnknownScenarioError
 from kit.records import TrialSpec
 from kit.scenarios import Scenario, get_scenario, load_scenarios, read_scenarios
@@ -66,6 +67,12 @@ def test_every_scenario_says_what_it_is(scenario: Scenario) -> None:
     assert len(scenario.about) > 80
     assert scenario.title
     assert scenario.about == scenario.about.strip()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda s: s.name)
+def test_a_fault_names_a_crash_of_the_catalog(fault: Scenario) -> None:
+    crash = known_crashes()[str(fault.crash)]
+    assert fault.name in crash.scenarios
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:

@@ -44,9 +44,14 @@ def build_repository(spec: TrialSpec, into: Path) -> Path:
     names = _needed(spec.model)
     templates = {name: (MODELS / name / "config.pbtxt").read_text() for name in names}
     _check_names(spec, templates)
-    _check_cache(spec)
+    values = {
+        line["name"]: _value(line, spec)
+        for template in templates.values()
+        for line in _PARAMETER.finditer(template)
+    }
+    _check_cache(values)
     for name, template in templates.items():
-        config = _PARAMETER.sub(lambda line: _line(line, spec), template)
+        config = _PARAMETER.sub(lambda line: _line(line["name"], values), template)
         folder = into / name
         shutil.copytree(MODELS / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "config.pbtxt").write_text(f'name: "{name}"\n{config}', encoding="utf-8")
@@ -82,26 +87,36 @@ def _check_names(spec: TrialSpec, templates: dict[str, str]) -> None:
             )
 
 
-def _check_cache(spec: TrialSpec) -> None:
+def _check_cache(values: dict[str, str]) -> None:
     """Refuse early what the engine would refuse at its start."""
-    engine = spec.engine
-    room = (engine.blocks - 1) * engine.block_size_tokens  # one is the null block
-    if room < engine.max_model_tokens:
+    try:
+        blocks, size, longest = (
+            int(values[name]) for name in ("blocks", "block_size_tokens", "max_model_tokens")
+        )
+    except (KeyError, ValueError):
+        return  # a model without a cache; what is no number the model itself names
+    room = (blocks - 1) * size  # one is the null block
+    if blocks and size and room < longest:
         raise SpecError(
-            f"a KV cache of {engine.blocks} blocks of {engine.block_size_tokens} tokens for "
-            f"sequences of up to {engine.max_model_tokens} tokens",
+            f"a KV cache of {blocks} blocks of {size} tokens for sequences of up to {longest} "
+            "tokens",
             f"room for one whole sequence; this cache holds {room} tokens",
             "raise blocks or lower max_model_tokens",
         )
 
 
-def _line(line: re.Match[str], spec: TrialSpec) -> str:
+def _value(line: re.Match[str], spec: TrialSpec) -> str:
+    """What the spec gives the parameter of a template's line, else its default."""
     name = line["name"]
     value = spec.parameters.get(name, _from_engine(spec.engine, name) or line["default"])
     choices = line["choices"].split(" | ") if line["choices"] else None
     if choices and value not in choices:
         raise SpecError(f"{name} = {value!r}", f"one of {', '.join(choices)}", f"correct {name}")
-    return f'parameters {{ key: "{name}" value {{ string_value: "{_escaped(value)}" }} }}'
+    return value
+
+
+def _line(name: str, values: dict[str, str]) -> str:
+    return f'parameters {{ key: "{name}" value {{ string_value: "{_escaped(values[name])}" }} }}'
 
 
 def _from_engine(engine: Engine, name: str) -> str | None:
