@@ -22,18 +22,21 @@ from kit.load.answers import (
 )
 from kit.load.call import NEVER, Call
 from kit.load.dialect import DONE, NOTHING, Dialect, error_text, malformed
+from kit.load.frames import Frames
 from kit.load.sse import SseParser
 from kit.records import AnswerCheck, Outcome
 
 _ERROR_BYTES = 8192
+_EVENTS_LIMITS = 16
 
 
 class AnswerBody:
     """Collects one answer at a time; used again for the next. `text` is what a good one says."""
 
-    def __init__(self, dialect: Dialect, check: AnswerCheck) -> None:
+    def __init__(self, dialect: Dialect, check: AnswerCheck, frames: Frames) -> None:
         self._dialect = dialect
         self._check = check
+        self._frames = frames
         self._sse = SseParser()
         self._parts: list[bytes] = []
         self._pieces: list[str] = []
@@ -47,6 +50,7 @@ class AnswerBody:
         self._most_events = most_events(call)
         self._size = 0
         self._events = 0
+        self._learned = False
         self._done = False
         self._failure: Judgement | None = None
         self.text: str | None = None
@@ -56,12 +60,12 @@ class AnswerBody:
 
     def feed(self, data: bytes, now_ns: int) -> Judgement | None:
         """Take the next bytes; a judgement means that no more are wanted."""
-        call = self._call
+        self._size += len(data)
         if self._streams:
-            return self._feed_events(self._sse.feed(data), now_ns)
+            return self._feed_stream(data, now_ns)
+        call = self._call
         if call.first_ns == NEVER:
             call.first_ns = now_ns
-        self._size += len(data)
         if self._status != 200:
             if self._size - len(data) < _ERROR_BYTES:
                 self._parts.append(data[:_ERROR_BYTES])
@@ -71,29 +75,47 @@ class AnswerBody:
         self._parts.append(data)
         return None
 
-    def _feed_events(self, events: list[bytes], now_ns: int) -> Judgement | None:
-        call, read, pieces = self._call, self._dialect.read_event, self._pieces
-        if self._failure is None:
-            seen = len(pieces)
-            for event in events:
-                piece = read(event)
-                if isinstance(piece, str):
-                    if piece:
-                        pieces.append(piece)
-                elif piece is DONE:
-                    self._done = True
-                elif piece is not None:
-                    self._failure = piece
-                    break
-            fresh = len(pieces) - seen
-            if fresh:
-                if call.first_ns == NEVER:
-                    call.first_ns = now_ns
-                call.stamp(now_ns, fresh)
-        self._events += len(events)
-        if self._events > self._most_events or self._sse.too_long:
+    def _feed_stream(self, data: bytes, now_ns: int) -> Judgement | None:
+        call, pieces = self._call, self._pieces
+        seen = len(pieces)
+        if self._failure is None and not self._sse.unfinished:
+            known = self._frames.texts(data)
+            if known is not None:
+                texts, data = known
+                self._learned = True  # nothing better to learn
+                self._sse.skipped()
+                self._events += len(texts)
+                pieces += texts if all(texts) else filter(None, texts)
+        if data:
+            self._read_events(self._sse.feed(data))
+        fresh = len(pieces) - seen
+        if fresh:
+            if call.first_ns == NEVER:
+                call.first_ns = now_ns
+            call.stamp(now_ns, fresh)
+        # Texts may repeat all that came before, so a stream may be that much longer.
+        too_large = self._size > _EVENTS_LIMITS * self._limit
+        if self._events > self._most_events or too_large or self._sse.too_long:
             return self._failure or too_much(call, "".join(pieces[:8]).encode())
         return None
+
+    def _read_events(self, events: list[bytes]) -> None:
+        self._events += len(events)
+        if self._failure is not None:
+            return
+        for event in events:
+            piece = self._dialect.read_event(event)
+            if isinstance(piece, str):
+                if piece:
+                    self._pieces.append(piece)
+                    if not self._learned:
+                        self._frames.learn_event(event, piece)
+                        self._learned = True
+            elif piece is DONE:
+                self._done = True
+            elif piece is not None:
+                self._failure = piece
+                break
 
     def finish(self) -> Judgement:
         """The answer is whole as far as HTTP can tell."""

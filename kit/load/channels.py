@@ -10,7 +10,7 @@ from typing import Protocol as Interface
 
 from kit.load.channel import Channel, Host
 from kit.load.dialect import Dialect
-from kit.load.http1 import Frames
+from kit.load.frames import Frames
 from kit.load.http_channel import HttpChannel
 from kit.load.target import HttpTarget, http_target
 from kit.load.triton_http import Generate
@@ -55,7 +55,7 @@ class _HttpChannels:
         self._target = target
         self._check = spec.workload.answer_check
         self._quotes = quotes
-        self._frames: Frames = {}
+        self._frames = Frames()
 
     def make(self, host: Host) -> Channel:
         return HttpChannel(

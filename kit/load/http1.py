@@ -3,8 +3,7 @@
 What is stamped: `sent_ns` when the kernel has taken the last byte of the request, `first_ns` and
 `token_ns` when the bytes came to this process, before anything else is done about them.
 
-httptools parses. An answer that is equal, byte for byte, to one that was parsed and judged in
-full, but for the text that must differ, is right without being parsed again (`Frames`).
+httptools parses; an answer that is like a known one (kit.load.frames) need not be parsed.
 """
 
 from __future__ import annotations
@@ -22,15 +21,11 @@ from kit.load.body import AnswerBody
 from kit.load.call import Call
 from kit.load.dialect import malformed
 from kit.load.faults import FaultPlan
-from kit.load.traffic import between_digits, continuation
 from kit.records import AnswerCheck, FaultKind, Outcome
 
 if TYPE_CHECKING:
     from kit.load.http_channel import HttpChannel
 
-#: By an answer's length in bytes: what stood before and after the text in a good one.
-Frames = dict[int, tuple[bytes, bytes]]
-_FRAMES_KEPT = 1024
 _SLOW_READER_BUFFER_BYTES = 4096
 _LEAVING = frozenset({FaultKind.DISCONNECT, FaultKind.CANCEL})
 
@@ -44,9 +39,10 @@ class Wire(Protocol):
         self._channel = channel
         self._dialect = channel.dialect
         self._frames = channel.frames
+        self._known = channel.frames.is_answer
         self._ended = channel.host.ended
         self._request = channel.dialect.request
-        self._body = AnswerBody(channel.dialect, channel.check)
+        self._body = AnswerBody(channel.dialect, channel.check, channel.frames)
         self._call: Call | None = None
         self._transport: Any = None
         self._fd = -1  # written to directly; -1: through the transport (TLS)
@@ -139,16 +135,13 @@ class Wire(Protocol):
             self._channel.lost(self)
             self.abort()
             return
-        frame = self._frames.get(len(data))
-        if frame is not None and not self._begun and call.fault is None:
-            tokens = call.digits.join(between_digits[call.output_tokens])
-            if data == b"".join((frame[0], call.prompt, tokens, frame[1])):
-                call.received_bytes = len(data)
-                call.status = 200
-                call.first_ns = call.end_ns = now
-                self._call = self._channel.call = None
-                self._ended(self._channel, call, OK)
-                return
+        if self._learns and not self._begun and call.fault is None and self._known(call, data):
+            call.received_bytes = len(data)
+            call.status = 200
+            call.first_ns = call.end_ns = now
+            self._call = self._channel.call = None
+            self._ended(self._channel, call, OK)
+            return
         self._receive(call, data, now)
 
     def _receive(self, call: Call, data: bytes, now: int) -> None:
@@ -236,21 +229,12 @@ class Wire(Protocol):
         if judgement is OK and self._channel.quotes and self._body.text is not None:
             self._channel.answered = own_words(call, self._body.text)
         if judgement is OK and keep and self._learns and len(self._head) == 1:
-            self._learn(call, self._head[0])
+            self._frames.learn_answer(call, self._head[0])
         self._call = None
         self._begun = self._headed = self._framed = self._complete = self._overrun = False
         self._head.clear()
         self._location = None
         self._channel.end(call, judgement, keep=keep and not self.closed)
-
-    def _learn(self, call: Call, answer: bytes) -> None:
-        """Keep what stands around the text of a good answer that came in one piece."""
-        tokens = continuation(call.digits, call.output_tokens)
-        before, found, after = answer.partition(call.prompt + tokens)
-        if found:
-            if len(self._frames) >= _FRAMES_KEPT:
-                self._frames.clear()
-            self._frames[len(answer)] = (before, after)
 
     def _end(self, judgement: Judgement) -> None:
         call, self._call = self._call, None

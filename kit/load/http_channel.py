@@ -14,7 +14,8 @@ from kit.load.call import NEVER, Call
 from kit.load.channel import Host
 from kit.load.dialect import Dialect
 from kit.load.faults import FaultPlan
-from kit.load.http1 import Frames, Wire
+from kit.load.frames import Frames
+from kit.load.http1 import Wire
 from kit.load.target import HttpTarget
 from kit.records import AnswerCheck, FaultKind, Outcome
 
@@ -23,7 +24,7 @@ class HttpChannel:
     """`send` a call, and the host hears of its end.
 
     quotes: keep what the server answered, for the next turn's prompt.
-    frames: what good answers look like, shared by the channels of a worker (see kit.load.http1).
+    frames: what good answers look like, shared by the channels of a worker.
     """
 
     def __init__(

@@ -74,6 +74,7 @@ class Recorder:
         self._notes: dict[int, tuple[str | None, str | None]] = {}
         self._faults: dict[int, int] = {}
         self._worst_dispatch_ns = NEVER
+        self._outcome_names.take(pa.array([0]))  # loads what the first flush would wait for
 
     def add(
         self,

@@ -24,9 +24,11 @@ from kit.records import Outcome, Workload
 
 #: A lost connection waits so long for the notice that the server died before it is a reset.
 HOLD_BACK_NS = 500_000_000
-TICK_S = 0.02
+TICK_S = 0.05
 #: Rows lie in memory no longer than this; with the tick it stays well under half a second.
-FLUSH_NS = 200_000_000
+FLUSH_NS = 250_000_000
+#: Timeouts are looked for this often, as a share of themselves, but not more often than ticks.
+_TIMEOUT_STEP = 0.01
 
 
 class Pacer(Protocol):
@@ -99,6 +101,7 @@ class Run:
         self._last_end_ns = NEVER
         self._start_ns = NEVER
         self._flush_due_ns = NEVER
+        self._expire_due_ns = NEVER
         self._tick_due_ns = NEVER
         self._timer: asyncio.TimerHandle | None = None
         self.pacer: Pacer
@@ -246,7 +249,8 @@ class Run:
     def _tick(self) -> None:
         now = monotonic_ns()
         self._health.late(now - self._tick_due_ns)
-        self._expire(now)
+        if now >= self._expire_due_ns:
+            self._expire(now)
         self._release_held(now)
         self._apply_rules()
         self.pacer.tick(now)
@@ -259,6 +263,7 @@ class Run:
         self._schedule_tick(monotonic_ns())
 
     def _expire(self, now_ns: int) -> None:
+        self._expire_due_ns = now_ns + round(_TIMEOUT_STEP * self._timeout_ns)
         for channel in self.pacer.channels:
             call = channel.call
             if call is not None:

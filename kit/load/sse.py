@@ -42,6 +42,10 @@ class SseParser:
         """What came of an event that is not over."""
         return b"\n".join((*self._data, b"".join(self._line)))
 
+    def skipped(self) -> None:
+        """Whole events were read by somebody else; the stream goes on after them."""
+        self._at_start = self._skip_lf = False
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of each event that ends in `chunk`."""
         whole = chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and b"\r" not in chunk
