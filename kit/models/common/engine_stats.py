@@ -80,15 +80,12 @@ class Gauges:
             ("waiting", "vllm:num_requests_waiting", gauge, "Requests waiting to be scheduled"),
             ("preemptions", "vllm:num_preemptions_total", counter, "Preemptions since the start"),
         )
-        # The families must live as long as their metrics.
-        self._families = [
-            pb_utils.MetricFamily(name=name, description=about, kind=kind)
-            for _, name, kind, about in rows
-        ]
-        self._metrics = {
-            field: family.Metric(labels=labels)
-            for (field, *_), family in zip(rows, self._families, strict=True)
-        }
+        self._families = []  # they must live as long as their metrics
+        self._metrics = {}
+        for field, name, kind, about in rows:
+            family = pb_utils.MetricFamily(name=name, description=about, kind=kind)
+            self._families.append(family)
+            self._metrics[field] = family.Metric(labels=labels)
         self._shown = EngineStats()
 
     def show(self, stats: EngineStats) -> None:

@@ -69,12 +69,14 @@ class TritonPythonModel(DecoupledModel):
         if self._requests == self._exit_at_request:
             os._exit(137)  # as the kernel's out-of-memory killer would have it: no goodbye
         nonce, last = answer.nonce_of(request.prompt), request.max_tokens - 1
-        length = answer.prompt_tokens(request.prompt)
+        tokens = self._engine.generate(answer.prompt_tokens(request.prompt), request.max_tokens)
         try:
-            async for index in self._engine.generate(length, request.max_tokens):
+            async for index in tokens:
                 yield Piece(answer.token(nonce, index), finished=index == last)
         except DoesNotFitError as error:
             raise BadRequestError(str(error)) from None
+        finally:
+            await tokens.aclose()  # which takes the sequence out of the engine
 
     def finalize(self) -> None:
         self._reporter.stop()

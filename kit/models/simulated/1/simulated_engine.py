@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from engine_stats import EngineStats
@@ -47,10 +47,10 @@ class SimulatedEngine:
         self._pace = pace
         self._ids = itertools.count()
         self._tokens: dict[Sequence, asyncio.Queue[int]] = {}
-        self._work = asyncio.Event()
+        self._work: asyncio.Event | None = None  # the loop's own, so `run` makes it
         self.stats = EngineStats()
 
-    async def generate(self, prompt_tokens: int, max_tokens: int) -> AsyncIterator[int]:
+    async def generate(self, prompt_tokens: int, max_tokens: int) -> AsyncGenerator[int, None]:
         """Indices of the generated tokens as they come; leaving early aborts the sequence.
 
         Raises:
@@ -68,7 +68,8 @@ class SimulatedEngine:
             self._scheduler.abort(sequence)
 
     async def run(self) -> None:
-        """Step for ever; ends by being cancelled."""
+        """Step for ever; ends by being cancelled. Has to run before `generate` is called."""
+        self._work = asyncio.Event()
         due = time.monotonic()
         while True:
             if not self._scheduler.has_work:
