@@ -28,7 +28,7 @@ TRIALS = "trials"
 def shrink(args: Namespace) -> int:
     """The smallest traffic that still kills the server of a trial, as a script and a report."""
     from kit.recorded import open_study
-    from kit.reproducer import write_reproducer
+    from kit.reproducer import REPORT, SCRIPT, write_reproducer
     from kit.reproducer_finding import finding_of
     from kit.reproducer_script import check_exportable
     from kit.shrink_study import shrink_in
@@ -52,7 +52,9 @@ def shrink(args: Namespace) -> int:
     found = finding_of(shrunk, StudyFolder(out / TRIALS))
     exported = write_reproducer(found, out, times=args.runs, parallel=args.parallel)
     if args.json:
-        print_json({"shrunk": shrunk, "exported": exported})
+        files = {"script": str(out / SCRIPT), "report": str(out / REPORT)}
+        runs = {"runs": exported.runs, "beside": exported.beside}
+        print_json({**files, "shrunk": shrunk, **runs})
     else:
         print("\n".join(_lines(shrunk, exported)))
     return 0
@@ -91,6 +93,7 @@ def _step_line(step: Step) -> str:
 
 
 def _lines(shrunk: Shrunk, exported: Exported) -> Iterable[str]:
+    from kit.reproducer import REPORT, SCRIPT
     from kit.reproducer_script import say_traffic
 
     yield f"from: {say_traffic(shrunk.original)}"
@@ -113,7 +116,7 @@ def _lines(shrunk: Shrunk, exported: Exported) -> Iterable[str]:
         f"{shrunk.spent_trials} servers, {shrunk.spent_requests:,} requests, "
         f"{shrunk.spent_s:.0f} s of servers' time"
     )
-    yield f"{exported.folder / 'reproduce.py'}\n{exported.folder / 'REPORT.md'}"
+    yield f"{exported.folder / SCRIPT}\n{exported.folder / REPORT}"
 
 
 def _counted(deaths: int, trials: int) -> tuple[str, str, str, str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +23,13 @@ from kit.records import (
     Fault,
     FaultKind,
     Signature,
+    StudySpec,
     TrialResult,
     TrialSpec,
     Verdict,
     Workload,
     fixed,
+    to_json,
 )
 from kit.sequential.wald import Decision
 from kit.shrink import Shrunk, Step, shrink
@@ -430,3 +435,58 @@ def test_a_folder_of_another_shrinking_is_refused(tmp_path: Path) -> None:
     shrink_in(tmp_path, trial(), launch=Launcher(Server(hazard=0.3)))
     with pytest.raises(StoreError, match="another"):
         shrink_in(tmp_path, trial(turns=2), launch=Launcher(Server(hazard=0.3)))
+
+
+# From the command line
+
+
+def kit(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kit", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def crashed_study(tmp_path: Path) -> StudyFolder:
+    """A study of two trials, of which one died of the bug."""
+    spec = StudySpec(name="t", releases=("23.10",), scenarios=("cancel-race",))
+    study = StudyFolder.create(tmp_path / "study", spec)
+    ends = {"dead": result(trial(), Verdict.CRASHED, 9, BUG)}
+    ends["alive"] = result(trial(), Verdict.SURVIVED, 200)
+    for name, end in ends.items():
+        folder = TrialFolder.create(study.trial(name).path, replace(trial(), trial_id=name))
+        folder.finish(replace(end, trial_id=name))
+    return study
+
+
+def test_the_command_shrinks_the_trial_that_died_and_writes_what_it_found(
+    crashed_study: StudyFolder, tmp_path: Path
+) -> None:
+    # All trials have ended before: those of an invented server, so the command runs none.
+    dead, out = crashed_study.trial("dead"), tmp_path / "out"
+    server = Launcher(Server(hazard=0.3))
+    before = shrink_in(out / "trials", dead.spec, like=dead.result, launch=server)
+    done = kit("shrink", crashed_study.path, "--out", out, "--runs", 0, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["shrunk"]["smallest"] == json.loads(to_json(before.smallest))
+    assert "as it was: 4 of 4 died; kept" in done.stderr
+    assert (out / "reproduce.py").stat().st_mode & 0o100
+    assert "reproduce.py itself has not been run" in (out / "REPORT.md").read_text()
+    in_words = kit("shrink", crashed_study.path, "--out", out, "--runs", 0).stdout
+    assert in_words.startswith(
+        "from: 16 clients send 200 requests over HTTP generate.\nto:   1 cli"
+    )
+
+
+def test_a_study_or_trial_without_a_death_is_refused_with_those_that_have_one(
+    crashed_study: StudyFolder, tmp_path: Path
+) -> None:
+    done = kit("shrink", crashed_study.path, "--trial", "alive", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "a trial that crashed: dead" in done.stderr
+    assert not (tmp_path / "out").exists()
