@@ -7,6 +7,7 @@ those that are the crash which is looked for.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from zlib import crc32
@@ -15,6 +16,7 @@ from kit.agenda import SILENT
 from kit.crash.backtrace import Backtrace
 from kit.crash.component import Component, component_of
 from kit.crash.groups import site_of
+from kit.crash.phrases import Topic
 from kit.crash.shapes import Shape
 from kit.errors import NotEnoughDataError
 from kit.records import DEATH_VERDICTS, Signature, TrialResult, TrialSpec, Workload
@@ -35,8 +37,8 @@ KEEP_WRONGLY, DROP_WRONGLY = 0.1, 0.05
 def same_crash(a: TrialResult, b: TrialResult) -> bool:
     """Whether two deaths are the same crash: both ended alike and, if there is a stack, there.
 
-    The frontends keep state that requests share. Once it is damaged any of their functions may
-    be the one that notices, so two faults within the same frontend count as one crash.
+    The frontends keep state that requests share. Once that is damaged, whichever of their
+    functions comes next may die of it, or the allocator may notice; such deaths are one crash.
     """
     if a.verdict is not b.verdict or a.verdict not in DEATH_VERDICTS:
         return False
@@ -44,7 +46,8 @@ def same_crash(a: TrialResult, b: TrialResult) -> bool:
         return a.signature is b.signature
     if a.signature.text == b.signature.text or _site(a.signature) == _site(b.signature):
         return True
-    return _component(a.signature) is _component(b.signature) in FRONTENDS
+    where = {_component(a.signature), _component(b.signature)} - {Component.LIBC_ABORT}
+    return len(where) == 1 and where < FRONTENDS
 
 
 def _site(signature: Signature) -> str:
@@ -53,7 +56,8 @@ def _site(signature: Signature) -> str:
 
 def _component(signature: Signature) -> Component:
     stack = Backtrace(shape=Shape.TRITON, signal=signature.signal, frames=signature.frames, line=1)
-    return component_of(stack, topics=frozenset())
+    heap = {Topic.HEAP} if signature.signal == signal.SIGABRT else set()
+    return component_of(stack, topics=frozenset(heap), words=[signature.text])
 
 
 def candidate_test(wanted: float) -> TrialTest:

@@ -22,6 +22,7 @@ from kit.records import (
     DistributionKind,
     Fault,
     FaultKind,
+    Frame,
     Signature,
     StudySpec,
     TrialResult,
@@ -342,6 +343,39 @@ def test_deaths_are_the_same_when_they_ended_alike_at_one_place() -> None:
     assert same_crash(death(Verdict.HUNG, None), death(Verdict.HUNG, None))
     survived = death(Verdict.SURVIVED, None)
     assert not same_crash(survived, survived)
+
+
+def stack(text: str, *symbols: str, module: str = "tritonserver") -> Signature:
+    """What is left of a stack below the frames that caught the signal."""
+    frames = tuple(
+        Frame(index=index, module=module, offset=16 * index, symbol=symbol)
+        for index, symbol in enumerate(symbols, start=2)
+    )
+    number = 6 if "SIGABRT" in text else 11
+    return Signature(signal=number, frames=frames, key=text, text=text)
+
+
+def test_faults_all_over_a_damaged_frontend_are_one_crash() -> None:
+    def death(signature: Signature) -> TrialResult:
+        return result(trial(), Verdict.CRASHED, 1, signature)
+
+    stream = death(
+        stack("SIGSEGV in a", "triton::server::grpc::ModelStreamInferHandler::Process()")
+    )
+    checked = death(
+        stack("SIGABRT in b", "grpc::CoreCodegen::assert_fail()", "grpc::internal::x()")
+    )
+    heap = death(stack("SIGABRT after malloc(): corrupted top size"))
+    http = death(stack("SIGSEGV in c", "evhtp_send_reply_chunk"))
+    backend = death(
+        stack("SIGSEGV in d", "triton::backend::python::Stub()", module="libtriton_python.so")
+    )
+    assert same_crash(stream, checked)
+    assert same_crash(stream, heap)
+    assert not same_crash(stream, death(stack("SIGSEGV, no stack")))
+    assert not same_crash(stream, http)
+    assert not same_crash(stream, backend)
+    assert not same_crash(backend, heap)
 
 
 def test_all_simplifications_come_first_and_each_alone_after_them() -> None:
