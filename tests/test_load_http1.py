@@ -191,7 +191,7 @@ def test_an_answer_like_a_known_one_is_not_parsed_again(exchange: Exchange) -> N
         if len(exchange.traffic.call(number).prompt) == len(exchange.traffic.call(0).prompt)
     )
     following = whole(exchange.send(alike))
-    exchange.wire._parser = None  # would fail if it were asked
+    exchange.wire._answer = None  # would fail if it were asked
     assert exchange.answer([following]) is Outcome.OK
 
 

@@ -75,6 +75,30 @@ class AnswerBody:
         self._parts.append(data)
         return None
 
+    def feed_each(self, pieces: list[bytes], times_ns: list[int]) -> bool:
+        """Take pieces that are one known event each, all at once; False: they are not, and
+        nothing was done."""
+        if self._failure is not None or self._sse.unfinished:
+            return False
+        known = self._frames.texts(b"".join(pieces))
+        if known is None:
+            return False
+        texts, rest = known
+        if rest or len(texts) != len(pieces) or not all(texts):
+            return False
+        if not all(piece.endswith(b"\n\n") for piece in pieces):
+            return False
+        self._learned = True
+        self._sse.skipped()
+        self._size += sum(map(len, pieces))
+        self._events += len(texts)
+        self._pieces += texts
+        call = self._call
+        if call.first_ns == NEVER:
+            call.first_ns = times_ns[0]
+        call.stamp_each(times_ns)
+        return True
+
     def _feed_stream(self, data: bytes, now_ns: int) -> Judgement | None:
         call, pieces = self._call, self._pieces
         seen = len(pieces)

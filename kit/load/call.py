@@ -61,6 +61,12 @@ class Call(msgspec.Struct, gc=False):
             else:
                 self.token_ns.extend((now_ns,) * tokens)
 
+    def stamp_each(self, times_ns: list[int]) -> None:
+        """One token event came at each of these times."""
+        if self.token_ns is not None:
+            self.tokens += len(times_ns)
+            self.token_ns += times_ns
+
     @property
     def plan(self) -> tuple[object, ...]:
         """Everything that the workload and the number alone decide."""

@@ -24,6 +24,9 @@ class Channel(Protocol):
     def expire(self) -> None:
         """End the open call, if any: it has had its time."""
 
+    def settle(self) -> None:
+        """Do what was put off."""
+
     def abandon(self) -> Call | None:
         """Drop the open call, if any, and the connection, without a word to the host."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kit.errors import SpecError
 from kit.load.draws import quantile, whole_quantile
-from kit.records import Fault, FaultKind
+from kit.records import Fault, FaultKind, Outcome
 
 #: A client deadline where the workload gives none.
 DEFAULT_DEADLINE_S = 0.05
@@ -35,6 +35,15 @@ MUST_BE_REFUSED = frozenset({FaultKind.BAD_JSON, FaultKind.WRONG_TYPE, FaultKind
 OUR_DOING = frozenset(
     {FaultKind.DISCONNECT, FaultKind.CANCEL, FaultKind.DEADLINE, FaultKind.HALF_OPEN}
 )
+
+
+def as_intended(fault: FaultPlan | None, outcome: Outcome) -> bool:
+    """A request ended otherwise than well because we wanted it so."""
+    if fault is None:
+        return False
+    if fault.kind in MUST_BE_REFUSED:
+        return outcome is Outcome.HTTP_ERROR
+    return fault.kind in OUR_DOING and outcome in (Outcome.DISCONNECTED, Outcome.TIMEOUT)
 
 
 def check_faults(faults: Sequence[Fault]) -> None:

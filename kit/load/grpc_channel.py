@@ -81,6 +81,9 @@ class GrpcChannel:
             seen = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
             self._report(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {seen}"))
 
+    def settle(self) -> None:
+        """Nothing is put off."""
+
     def abandon(self) -> Call | None:
         """Drop the open call, if any, without a word to the host."""
         call, self.call = self.call, None

@@ -1,9 +1,11 @@
 """Bytes from one connection in, stamps and the end of its calls out: HTTP/1.1 from the client.
 
 What is stamped: `sent_ns` when the kernel has taken the last byte of the request, `first_ns` and
-`token_ns` when the bytes came to this process, before anything else is done about them.
+`token_ns` when the bytes came to this process, before anything else is done about them. The body
+of a stream is only stamped when it comes; its events are read a quarter of a second later or when
+the answer is whole, many at a time, which costs a third and leaves the loop free for the stamps.
 
-httptools parses; an answer that is like a known one (kit.load.frames) need not be parsed.
+An answer that is like a known one (kit.load.frames) need not be parsed.
 """
 
 from __future__ import annotations
@@ -14,13 +16,12 @@ from asyncio import Protocol
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-import httptools
-
 from kit.load.answers import OK, Judgement, clipped, own_words
 from kit.load.body import AnswerBody
 from kit.load.call import Call
 from kit.load.dialect import malformed
 from kit.load.faults import FaultPlan
+from kit.load.http_answer import HttpAnswer
 from kit.records import AnswerCheck, FaultKind, Outcome
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _SLOW_READER_BUFFER_BYTES = 4096
 _LEAVING = frozenset({FaultKind.DISCONNECT, FaultKind.CANCEL})
+#: A stream's events are read at the latest after so many reads, or one so large.
+_READS_PUT_OFF = 256
+_LARGE_READ_BYTES = 32768
 
 
 class Wire(Protocol):
@@ -35,24 +39,22 @@ class Wire(Protocol):
 
     def __init__(self, channel: HttpChannel) -> None:
         self.closed = False
-        self._learns = channel.check is AnswerCheck.EXACT and not channel.dialect.streams
         self._channel = channel
         self._dialect = channel.dialect
+        self._request = channel.dialect.request
         self._frames = channel.frames
         self._known = channel.frames.is_answer
+        self._learns = channel.check is AnswerCheck.EXACT and not channel.dialect.streams
         self._ended = channel.host.ended
-        self._request = channel.dialect.request
         self._body = AnswerBody(channel.dialect, channel.check, channel.frames)
+        self._answer = HttpAnswer(self._on_head)
         self._call: Call | None = None
+        self._begun = False  # bytes of the answer have come
+        self._puts_off = False  # events of this answer are read later
+        self._times: list[int] = []  # of the reads that were put off,
+        self._counts: list[int] = []  # and how many pieces of the body there were then
         self._transport: Any = None
         self._fd = -1  # written to directly; -1: through the transport (TLS)
-        self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append
-        self._parser: Any = httptools.HttpResponseParser(self)
-        self._begun = self._headed = self._framed = self._complete = self._overrun = False
-        self._keeps = False
-        self._head: list[bytes] = []
-        self._location: bytes | None = None
 
     # --- the request
 
@@ -109,10 +111,11 @@ class Wire(Protocol):
         self.closed = True
         self._fd = -1
         self._channel.lost(self)
+        self.settle()
         call = self._call
         if call is None:
             return
-        if self._headed and not self._framed and error is None:
+        if self._answer.headed and not self._answer.framed and error is None:
             self._finish(call, monotonic_ns())  # such a body ends with the connection
             return
         how = str(error) if error else "closed by the server"
@@ -134,15 +137,49 @@ class Wire(Protocol):
         if call is None:  # bytes that nobody asked for: the next call gets another connection
             self._channel.lost(self)
             self.abort()
-            return
-        if self._learns and not self._begun and call.fault is None and self._known(call, data):
+        elif self._puts_off:
+            self._put_off(call, data, now)
+        elif self._learns and not self._begun and call.fault is None and self._known(call, data):
             call.received_bytes = len(data)
             call.status = 200
             call.first_ns = call.end_ns = now
             self._call = self._channel.call = None
             self._ended(self._channel, call, OK)
+        else:
+            self._receive(call, data, now)
+
+    def _put_off(self, call: Call, data: bytes, now: int) -> None:
+        """Stamp a piece of a stream; read its events later."""
+        call.received_bytes += len(data)
+        answer = self._answer
+        problem = answer.take(data)
+        self._times.append(now)
+        self._counts.append(len(answer.pieces))
+        if answer.complete or problem is not None:
+            self.settle()
+            self._close_up(call, now, problem)
+        elif len(self._times) >= _READS_PUT_OFF or len(data) >= _LARGE_READ_BYTES:
+            self.settle()
+
+    def settle(self) -> None:
+        """Read the events that were put off."""
+        if not self._times:
             return
-        self._receive(call, data, now)
+        times, self._times = self._times, []
+        counts, self._counts = self._counts, []
+        pieces = self._answer.pieces[:]
+        self._answer.pieces.clear()
+        enough = None
+        # Mostly each read is one piece and each piece one event.
+        if len(pieces) != len(times) or not self._body.feed_each(pieces, times):
+            begin = 0
+            for now, end in zip(times, counts, strict=True):
+                if end > begin:
+                    enough = enough or self._body.feed(b"".join(pieces[begin:end]), now)
+                begin = end
+        if enough is not None and self._call is not None:
+            self._call.end_ns = times[-1]
+            self._end(enough)
 
     def _receive(self, call: Call, data: bytes, now: int) -> None:
         fault = call.fault
@@ -153,12 +190,11 @@ class Wire(Protocol):
             return
         call.received_bytes += len(data)
         self._begun = True
-        if not self._headed and len(self._head) < 64:
-            self._head.append(data)
-        problem = self._parse(data)
-        if self._pieces:
-            body = b"".join(self._pieces)
-            self._pieces.clear()
+        answer = self._answer
+        problem = answer.take(data)
+        if answer.pieces:
+            body = b"".join(answer.pieces)
+            answer.pieces.clear()
             enough = self._body.feed(body, now)
             if enough is not None:
                 call.end_ns = now
@@ -167,73 +203,48 @@ class Wire(Protocol):
             if leaving and not leaving.in_bytes and call.tokens >= leaving.after:
                 self._leave(call)
                 return
-        if self._complete:
+        if answer.complete or problem is not None:
+            self._close_up(call, now, problem)
+        elif fault is not None and fault.kind is FaultKind.SLOW_READER:
+            self._starve(len(data) / (fault.bytes_per_s or 1.0))
+
+    def _on_head(self, status: int) -> None:
+        call = self._call
+        if call is not None:
+            call.status = status
+            self._body.begin(call, status)
+            self._puts_off = self._dialect.streams and status == 200 and call.fault is None
+
+    # --- endings
+
+    def _close_up(self, call: Call, now: int, problem: Judgement | None) -> None:
+        """The answer is whole, or is none."""
+        if call is not self._call:
+            return
+        if self._answer.complete:
             self._finish(call, now)
         elif problem is not None:
             call.end_ns = now
             self._end(problem)
-        elif fault is not None and fault.kind is FaultKind.SLOW_READER:
-            self._starve(len(data) / (fault.bytes_per_s or 1.0))
-
-    def _parse(self, data: bytes) -> Judgement | None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return malformed("the server wants another protocol than HTTP/1.1", data)
-        except httptools.HttpParserError as error:
-            if self._complete:
-                self._overrun = True
-                return None
-            return malformed(f"not HTTP/1.1: {error}", b"".join(self._head) or data)
-        return None
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            self._overrun = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._complete:
-            return
-        name = name.lower()
-        if name in (b"content-length", b"transfer-encoding"):
-            self._framed = True
-        elif name == b"location":
-            self._location = value
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200 or self._complete or self._call is None:
-            return
-        self._headed = True
-        self._call.status = status
-        self._body.begin(self._call, status)
-
-    def on_message_complete(self) -> None:
-        if self._headed:
-            self._complete = True
-            self._keeps = self._parser.should_keep_alive()  # the parser forgets it afterwards
-        else:
-            self._framed = False  # an interim answer (100); the real one follows
-
-    # --- endings
 
     def _finish(self, call: Call, now: int) -> None:
         call.end_ns = now
-        judgement = self._body.finish()
-        if self._overrun:
-            judgement = malformed("bytes after the end of the answer", b"".join(self._head))
-        elif self._location is not None and call.status >= 300:
-            where = self._location.decode("latin-1")
-            judgement = judgement._replace(cause=clipped(f"{judgement.cause} (to {where})"))
-        keep = self._complete and self._keeps and not self._overrun
-        if judgement is OK and self._channel.quotes and self._body.text is not None:
-            self._channel.answered = own_words(call, self._body.text)
-        if judgement is OK and keep and self._learns and len(self._head) == 1:
-            self._frames.learn_answer(call, self._head[0])
+        answer, judgement = self._answer, self._body.finish()
+        if answer.overrun:
+            judgement = malformed("bytes after the end of the answer", b"".join(answer.reads))
+        elif answer.location is not None and call.status >= 300:
+            judgement = judgement._replace(
+                cause=clipped(f"{judgement.cause} (to {answer.location})")
+            )
+        keep = answer.complete and answer.keeps and not answer.overrun
+        if judgement is OK:
+            if self._channel.quotes and self._body.text is not None:
+                self._channel.answered = own_words(call, self._body.text)
+            if self._learns and keep and len(answer.reads) == 1:
+                self._frames.learn_answer(call, answer.reads[0])
         self._call = None
-        self._begun = self._headed = self._framed = self._complete = self._overrun = False
-        self._head.clear()
-        self._location = None
+        self._begun = self._puts_off = False
+        answer.clear()
         self._channel.end(call, judgement, keep=keep and not self.closed)
 
     def _end(self, judgement: Judgement) -> None:

@@ -69,6 +69,7 @@ class HttpChannel:
 
     def expire(self) -> None:
         """The open call has had its time."""
+        self.settle()
         call = self.call
         if call is None:
             return
@@ -78,8 +79,14 @@ class HttpChannel:
         seen = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
         self.end(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {seen}"))
 
+    def settle(self) -> None:
+        """Read the events that were put off."""
+        if self._wire is not None:
+            self._wire.settle()
+
     def abandon(self) -> Call | None:
         """Drop the open call, if any, without a word to the host."""
+        self.settle()
         call, self.call = self.call, None
         self._hang_up()
         return call

@@ -9,7 +9,8 @@ from kit.load.arrivals import due_times
 from kit.load.channels import Channels
 from kit.load.closed_loop import ClosedLoop
 from kit.load.open_loop import OpenLoop
-from kit.load.run import Pacer, Run
+from kit.load.pacer import Pacer
+from kit.load.run import Run
 from kit.load.schedule import check_steps, concurrency_profile
 from kit.records import ArrivalKind, Workload
 

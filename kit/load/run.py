@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from kit.load.answers import OK, Judgement
 from kit.load.call import NEVER, Call
 from kit.load.channel import Channel
 from kit.load.counters import Counters, Field
-from kit.load.faults import MUST_BE_REFUSED, OUR_DOING
+from kit.load.faults import as_intended
 from kit.load.health import Health
+from kit.load.pacer import Pacer
 from kit.load.recorder import Recorder
 from kit.load.stop_rules import RunState, StopRule
 from kit.load.traffic import Traffic
@@ -29,30 +30,6 @@ TICK_S = 0.05
 FLUSH_NS = 250_000_000
 #: Timeouts are looked for this often, as a share of themselves, but not more often than ticks.
 _TIMEOUT_STEP = 0.01
-
-
-class Pacer(Protocol):
-    """When which channel gets its next call."""
-
-    def begin(self, start_ns: int) -> None:
-        """The run starts now."""
-
-    def freed(self, channel: Channel, call: Call, judgement: Judgement) -> None:
-        """`call` has ended, so its channel can take another."""
-
-    def tick(self, now_ns: int) -> None:
-        """A tick has passed."""
-
-    def halt(self) -> None:
-        """Send no more."""
-
-    @property
-    def owes(self) -> bool:
-        """It holds calls back that are yet to be sent."""
-
-    @property
-    def channels(self) -> Sequence[Channel]:
-        """All channels that were made so far."""
 
 
 class _Held(NamedTuple):
@@ -173,7 +150,7 @@ class Run:
         self._add(call, outcome, judgement.cause, judgement.evidence)
         if call.end_ns != NEVER:
             self._last_end_ns = max(self._last_end_ns, call.end_ns)
-        if not _as_intended(call, outcome):
+        if not as_intended(call.fault, outcome):
             self.errors += 1
             self._apply_rules()
 
@@ -257,6 +234,8 @@ class Run:
         self._publish()
         if now >= self._flush_due_ns:
             self._flush_due_ns = now + FLUSH_NS
+            for channel in self.pacer.channels:
+                channel.settle()
             self._recorder.flush()
             self._health.row(self, self._recorder.take_worst_dispatch_ns())
         self.check_end()
@@ -284,12 +263,3 @@ class Run:
         words[Field.ERRORS] = self.errors
         words[Field.IN_FLIGHT] = self.sent - self.ended_count
         words[Field.LAST_END_NS] = self._last_end_ns
-
-
-def _as_intended(call: Call, outcome: Outcome) -> bool:
-    """A request that ended otherwise than well because we wanted it so."""
-    if call.fault is None:
-        return False
-    if call.fault.kind in MUST_BE_REFUSED:
-        return outcome is Outcome.HTTP_ERROR
-    return call.fault.kind in OUR_DOING and outcome in (Outcome.DISCONNECTED, Outcome.TIMEOUT)
