@@ -74,6 +74,7 @@ def install(version: str = VERSIONS[0], *, pip_options: Sequence[str] = ()) -> V
     pip_options: for example ("--extra-index-url", "…"), where PyTorch's CPU builds are.
 
     Raises:
+        SpecError: not a version.
         DownloadError: pip did not find or fetch a package.
         LibpythonMissingError: no Python here that both Triton and vLLM can use.
         StoreError: the cache cannot be written.
@@ -91,8 +92,9 @@ def install(version: str = VERSIONS[0], *, pip_options: Sequence[str] = ()) -> V
         # Without their dependencies: those would bring the GPU compiler and CUDA's libraries.
         _pip(base, ["--no-deps", "--target", str(folder), *packages], pip_options)
 
+    overlay_name = _version_name(version)  # refused, if at all, before gigabytes are fetched
     base = cached(_base_name(), fill_base)
-    overlay = cached(_version_name(version), fill_version)
+    overlay = cached(overlay_name, fill_version)
     model = cached(_MODEL, write_tiny_llama)
     return _environment(version, base, overlay, model)
 
