@@ -22,7 +22,17 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Imports point down this list only. A new module gets its place here first.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("commands*", "investigate", "panel*", "story", "map_story", "live*", "report*", "results", "choices"),
+    (
+        "commands*",
+        "investigate",
+        "panel*",
+        "story",
+        "map_story",
+        "live*",
+        "report*",
+        "results",
+        "choices",
+    ),
     ("console",),
     ("shrink*", "reproducer*"),
     ("plots*", "style*", "stats*", "frames*", "timings", "kv*", "calibrate", "factors", "replay"),
