@@ -1,4 +1,4 @@
-"""What a run asks of the loop that decides when the next request goes; closed and open answer it."""
+"""What a run asks of the loop, closed or open, that decides when the next request goes."""
 
 from __future__ import annotations
 
