@@ -217,7 +217,9 @@ class _Search:
             result.completed + result.in_flight if self.bench.same(result) else math.inf
             for result in results
         )
-        return sent[math.ceil(len(sent) * (1 + self.wanted) / 2) - 1]
+        almost_all = math.ceil(len(sent) * (1 + self.wanted) / 2)
+        died = sum(count < math.inf for count in sent)
+        return sent[(min(almost_all, died) if died >= self.wanted * len(sent) else almost_all) - 1]
 
     def _dies_as_wanted(self, what: str, workload: Workload) -> bool:
         count = min(self.final_trials, self.bench.left)
