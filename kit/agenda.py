@@ -1,7 +1,9 @@
 """Trials that could be run and results so far in; the trial to run next out.
 
 A fixed agenda runs all of them in their order. A sequential one (kit.sequential.wald) runs a cell's
-trials until they have decided it, and spends them where the question is open.
+trials until they have decided it, and spends them where the question is open. It can be asked for
+some trials of every cell whatever they say: one death decides that a release dies, and says little
+of how soon.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
 from typing import Protocol
 
-from kit.records import DEATH_VERDICTS, Engine, TrialResult, TrialSpec, Verdict
+from kit.records import DEATH_VERDICTS, Engine, StudySpec, TrialResult, TrialSpec, Verdict
 from kit.sequential.choice import CellState, likely_to_decide, next_cells
 from kit.sequential.wald import Decision, Observation, Progress, TrialTest, decide
 from kit.store import StudyFolder
@@ -47,20 +49,23 @@ class FixedAgenda:
 
 
 class SequentialAgenda:
-    """Of each cell as many trials as `test` needs to decide it, at most those that are given."""
+    """Of each cell as many trials as `test` needs to decide it, at most those that are given.
 
-    def __init__(self, trials: Sequence[TrialSpec], test: TrialTest) -> None:
+    least: trials that every cell gets, decided or not; those after the decision do not change it.
+    """
+
+    def __init__(self, trials: Sequence[TrialSpec], test: TrialTest, *, least: int = 1) -> None:
         self._test = test
+        self._least = least
         self._cells: dict[Cell, list[TrialSpec]] = {}
         for trial in sorted(trials, key=lambda t: t.repeat):
             self._cells.setdefault(cell_of(trial), []).append(trial)
         self._budget = max(map(len, self._cells.values()), default=0)
 
     def next(self, results: Results, running: Collection[str]) -> TrialSpec | None:
-        chosen = next_cells(
-            self._test, self._states(results, running), slots=1, budget=self._budget
-        )
-        for cell in chosen:
+        states = self._states(results, running)
+        chosen = next_cells(self._test, states, slots=1, budget=self._budget)
+        for cell in chosen or self._short(states, results, running):
             for trial in self._cells[cell]:
                 if trial.trial_id not in results and trial.trial_id not in running:
                     return trial
@@ -68,14 +73,34 @@ class SequentialAgenda:
 
     def total(self, results: Results, running: Collection[str]) -> int:
         more = 0
-        for state in self._states(results, running).values():
+        for cell, state in self._states(results, running).items():
+            missing = self._missing(cell, results, running)
             if state.progress.decision is Decision.OPEN:
-                more += max(0, likely_to_decide(self._test, state) - state.running)
+                missing = max(missing, likely_to_decide(self._test, state) - state.running)
+            more += max(0, missing)
         return len(results) + len(running) + more
 
     def decisions(self, results: Results) -> dict[Cell, Progress]:
         """How each cell was decided."""
         return {cell: state.progress for cell, state in self._states(results, ()).items()}
+
+    def _short(
+        self, states: Mapping[Cell, CellState], results: Results, running: Collection[str]
+    ) -> list[Cell]:
+        """Cells that are decided and have not had the least number of trials."""
+        return [
+            cell
+            for cell, state in states.items()
+            if state.progress.decision in (Decision.CRASHES, Decision.SURVIVES)
+            and self._missing(cell, results, running) > 0
+        ]
+
+    def _missing(self, cell: Cell, results: Results, running: Collection[str]) -> int:
+        """Trials that the cell lacks of the least; one that says nothing counts as none."""
+        names = [trial.trial_id for trial in self._cells[cell]]
+        silent = sum(n in results and results[n].verdict in SILENT for n in names)
+        taken = sum(n in results or n in running for n in names)
+        return min(self._least + silent, len(names)) - taken
 
     def _states(self, results: Results, running: Collection[str]) -> dict[Cell, CellState]:
         states = {}
@@ -102,9 +127,11 @@ def cell_of(trial: TrialSpec) -> Cell:
     return trial.release, trial.scenario, trial.engine, trial.workload.arrivals.concurrency
 
 
-def agenda_for(trials: Sequence[TrialSpec], test: TrialTest | None) -> Agenda:
+def agenda_for(spec: StudySpec, trials: Sequence[TrialSpec]) -> Agenda:
     """The agenda of a study: sequential if it has a test."""
-    return FixedAgenda(trials) if test is None else SequentialAgenda(trials, test)
+    if spec.sequential is None:
+        return FixedAgenda(trials)
+    return SequentialAgenda(trials, spec.sequential, least=spec.least_repeats)
 
 
 def decisions_of(study: StudyFolder) -> dict[Cell, Progress]:

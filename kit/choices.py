@@ -58,6 +58,7 @@ def choose(
     requests: int | None = None,
     repeats: int = 3,
     sequential: bool = False,
+    least_repeats: int = 1,
     seed: int = 0,
     engine: Engine | None = None,
 ) -> StudySpec:
@@ -78,6 +79,7 @@ def choose(
         requests=requests,
         repeats=repeats,
         sequential=TrialTest() if sequential else None,
+        least_repeats=least_repeats,
         seed=seed,
     )
     # What cannot be run is said now, beside the choice, and not by a trial.

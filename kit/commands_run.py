@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CRASHED = 3
 #: Of a cell that a sequential test cannot decide; see kit.sequential.wald for what is usual.
 MOST_TRIALS = 12
+#: Of a cell of the map: one death decides that a release dies, but not how soon it does.
+LEAST_TRIALS = 5
 
 
 def run(args: Namespace) -> int:
@@ -38,6 +40,7 @@ def release_map(args: Namespace) -> int:
     args.release = args.release or _that_run_here()
     args.scenario = args.scenario or [ALL]
     args.sequential = True
+    args.least = min(LEAST_TRIALS, args.repeats or MOST_TRIALS)
     spec = _spec(args)
     study = _run_shown(spec, args.out or study_folder(spec), args.parallel)
     remark(f"report: {write_report(study, args.reports)}")
@@ -153,6 +156,7 @@ def _spec(args: Namespace) -> StudySpec:
         requests=args.requests,
         repeats=args.repeats if args.repeats is not None else default_repeats,
         sequential=args.sequential,
+        least_repeats=args.least,
         seed=args.seed or 0,
         engine=parse_engine(args.engine) if args.engine else None,
     )

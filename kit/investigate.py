@@ -67,6 +67,7 @@ def notebook_spec(parameters: Mapping[str, Any]) -> StudySpec:
         requests=parameters["requests"],
         repeats=parameters["repeats"],
         sequential=parameters.get("sequential", False),
+        least_repeats=parameters.get("least_repeats", 1),
     )
 
 

@@ -70,9 +70,12 @@ def what_it_cost(study: StudyFolder) -> str:
         return said
     spared = saving(test, list(cells.values()))
     open_cells = sum(p.decision in (Decision.UNDECIDED, Decision.OPEN) for p in cells.values())
+    more = len(trials) - spared.trials
+    rest = f" The other {more} trials tell how soon a release dies, not whether." if more else ""
     return (
-        f"{said} A fixed design with the same error rates would have needed {spared.fixed} trials, "
-        f"so deciding as it goes saved {spared.fraction:.0%}; {open_cells or 'no'} "
+        f"{said} The decisions rest on {spared.trials} trials, where a fixed design with the same "
+        f"error rates would have needed {spared.fixed}: deciding as it goes saved "
+        f"{spared.fraction:.0%}.{rest} {str(open_cells or 'No').capitalize()} "
         f"{'cell is' if open_cells == 1 else 'cells are'} undecided."
     )
 

@@ -312,6 +312,7 @@ class StudySpec:
     requests: int | None = None  # None: as the scenario says
     repeats: int = 3
     sequential: TrialTest | None = None  # stop a cell once decided; `repeats` is then the most
+    least_repeats: int = 1  # of a cell that a sequential test has decided sooner
     seed: int = 0
     server_kind: ServerKind = ServerKind.EMBEDDED
     schema: int = 1
@@ -326,6 +327,12 @@ class StudySpec:
             )
         if self.repeats < 1:
             raise SpecError(f"{self.repeats} repeats", "1 or more", "raise repeats")
+        if not 1 <= self.least_repeats <= self.repeats:
+            raise SpecError(
+                f"at least {self.least_repeats} and at most {self.repeats} trials a cell",
+                "1 <= least <= most",
+                "lower least_repeats or raise repeats",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,7 @@ def run_study(
         environment_for(engine)
     with study.locked():
         run_trials(
-            agenda_for(trials, spec.sequential),
+            agenda_for(spec, trials),
             study,
             parallel=parallel or os.cpu_count() or 1,
             on_progress=on_progress,

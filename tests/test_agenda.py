@@ -55,6 +55,31 @@ def test_a_sequential_agenda_stops_as_soon_as_the_cells_are_decided() -> None:
     assert per_release == {"23.10": 1, "24.05": 5}
 
 
+def test_a_decided_cell_gets_the_least_number_of_trials_all_the_same() -> None:
+    agenda = SequentialAgenda(plan(SPEC), TrialTest(), least=3)
+    started = run(agenda, as_known)
+    per_release = {r: sum(t.release == r for t in started) for r in SPEC.releases}
+    assert per_release == {"23.10": 3, "24.05": 5}
+    seen = {t.trial_id: result(t, as_known(t)) for t in started}
+    decided = agenda.decisions(seen)
+    assert {cell[0]: p.trials for cell, p in decided.items()} == {"23.10": 1, "24.05": 5}
+
+
+def test_trials_beyond_the_decision_wait_until_no_question_is_open() -> None:
+    agenda = SequentialAgenda(plan(SPEC), TrialTest(), least=3)
+    order = [t.release for t in run(agenda, as_known)]
+    assert order[-2:] == ["23.10", "23.10"]
+
+
+def test_a_silent_trial_is_none_of_the_least() -> None:
+    def ends(trial: TrialSpec) -> Verdict:
+        return Verdict.CLIENT_FAULT if trial.repeat == 1 else as_known(trial)
+
+    agenda = SequentialAgenda(plan(SPEC), TrialTest(), least=3)
+    started = run(agenda, ends)
+    assert sum(t.release == "23.10" for t in started) == 4
+
+
 def test_it_decides_the_same_whatever_the_order_in_which_trials_end() -> None:
     one, three = (SequentialAgenda(plan(SPEC), TrialTest()) for _ in range(2))
     verdicts = {t.trial_id: result(t, as_known(t)) for t in plan(SPEC)}

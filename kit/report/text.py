@@ -147,6 +147,7 @@ def command(spec: StudySpec) -> str:
     if spec.concurrencies:
         words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
     words += ["--sequential"] if spec.sequential else []
+    words += ["--least", str(spec.least_repeats)] if spec.least_repeats > 1 else []
     words += ["--requests", str(spec.requests)] if spec.requests else []
     words += ["--repeats", str(spec.repeats), "--seed", str(spec.seed)]
     return shlex.join(words)
