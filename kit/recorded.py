@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from kit import __version__
 from kit.errors import StoreError
+from kit.files import write_whole
 from kit.records import DEATH_VERDICTS, StudySpec, TrialResult, TrialSpec, from_json, to_json
-from kit.store import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder, write_whole
+from kit.store import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
 
 TABLES = {"requests": REQUESTS, "client": CLIENT, "samples": SAMPLES}
 #: Of the log of a server that died, the end is kept: its stack.

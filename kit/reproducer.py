@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kit.crash.catalog import known_crashes
 from kit.errors import ExportError
+from kit.files import write_whole
 from kit.records import ServerKind, TrialSpec
 from kit.releases import embedded_releases, get_release
 from kit.reproducer_check import ScriptRun, run_often
@@ -18,7 +19,6 @@ from kit.reproducer_finding import Finding, title_of
 from kit.reproducer_report import render_report
 from kit.reproducer_script import check_exportable, is_grpc, render_script
 from kit.scenarios import get_scenario
-from kit.store import write_whole
 
 SCRIPT, REPORT = "reproduce.py", "REPORT.md"
 #: Of the script's runs that have to crash the server before more requests are tried.

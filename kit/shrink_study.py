@@ -11,12 +11,13 @@ from pathlib import Path
 
 from kit.agenda import FixedAgenda
 from kit.errors import StoreError
+from kit.files import write_whole
 from kit.records import ServerKind, StudySpec, TrialResult, TrialSpec, from_json, to_json
 from kit.releases import get_release
 from kit.servers.prepare import prepare
 from kit.servers.vllm_env import environment_for
 from kit.shrink import Shrunk, Step, shrink
-from kit.store import StudyFolder, write_whole
+from kit.store import StudyFolder
 from kit.study import StudyProgress, TrialRun, run_trials
 
 MARKER = "shrunk.json"

@@ -15,13 +15,14 @@ from typing import Protocol
 import msgspec
 
 from kit.agenda import Agenda, agenda_for
+from kit.files import write_whole
 from kit.plan import plan
 from kit.records import StudySpec, TrialResult, TrialSpec, Verdict
 from kit.releases import get_release
 from kit.servers.prepare import prepare
 from kit.servers.traces import sweep
 from kit.servers.vllm_env import environment_for
-from kit.store import StudyFolder, TrialFolder, write_whole
+from kit.store import StudyFolder, TrialFolder
 
 POLL_S = 0.1
 #: How long an interrupted trial may take to stop its server before it is killed.

@@ -25,6 +25,7 @@ from kit.crash.maps import MemoryMap
 from kit.crash.signature import signature_of
 from kit.crash.verdict import Evidence, judge
 from kit.errors import KitError, ServerStartError
+from kit.files import write_whole
 from kit.load.workers import Workers
 from kit.records import ENDED_OUTCOMES, Endpoint, Outcome, TrialResult, TrialSpec, Verdict
 from kit.releases import get_release
@@ -32,7 +33,7 @@ from kit.scenarios import get_scenario
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.repository import build_repository
 from kit.servers.vllm_env import environment_for
-from kit.store import TrialFolder, write_whole
+from kit.store import TrialFolder
 from kit.watch.liveness import Health
 from kit.watch.sampler import Watcher
 

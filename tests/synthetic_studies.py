@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.files import ArrowAppender, write_whole
 from kit.records import (
     Arrivals,
     Engine,
@@ -26,10 +27,8 @@ from kit.store import (
     CLIENT,
     REQUESTS,
     SAMPLES,
-    ArrowAppender,
     StudyFolder,
     TrialFolder,
-    write_whole,
 )
 
 START_NS = 5_000_000_000_000

@@ -12,6 +12,7 @@ import pytest
 from synthetic_studies import START_NS, append, first_light, write_study, write_trial
 
 from kit.errors import StoreError
+from kit.files import ArrowAppender
 from kit.frames import (
     TRIAL_DTYPES,
     TRIAL_KEYS,
@@ -23,7 +24,7 @@ from kit.frames import (
     trials_frame,
 )
 from kit.records import Engine, EngineKind, Fault, FaultKind, Outcome, Protocol, Verdict
-from kit.store import REQUESTS, ArrowAppender
+from kit.store import REQUESTS
 
 
 def test_a_trial_that_outlives_its_requests_is_censored(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("scenarios", "releases"),
     ("records",),
+    ("files",),
     ("sequential*", "errors", "paths"),
 )
 #: From this layer up, pandas and its kind may be imported.

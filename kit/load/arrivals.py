@@ -15,10 +15,11 @@ from itertools import accumulate, count
 from pathlib import Path
 
 from kit.errors import SpecError
+from kit.files import read_rows
 from kit.load.draws import Purpose, uniforms
 from kit.load.schedule import rate_profile
 from kit.records import ArrivalKind, Arrivals, Workload
-from kit.store import REQUESTS, read_rows
+from kit.store import REQUESTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from kit.store import CLIENT, ArrowAppender
+from kit.files import ArrowAppender
+from kit.store import CLIENT
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 

@@ -15,10 +15,11 @@ from struct import Struct
 import numpy as np
 import pyarrow as pa
 
+from kit.files import ArrowAppender
 from kit.load.call import NEVER, Call
 from kit.load.redact import redacted
 from kit.records import FaultKind, Outcome, Workload
-from kit.store import REQUESTS, ArrowAppender
+from kit.store import REQUESTS
 
 _OK = Outcome.OK
 _OUTCOMES = sorted(Outcome, key=lambda outcome: outcome is not _OK)  # OK has code 0

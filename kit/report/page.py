@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kit import __version__
 from kit.agenda import decided
+from kit.files import write_whole
 from kit.frames import requests_frame, samples_frame, trials_frame
 from kit.plan import not_applicable
 from kit.plots.style import in_order, provenance
@@ -32,7 +33,7 @@ from kit.report.text import (
     versions,
 )
 from kit.stats.summary import CELL, crash_table
-from kit.store import StudyFolder, write_whole
+from kit.store import StudyFolder
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kit.errors import ServerStartError, SpecError
+from kit.files import write_whole
 from kit.records import Endpoint
 from kit.releases import Release
 from kit.servers.command import refuses, triton_command
@@ -26,7 +27,7 @@ from kit.servers.runs import Run, register
 from kit.servers.startlog import decisive_lines, failed_to_bind
 from kit.servers.traces import sweep
 from kit.servers.wheels import server_files
-from kit.store import TrialFolder, write_whole
+from kit.store import TrialFolder
 
 _HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5

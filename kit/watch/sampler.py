@@ -17,8 +17,9 @@ from dataclasses import fields, replace
 from typing import Final
 from urllib.parse import quote
 
+from kit.files import ArrowAppender
 from kit.records import Endpoint
-from kit.store import SAMPLES, ArrowAppender, TrialFolder
+from kit.store import SAMPLES, TrialFolder
 from kit.watch.engine_log import EngineLog
 from kit.watch.fetch import Answer, NoAnswer, get
 from kit.watch.liveness import Health, ServerProcesses

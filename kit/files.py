@@ -1,0 +1,104 @@
+"""Bytes and Arrow rows in, files that a kill can only cut short out; and what is whole in them.
+
+A file is replaced whole or appended to, batch by batch, so that whoever reads it while it is
+written, or after its writer was killed, sees all but the last piece.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+
+from kit.errors import StoreError
+
+#: Continuation mark and a message of length 0: how an Arrow IPC stream ends.
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, so that a reader sees the old or the new file, never half."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(data)
+        scratch.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error}",
+            "a writable folder",
+            "choose another folder or free space",
+        ) from error
+
+
+class ArrowAppender:
+    """Appends tables of one schema to an Arrow IPC stream file; each batch is one write.
+
+    A killed writer tears at most its last batch; `read_rows` drops the torn tail. Use it as a
+    context manager.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._file = path.open("xb", buffering=0)
+        # Messages are serialized whole: pyarrow's own stream writer would make a system call of
+        # every buffer, some forty a batch.
+        self._file.write(schema.serialize())
+
+    def append(self, columns: dict[str, list[object]]) -> None:
+        """Append rows given as columns; every column of the schema, equally long."""
+        batch = pa.record_batch(
+            [pa.array(columns[f.name], f.type) for f in self._schema], schema=self._schema
+        )
+        self.append_batch(batch)
+
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Append a batch of the file's schema that the caller has built."""
+        if batch.num_rows:
+            self._file.write(batch.serialize())
+
+    def close(self) -> None:
+        """Write the end-of-stream mark and close the file."""
+        if not self._file.closed:
+            self._file.write(_END_OF_STREAM)
+            self._file.close()
+
+    def __enter__(self) -> ArrowAppender:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
+    """All whole batches of an Arrow IPC stream file; a missing file or a torn tail is no error.
+
+    Raises:
+        StoreError: the file holds rows of another schema.
+    """
+    batches: list[pa.RecordBatch] = []
+    if path.exists():
+        batches.extend(_whole_batches(path))
+    for batch in batches:
+        if not batch.schema.equals(schema):
+            raise StoreError(
+                f"{path} holds columns {', '.join(batch.schema.names)}",
+                f"columns {', '.join(schema.names)}",
+                "read it with the version of the kit that wrote it",
+            )
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def _whole_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+            yield from reader
+    except (pa.ArrowInvalid, pa.ArrowIOError, OSError, EOFError):
+        return  # torn, or not yet begun: what came before stands
