@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,7 +121,8 @@ def test_the_whole_experiment_is_one_line_and_the_same_line_again_only_reads(
     assert "1 of 1" in done.stdout.splitlines()[2]
     assert "TRITONBACKEND_ResponseFactoryIsCancelled" in done.stdout.splitlines()[2]
     assert "0 of 1" in done.stdout.splitlines()[3]
-    assert done.stderr.count(" cancel-race ") == 2
+    # Lines that only say how far it is come as often as the machine is slow.
+    assert len(re.findall(r"^ *\d/2 .* cancel-race ", done.stderr, re.MULTILINE)) == 2
     assert processes_about(out) == []
 
     again = kit(*line, "--json", "--fail-on-crash")
