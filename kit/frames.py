@@ -31,6 +31,7 @@ from kit.recorded import open_study
 from kit.records import (
     DEATH_VERDICTS,
     ENDED_OUTCOMES,
+    ArrivalKind,
     Engine,
     EngineKind,
     Protocol,
@@ -118,6 +119,7 @@ TRIAL_DTYPES = {
 def requests_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a request: TRIAL_KEYS, the columns of kit.store.REQUESTS without the raw times, and:
 
+    open_loop       requests had a schedule, whatever became of those before them
     ok              the whole and right answer came
     judged          part of the latency population: not warm-up, nothing done to it on purpose
     t_s, end_s      sent and ended, seconds from load start
@@ -134,6 +136,7 @@ def requests_frame(study: StudyFolder | Path) -> pd.DataFrame:
     ("Metrics"), where the gaps likewise exclude the first token and ITL is the same as time per
     output token; latency from the scheduled time after G. Tene, "How NOT to Measure Latency"
     (2013), who named the error that it avoids coordinated omission.
+    Which of the two end-to-end latencies a figure is to show: kit.timings.measured.
     A latency of a request that did not end well is the time it took to fail: filter by `ok`, or
     count it as unanswered (kit.stats.latency).
     """
@@ -303,8 +306,15 @@ def _zero(folder: TrialFolder) -> int:
 
 def _requests_of(folder: TrialFolder, zero_ns: int) -> pd.DataFrame:
     table = folder.requests()
-    streamed = table.num_rows > 0 and folder.spec.workload.protocol in STREAMING
-    return request_timings(table, zero_ns=zero_ns, streamed=streamed)
+    if not table.num_rows:
+        return request_timings(table, zero_ns=zero_ns, streamed=False, open_loop=False)
+    workload = folder.spec.workload
+    return request_timings(
+        table,
+        zero_ns=zero_ns,
+        streamed=workload.protocol in STREAMING,
+        open_loop=workload.arrivals.kind is not ArrivalKind.CLOSED,
+    )
 
 
 def _gaps_of(folder: TrialFolder, zero_ns: int) -> pd.DataFrame:

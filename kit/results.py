@@ -44,6 +44,14 @@ def _number(name: str, form: str) -> Callable[[Cell], str]:
     return lambda cell: "-" if cell[name] is None else format(cell[name], form)
 
 
+def latency(cell: Cell, name: str, quantile: float) -> str:
+    """Milliseconds; "never" where the quantile was never answered, a dash for too few requests."""
+    if cell[name] is not None:
+        return f"{cell[name]:.0f}"
+    failed = cell["failed_fraction"]
+    return "never" if failed is not None and failed > 1 - quantile else "-"
+
+
 def _iterations(cell: Cell) -> str:
     every = cell["crash_iterations"]
     shown = ", ".join(map(str, every[:MOST_ITERATIONS]))
@@ -57,8 +65,8 @@ COLUMNS: dict[str, Callable[[Cell], str]] = {
     "clients": _number("concurrency", "d"),
     "crashed": lambda cell: f"{cell['crashed']} of {cell['trials']}",
     "after requests": _iterations,
-    "p50 ms": _number("latency_p50_ms", ".0f"),
-    "p95 ms": _number("latency_p95_ms", ".0f"),
+    "p50 ms": lambda cell: latency(cell, "latency_p50_ms", 0.5),
+    "p95 ms": lambda cell: latency(cell, "latency_p95_ms", 0.95),
     "KV peak": _number("kv_peak_fraction", ".0%"),
     "ended as": lambda cell: str(cell["signature"] or cell["verdict"] or "no verdict"),
 }

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kit.errors import SpecError
 from kit.records import Outcome
 
 #: Integers and booleans that can be missing stay integers and booleans.
@@ -22,11 +23,33 @@ DTYPES = {
 }
 
 
-def request_timings(table: pa.Table, *, zero_ns: int, streamed: bool) -> pd.DataFrame:
+def measured(requests: pd.DataFrame) -> str:
+    """The column with the end-to-end latency of these requests.
+
+    In a closed loop it counts from the moment a request was sent, since its client sends when the
+    last answer has come. In an open loop it counts from the moment the request was due: else a
+    server that stalls would be spared the wait of all that could not be sent meanwhile.
+
+    Raises:
+        SpecError: requests of both kinds.
+    """
+    kinds = set(requests["open_loop"])
+    if len(kinds) > 1:
+        raise SpecError(
+            "requests of a closed and of an open loop together",
+            "one of the two, since their latencies do not mean the same",
+            "draw a figure for each",
+        )
+    return "e2e_from_schedule_ms" if True in kinds else "e2e_ms"
+
+
+def request_timings(
+    table: pa.Table, *, zero_ns: int, streamed: bool, open_loop: bool
+) -> pd.DataFrame:
     """One row a request: the columns that are no raw times, and what the times say.
 
     zero_ns: CLOCK_MONOTONIC of `t_s` = 0. streamed: tokens came one by one, so that the first
-    one has a time of its own.
+    one has a time of its own. open_loop: requests had a schedule.
     """
     time = {
         name: ns_as_float(table[f"{name}_ns"]) for name in ("scheduled", "sent", "first", "end")
@@ -43,6 +66,7 @@ def request_timings(table: pa.Table, *, zero_ns: int, streamed: bool) -> pd.Data
     plain = table.drop_columns([n for n in table.column_names if n.endswith("_ns")])
     frame: pd.DataFrame = plain.to_pandas(types_mapper=DTYPES.get)
     return frame.assign(
+        open_loop=open_loop,
         ok=(frame["outcome"] == Outcome.OK.value).to_numpy(bool, na_value=False),
         judged=_judged(frame),
         t_s=(time["sent"] - zero_ns) / 1e9,

@@ -48,9 +48,16 @@ SEGFAULT = Signature(
 )
 
 
-def write_study(path: Path, releases: Sequence[str], scenarios: Sequence[str]) -> StudyFolder:
+def write_study(
+    path: Path, releases: Sequence[str], scenarios: Sequence[str], *, engine: Engine | None = None
+) -> StudyFolder:
     """A study folder without trials."""
-    spec = StudySpec(name="synthetic", releases=tuple(releases), scenarios=tuple(scenarios))
+    spec = StudySpec(
+        name="synthetic",
+        releases=tuple(releases),
+        scenarios=tuple(scenarios),
+        engines=(engine or Engine(),),
+    )
     return StudyFolder.create(path, spec)
 
 
@@ -75,6 +82,8 @@ def write_trial(
     warmup: int = 0,
     faults: tuple[Fault, ...] = (),
     not_answered_reason: str = "connection closed",
+    arrivals: Arrivals | None = None,
+    late_loop_s: float = 0.001,
 ) -> TrialFolder:
     """One trial: `requests` done, or death after `crash_after` with `concurrency` in flight."""
     spec = TrialSpec(
@@ -86,7 +95,7 @@ def write_trial(
         engine=engine or Engine(),
         workload=Workload(
             protocol=protocol,
-            arrivals=Arrivals(concurrency=concurrency),
+            arrivals=arrivals or Arrivals(concurrency=concurrency),
             requests=requests,
             faults=faults,
         ),
@@ -146,7 +155,7 @@ def write_trial(
         CLIENT,
         [
             dict.fromkeys(CLIENT.names)
-            | {"t_ns": START_NS, "worker": 0, "loop_lag_s": 0.001, "cpu_fraction": 0.2}
+            | {"t_ns": START_NS, "worker": 0, "loop_lag_s": late_loop_s, "cpu_fraction": 0.2}
         ],
     )
     if not finished:

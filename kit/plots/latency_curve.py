@@ -9,14 +9,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.errors import SpecError
-from kit.plots.latency import latency_axis, reach
+from kit.plots.latency import MEASURES, latency_axis, reach
 from kit.plots.style import FAINT, colour, dashes, in_order, marker, spread
 from kit.plots.titles import latency_title, percent, set_title, varying
 from kit.stats.latency import latency_table
+from kit.timings import measured
 
 
 def plot_latency_curve(
-    requests: pd.DataFrame, ax: Axes, *, quantile: float = 0.95, latency: str = "e2e_ms"
+    requests: pd.DataFrame, ax: Axes, *, quantile: float = 0.95, latency: str | None = None
 ) -> Axes:
     """One quantile of all judged requests against concurrency, one line a release.
 
@@ -32,6 +33,7 @@ def plot_latency_curve(
         raise SpecError(
             f"requests of several values of {', '.join(mixed)}", "one", "draw one figure for each"
         )
+    latency = latency or measured(requests)
     table = latency_table(requests, quantiles=(quantile,), latency=latency)
     places = {c: x for x, c in enumerate(sorted(table["concurrency"].unique()))}
     finite, never = reach(table)
@@ -72,6 +74,6 @@ def plot_latency_curve(
     ax.set_xticks(range(len(places)), [str(c) for c in places])
     ax.set_xlabel("concurrent clients")
     ax.grid(axis="y")
-    ax.set_ylabel(f"p{100 * quantile:g} of all requests (log scale)", color=FAINT)
+    ax.set_ylabel(f"p{100 * quantile:g} {MEASURES[latency]} (log scale)", color=FAINT)
     set_title(ax, latency_title(table))
     return ax

@@ -77,10 +77,10 @@ def kv_title(samples: pd.DataFrame, trials: pd.DataFrame) -> str:
     return f"{who} {verb}; the KV cache had been {percent(dead.max())} full"
 
 
-def latency_title(table: pd.DataFrame) -> str:
+def latency_title(table: pd.DataFrame, verb: str = "answer") -> str:
     """What a user meets: the worst share unanswered, and what the others answer within.
 
-    table: kit.stats.latency.latency_table.
+    table: kit.stats.latency.latency_table. verb: what the latency is the time to.
     """
     if table.empty:
         return "No request tells a latency"
@@ -88,7 +88,7 @@ def latency_title(table: pd.DataFrame) -> str:
     worst = [release for release in in_order(failed.index) if failed[release] > 0]
     tail = table[table["quantile"] == 0.95].groupby("release", observed=True)["ms"].max()
     known = [r for r in in_order(tail.index) if r not in worst and math.isfinite(tail[r])]
-    answers = f"{ranges(known, in_order(failed.index))} {_verb('answer', known)} 95 % within "
+    answers = f"{ranges(known, in_order(failed.index))} {_verb(verb, known)} 95 % within "
     if worst:
         lost = failed[worst]
         share = percent(lost.max()) if lost.nunique() == 1 else f"up to {percent(lost.max())}"

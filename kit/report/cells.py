@@ -11,14 +11,17 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kit import __version__
+from kit.client_limits import client_limits
 from kit.errors import NotEnoughDataError
 from kit.frames import requests_frame, samples_frame, trials_frame
 from kit.stats.latency import Sample
 from kit.stats.summary import CELL
 from kit.store import StudyFolder
+from kit.timings import measured
 from kit.watch.names import KV_USAGE
 
 SCHEMA = 1
@@ -47,8 +50,9 @@ def result_cells(study: StudyFolder) -> list[dict[str, Any]]:
     requests = _counted(requests_frame(study), counted)
     samples = _counted(samples_frame(study), counted)
     usage = samples[samples["name"] == KV_USAGE].groupby("trial_id", observed=True)["value"].max()
+    limits = _counted(client_limits(study), counted)
     return [
-        _cell(dict(zip(CELL, key, strict=True)), group, requests, usage)
+        _cell(dict(zip(CELL, key, strict=True)), group, requests, usage, limits)
         for key, group in trials.groupby(list(CELL), sort=False, dropna=False)
     ]
 
@@ -58,13 +62,21 @@ def _counted(frame: pd.DataFrame, trials: set[str]) -> pd.DataFrame:
 
 
 def _cell(
-    key: dict[str, Any], trials: pd.DataFrame, requests: pd.DataFrame, usage: pd.Series
+    key: dict[str, Any],
+    trials: pd.DataFrame,
+    requests: pd.DataFrame,
+    usage: pd.Series,
+    limits: pd.DataFrame,
 ) -> dict[str, Any]:
     counted = trials[trials["counted"]]
     died = counted[counted["crashed"]]
-    own = requests[requests["trial_id"].isin(set(counted["trial_id"]))]
-    sample = Sample.of(own)
-    peak = usage[usage.index.isin(set(counted["trial_id"]))].max()
+    names = set(counted["trial_id"])
+    own = _counted(requests, names)
+    sample = Sample.of(own, measured(own))
+    first = Sample.of(own, "ttft_ms") if own["ttft_ms"].notna().any() else NOTHING
+    gaps = Sample.of(own, "itl_ms_mean") if own["itl_ms_mean"].notna().any() else NOTHING
+    peak = usage[usage.index.isin(names)].max()
+    limited = _counted(limits, names)["limited"]
     concurrency = key["concurrency"]
     return {
         "release": str(key["release"]),
@@ -78,9 +90,17 @@ def _cell(
         "signature": _commonest(died["signature_text"]),
         "latency_p50_ms": _quantile(sample, 0.5),
         "latency_p95_ms": _quantile(sample, 0.95),
+        "ttft_p50_ms": _quantile(first, 0.5),
+        "ttft_p95_ms": _quantile(first, 0.95),
+        "itl_p50_ms": _quantile(gaps, 0.5),
+        "failed_fraction": round(sample.failed_fraction, 4) if sample.values_ms.size else None,
+        "client_limited": int(limited.sum()) if len(limited) else None,
         "kv_peak_fraction": None if pd.isna(peak) else round(float(peak), 4),
         "requests": len(own),
     }
+
+
+NOTHING = Sample(values_ms=np.empty(0), trial=np.empty(0, np.int64))
 
 
 def _commonest(values: pd.Series) -> str | None:
@@ -121,7 +141,8 @@ RESULT_SCHEMA: dict[str, Any] = {
             "required": [
                 *("release", "scenario", "engine", "concurrency", "trials", "crashed"),
                 *("crash_iterations", "verdict", "signature", "latency_p50_ms"),
-                *("latency_p95_ms", "kv_peak_fraction", "requests"),
+                *("latency_p95_ms", "ttft_p50_ms", "ttft_p95_ms", "itl_p50_ms"),
+                *("failed_fraction", "client_limited", "kv_peak_fraction", "requests"),
             ],
             "properties": {
                 "release": _field("string", "Release, 23.10."),
@@ -151,12 +172,36 @@ RESULT_SCHEMA: dict[str, Any] = {
                 "latency_p50_ms": _field(
                     ["number", "null"],
                     "Median end-to-end latency of all requests but warm-up and those with a fault "
-                    "made on purpose; a failure counts as never answered. null: fewer than 6 "
-                    "requests, or the median one was never answered.",
+                    "made on purpose; from sending in a closed loop, from the due time in an open "
+                    "one; a failure counts as never answered. null: fewer than 6 requests, or the "
+                    "median one was never answered (failed_fraction tells which).",
                 ),
                 "latency_p95_ms": _field(
                     ["number", "null"],
                     "95th percentile of the same. null: fewer than 72 requests, or never answered.",
+                ),
+                "ttft_p50_ms": _field(
+                    ["number", "null"],
+                    "Median time from sending to the first token, over the same requests. null: "
+                    "not streamed, or as latency_p50_ms.",
+                ),
+                "ttft_p95_ms": _field(["number", "null"], "95th percentile of the same."),
+                "itl_p50_ms": _field(
+                    ["number", "null"],
+                    "Median over the same requests of the mean gap between token events.",
+                ),
+                "failed_fraction": _field(
+                    ["number", "null"],
+                    "Of the requests that latency is of, failed or open when the server died; "
+                    "null: there was none.",
+                    minimum=0,
+                    maximum=1,
+                ),
+                "client_limited": _field(
+                    ["integer", "null"],
+                    "Trials in which the load generator was its own bottleneck, so that latencies "
+                    "are partly the client's; null: its health is not on record.",
+                    minimum=0,
                 ),
                 "kv_peak_fraction": _field(
                     ["number", "null"],

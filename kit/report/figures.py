@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kit.agenda import decided
+from kit.client_limits import client_sentence
 from kit.frames import trials_frame
 from kit.plan import not_applicable
 from kit.plots.crash import plot_crash_strip, plot_survival
@@ -137,9 +138,16 @@ def strip(trials: pd.DataFrame, scenario: str, note: str, *, titled: bool = True
 
 
 def drawings(
-    trials: pd.DataFrame, requests: pd.DataFrame, samples: pd.DataFrame, note: str
+    trials: pd.DataFrame,
+    requests: pd.DataFrame,
+    samples: pd.DataFrame,
+    limits: pd.DataFrame,
+    note: str,
 ) -> Iterator[Drawing]:
-    """Per scenario: deaths, survival, latency and KV usage; what has no data is left out."""
+    """Per scenario: deaths, survival, latency and KV usage; what has no data is left out.
+
+    limits: kit.client_limits.client_limits of the same study.
+    """
     for i, scenario in enumerate(scenarios_in_order(trials)):
         own = trials[trials["scenario"] == scenario]
         if i:
@@ -155,7 +163,10 @@ def drawings(
             )
         asked = requests[requests["scenario"] == scenario]
         if asked["judged"].any():
-            yield _latency(asked, scenario, note)
+            client = client_sentence(limits, set(own["trial_id"]))
+            yield _latency(asked, scenario, client, note)
+            if asked["ttft_ms"].notna().any():
+                yield _first_tokens(asked, scenario, client, note)
         seen = samples[samples["scenario"] == scenario]
         yield Drawing(
             name=f"kv-{scenario}",
@@ -166,7 +177,7 @@ def drawings(
         )
 
 
-def _latency(requests: pd.DataFrame, scenario: str, note: str) -> Drawing:
+def _latency(requests: pd.DataFrame, scenario: str, client: str, note: str) -> Drawing:
     """A mark for every cell; a line for every release where that would be a crowd."""
     keys = ["release", "concurrency", "engine"]
     cells = requests.groupby(keys, observed=True, dropna=False).ngroups
@@ -175,7 +186,7 @@ def _latency(requests: pd.DataFrame, scenario: str, note: str) -> Drawing:
         return Drawing(
             name=f"latency-{scenario}",
             caption=f"{scenario}: 95th percentile of all requests against concurrent clients; a "
-            "failure counts as never answered.",
+            f"failure counts as never answered. {client}",
             plot=partial(plot_latency_curve, requests),
             size_in=(WIDTH_IN, 4.2),
             note=note,
@@ -183,8 +194,24 @@ def _latency(requests: pd.DataFrame, scenario: str, note: str) -> Drawing:
     return Drawing(
         name=f"latency-{scenario}",
         caption=f"{scenario}: median (filled) and 95th percentile (open) of all requests, with "
-        "95 % intervals; a failure counts as never answered.",
+        f"95 % intervals; a failure counts as never answered. {client}",
         plot=partial(plot_latency, requests),
-        size_in=(WIDTH_IN if cells <= NARROW_CELLS else 1.0 + 0.9 * cells, 4.2),
+        size_in=(_width_in(cells), 4.2),
         note=note,
     )
+
+
+def _first_tokens(requests: pd.DataFrame, scenario: str, client: str, note: str) -> Drawing:
+    cells = requests.groupby(["release", "concurrency", "engine"], observed=True).ngroups
+    return Drawing(
+        name=f"ttft-{scenario}",
+        caption=f"{scenario}: time from sending to the first token, median (filled) and 95th "
+        f"percentile (open), with 95 % intervals. {client}",
+        plot=partial(plot_latency, requests, latency="ttft_ms"),
+        size_in=(_width_in(cells), 4.2),
+        note=note,
+    )
+
+
+def _width_in(cells: int) -> float:
+    return WIDTH_IN if cells <= NARROW_CELLS else 1.0 + 0.9 * cells

@@ -12,12 +12,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kit import __version__
 from kit.agenda import decided
+from kit.client_limits import client_limits, client_sentence
 from kit.files import write_whole
 from kit.frames import requests_frame, samples_frame, trials_frame
 from kit.plan import not_applicable
 from kit.plots.style import in_order, provenance
 from kit.plots.titles import percent
 from kit.recorded import open_study
+from kit.records import to_json
 from kit.report.cells import result_document
 from kit.report.crashes import crash_groups, without_stack
 from kit.report.figures import drawings, hero
@@ -32,6 +34,7 @@ from kit.report.text import (
     source_of,
     versions,
 )
+from kit.results import latency
 from kit.stats.summary import CELL, crash_table
 from kit.store import StudyFolder
 
@@ -62,6 +65,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
     """The report as HTML; everything that a server said is escaped."""
     spec, trials = study.spec, trials_frame(study)
     requests, samples = requests_frame(study), samples_frame(study)
+    limits = client_limits(study)
     line = provenance(
         source=source_of(study),
         run=study.path.resolve().name,
@@ -77,6 +81,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     page.filters |= {"frame": frame_text, "percent": percent, "scenario": scenario_title}
+    page.filters["latency"] = latency
     skipped = not_applicable(spec)
     return page.get_template(TEMPLATE.name).render(
         headline=headline(trials),
@@ -84,8 +89,9 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         document=document,
         spec=spec,
         table=_table(document, trials),
+        client=client_sentence(limits),
         hero=hero(trials, skipped, line, decided(study)),
-        drawings=list(drawings(trials, requests, samples, line)),
+        drawings=list(drawings(trials, requests, samples, limits, line)),
         crashes=crash_groups(study, trials),
         without_stack=list(without_stack(trials)),
         trials=trials.astype(object).where(trials.notna(), None).to_dict("records"),
@@ -94,6 +100,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         versions=versions(study),
         theme=[(variable, light, dark) for light, (variable, dark) in THEMED.items()],
         command=command(spec),
+        whole_spec=to_json(spec).decode(),
     )
 
 

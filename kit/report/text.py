@@ -12,8 +12,9 @@ from kit.errors import UnknownScenarioError
 from kit.plots.style import in_order
 from kit.plots.titles import crash_title, listing, ranges
 from kit.recorded import is_recorded
-from kit.records import Frame, StudySpec
+from kit.records import Engine, Frame, StudySpec
 from kit.scenarios import get_scenario
+from kit.sequential.wald import TrialTest
 from kit.stats.intervals import evidence_sentence
 from kit.stats.summary import crash_table
 from kit.store import StudyFolder
@@ -141,16 +142,43 @@ def frame_text(frame: Frame) -> str:
 
 
 def command(spec: StudySpec) -> str:
-    """The command line that runs this study again."""
+    """The command line that runs this study again.
+
+    What options cannot say is read from its study.json, which the report holds.
+    """
+    if _as_chosen(spec) != spec:
+        return "python -m kit run --spec study.json"
     words = ["python", "-m", "kit", "run", "--name", spec.name]
     words += _options("--release", spec.releases) + _options("--scenario", spec.scenarios)
     if spec.concurrencies:
         words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
+    words += _options("--engine", map(_engine_text, spec.engines))
     words += ["--sequential"] if spec.sequential else []
     words += ["--least", str(spec.least_repeats)] if spec.least_repeats > 1 else []
     words += ["--requests", str(spec.requests)] if spec.requests else []
     words += ["--repeats", str(spec.repeats), "--seed", str(spec.seed)]
     return shlex.join(words)
+
+
+def _as_chosen(spec: StudySpec) -> StudySpec:
+    """What the options of the command line would make of this study."""
+    engine = Engine(kind=spec.engines[0].kind, version=spec.engines[0].version)
+    return StudySpec(
+        name=spec.name,
+        releases=spec.releases,
+        scenarios=spec.scenarios,
+        engines=(engine,),
+        concurrencies=spec.concurrencies,
+        requests=spec.requests,
+        repeats=spec.repeats,
+        sequential=TrialTest() if spec.sequential else None,
+        least_repeats=spec.least_repeats,
+        seed=spec.seed,
+    )
+
+
+def _engine_text(engine: Engine) -> str:
+    return ":".join(filter(None, (engine.kind.value, engine.version)))
 
 
 def _options(name: str, values: Iterable[str]) -> list[str]:
