@@ -17,6 +17,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from kit.releases import embedded_releases, numpy_wheels
+
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Imports point down this list only. A new module gets its place here first.
@@ -208,14 +210,30 @@ def test_the_lock_pins_what_pyproject_declares(declared: dict[str, Requirement])
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "prometheus-client": "prometheus_client"}
 
 
+#: As environment.yml has it; conda's "=3.11" is a prefix.
+PYTHON = "python==3.11"
+
+
+def test_the_python_of_the_conda_environment_can_run_the_servers() -> None:
+    version = PYTHON.partition("==")[2]
+    wheels = {r.release: r.wheel for r in embedded_releases() if r.wheel}
+    without = {name for name, wheel in wheels.items() if version not in wheel.python}
+    assert without == {"23.04"}, "whose only stub is for Python 3.8"
+    assert version in numpy_wheels()
+
+
 def test_the_conda_environment_has_what_pyproject_declares(
     declared: dict[str, Requirement],
 ) -> None:
     listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
     from_pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
     assert from_pip[-1] == "--editable ."
-    conda = {Requirement(entry) for entry in listed if isinstance(entry, str)}
-    conda -= {Requirement("python>=3.11"), Requirement("make")}
+    conda = {
+        Requirement(re.sub(r"(?<![<>=])=(?!=)", "==", entry))
+        for entry in listed
+        if isinstance(entry, str)
+    }
+    conda -= {Requirement(PYTHON), Requirement("make")}
     given = {(r.name, r.specifier) for r in conda | set(map(Requirement, from_pip[:-1]))}
     asked = {(CONDA_NAMES.get(r.name, r.name), r.specifier) for r in declared.values()}
     assert given == asked
