@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_shrink(
         commands.add_parser("shrink", help="a crash's smallest traffic, as a script for a report")
     )
+    _add_load(commands.add_parser("load", help="send traffic to a server that runs already"))
     report = commands.add_parser("report", help="write the report of a study folder")
     report.add_argument("study", type=Path, help="folder of a study, finished or not")
     report.add_argument("--out", type=Path, default=Path("reports"), help="folder (%(default)s)")
@@ -175,6 +176,14 @@ def _add_shrink(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=int, default=5, help="servers that the script is tried on (%(default)s)"
     )
+    _add_json(parser)
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    from kit.commands_load import add_arguments
+
+    parser.set_defaults(module="kit.commands_load")
+    add_arguments(parser)
     _add_json(parser)
 
 

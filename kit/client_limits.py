@@ -68,7 +68,8 @@ def client_sentence(limits: pd.DataFrame, trials: Collection[str] | None = None)
         sent = own["late_dispatch_fraction"].max()
         if sent == sent:
             kept += f", and at most {sent:.1%} sent a request {LATE_DISPATCH_S * 1e3:g} ms late"
-        return f"The client kept up in all {len(own)} trials: {kept}."
+        where = f" in all {len(own)} trials" if len(own) > 1 else ""
+        return f"The client kept up{where}: {kept}."
     worst = limited["reasons"].iloc[limited["busy_fraction"].fillna(0).argmax()]
     return (
         f"Client-limited in {len(limited)} of {len(own)} trials ({worst}): latencies there are "

@@ -8,7 +8,7 @@ from zlib import crc32
 import msgspec
 
 from kit.errors import SpecError
-from kit.records import AnswerCheck, Engine, EngineKind, StudySpec, TrialSpec
+from kit.records import AnswerCheck, Engine, EngineKind, ServerKind, StudySpec, TrialSpec
 from kit.releases import Release, get_release
 from kit.scenarios import Scenario, get_scenario
 
@@ -21,6 +21,8 @@ VLLM_READY_S = 300.0
 
 def not_applicable(spec: StudySpec) -> dict[tuple[str, str], str]:
     """The (release, scenario) cells that cannot be run, each with what the release lacks."""
+    if spec.server_kind is ServerKind.ATTACHED:  # it is what it is
+        return {}
     cells = {}
     for release_name in spec.releases:
         for scenario_name in spec.scenarios:

@@ -19,6 +19,7 @@ done, `done.json`. Files are only ever appended to or replaced whole.
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,6 +199,18 @@ class StudyFolder:
     def finished(self) -> bool:
         """Whether every trial of the plan has its result."""
         return (self.path / "done.json").exists()
+
+    def new_trial(self, spec: TrialSpec) -> TrialFolder:
+        """The folder of a trial that is to be run, with its spec.
+
+        What an interrupted attempt at it recorded is kept beside the trials.
+        """
+        path = self.trial(spec.trial_id).path
+        if path.exists():
+            attempts = self.path / "interrupted"
+            attempts.mkdir(exist_ok=True)
+            path.rename(attempts / f"{path.name}.{time.time_ns()}")
+        return TrialFolder.create(path, spec)
 
     def trial(self, trial_id: str) -> TrialFolder:
         return TrialFolder(self.path / "trials" / trial_id)

@@ -160,7 +160,7 @@ class TrialProcess:
 
     def __init__(self, spec: TrialSpec, study: StudyFolder) -> None:
         self.spec = spec
-        self.folder = _fresh(study, spec)
+        self.folder = study.new_trial(spec)
         with (self.folder.path / "trial.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kit.trial", str(self.folder.path)],
@@ -216,16 +216,6 @@ class TrialProcess:
         )
         self.folder.finish(result)
         return result
-
-
-def _fresh(study: StudyFolder, spec: TrialSpec) -> TrialFolder:
-    """A new trial folder; what an interrupted attempt recorded is kept beside it."""
-    path = study.trial(spec.trial_id).path
-    if path.exists():
-        attempts = study.path / "interrupted"
-        attempts.mkdir(exist_ok=True)
-        path.rename(attempts / f"{path.name}.{time.time_ns()}")
-    return TrialFolder.create(path, spec)
 
 
 def _wait_any(running: Collection[TrialRun]) -> None:

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "replay",
     ),
     ("bisect*", "map*"),
-    ("study", "trial", "plan", "agenda", "recorded"),
+    ("study", "trial", "loadtest", "plan", "agenda", "recorded"),
     ("servers",),
     ("load",),
     ("watch",),
