@@ -5,6 +5,7 @@ Three releases by default; TRITON_CRASH_KIT_ALL_RELEASES=1 runs the tests of one
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from kit.servers.cache import cache_root
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.ports import PortClaim
 from kit.servers.processes import marked
+from kit.servers.python_env import note, python_env_folders, remove_noted
 from kit.servers.runs import registered
 from kit.servers.traces import sweep
 from kit.store import TrialFolder
@@ -149,6 +151,34 @@ def test_a_crash_leaves_no_stub_and_no_shared_memory_even_before_stop(
     assert list(folder.path.glob("core*")) == []
 
 
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("ending", [signal.SIGSEGV, None], ids=["crash", "stop"])
+def test_the_folder_that_triton_makes_in_tmp_goes_with_its_server(
+    release: str, ending: signal.Signals | None, repository: Path, folder: TrialFolder
+) -> None:
+    with quick_server(repository, folder, release) as server:
+        [made_by_triton] = python_env_folders(server.pid)
+        assert made_by_triton.is_dir()
+        if ending:
+            os.kill(server.pid, ending)
+            assert server.wait(20.0) == -ending
+    assert not made_by_triton.exists()
+
+
+def test_a_record_can_name_nothing_else_to_be_removed(tmp_path: Path) -> None:
+    record, kept = tmp_path / "r.json", tmp_path / "kept"
+    kept.mkdir()
+    other = Path("/tmp", f"python_env_{secrets.token_hex(3)}")
+    other.symlink_to(kept)
+    try:
+        record.write_text("{}")
+        note(record, [kept, other, Path("/tmp/python_env_aaaaaa/../kept"), Path("/")])
+        assert remove_noted(record) == []
+        assert kept.is_dir()
+    finally:
+        other.unlink()
+
+
 def test_frame_0_of_a_crash_names_the_release(
     crashed: tuple[EmbeddedServer, TrialFolder],
 ) -> None:
@@ -214,8 +244,10 @@ def test_a_kill_9_of_the_owner_takes_the_server_and_its_stubs_along(
         assert owner.stdout.readline() == b"ready\n"
         run = run_of(folder)
         assert len(marked(run)) >= 4  # guard, server, stub, the stub's hidden helper
+        [made_by_triton] = python_env_folders(json.loads(folder.server.read_text())["pid"])
         owner.kill()
     assert wait_until_gone(run) == []
+    assert not made_by_triton.exists()
     assert run not in [entry.name for entry in registered()]
 
 
@@ -232,7 +264,9 @@ def test_what_a_power_cut_leaves_is_gone_at_the_next_start(
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"ready\n"
         run = run_of(folder)
-        guard = psutil.Process(json.loads(folder.server.read_text())["pid"]).parent()
+        pid = json.loads(folder.server.read_text())["pid"]
+        [made_by_triton] = python_env_folders(pid)
+        guard = psutil.Process(pid).parent()
         assert guard is not None
         for process in (guard, psutil.Process(owner.pid)):
             process.suspend()
@@ -242,6 +276,8 @@ def test_what_a_power_cut_leaves_is_gone_at_the_next_start(
     [trace] = sweep()
     assert trace.run == run
     assert trace.shared_memory
+    assert str(made_by_triton) in trace.folders
+    assert not made_by_triton.exists()
     assert traces_of(run) == []
 
 

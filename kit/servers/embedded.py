@@ -22,6 +22,7 @@ from kit.servers.environment import numpy_folder, python_for, server_environment
 from kit.servers.guarded import GuardedProcess
 from kit.servers.ports import PortClaim
 from kit.servers.python import ServerPython
+from kit.servers.python_env import note, python_env_folders
 from kit.servers.ready import serves
 from kit.servers.runs import Run, register
 from kit.servers.startlog import decisive_lines, failed_to_bind
@@ -118,6 +119,7 @@ class EmbeddedServer:
                 endpoint = self._launch()
                 failure = self._wait_ready(endpoint) or self._save_maps()
                 if failure is None:
+                    note(self._run.record, python_env_folders(self.pid))
                     self._describe(endpoint)
                     return endpoint
                 self.stop(patience_s=0.0)

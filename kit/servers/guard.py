@@ -21,9 +21,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kit.servers.processes import children, descendants, kill, remove_shared_memory
+from kit.servers.python_env import remove_noted
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -170,6 +172,7 @@ class Guard:
         while self._reap() and time.monotonic() < deadline:
             kill(descendants(os.getpid()), timeout_s=1.0)
         remove_shared_memory(self._order["shm_prefix"])
+        remove_noted(Path(self._order["record"]))
         shutil.rmtree(self._order["folder"], ignore_errors=True)
         with contextlib.suppress(OSError):
             os.unlink(self._order["record"])

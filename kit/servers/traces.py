@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kit.servers.cache import remove_half_filled
 from kit.servers.processes import kill, marked, remove_shared_memory
+from kit.servers.python_env import remove_noted
 from kit.servers.runs import Run, is_over, registered
 
 _ROUNDS = 5  # of looking for processes, as a dying one may still have started another
@@ -44,7 +45,8 @@ def remove(run: Run) -> Trace:
         kill(pids, timeout_s=5.0)
         killed |= set(pids)
     regions = remove_shared_memory(run.shm_prefix)
-    folders = (str(run.folder),) if run.folder.exists() else ()
+    folders: tuple[str, ...] = (str(run.folder),) if run.folder.exists() else ()
+    folders += tuple(remove_noted(run.record))
     run.forget()
     return Trace(
         run=run.name,
