@@ -178,6 +178,37 @@ WORDS = {
     "Signal (15) received.": (False, None, "none"),
     "Signal (2) received.": (False, None, "none"),
     "INFO prompt: 'why does it say Signal (11) received. and die?'": (False, None, "none"),
+    "the log ends in Signal (11) received.": (False, None, "none"),
+    "[host:03949] Signal: Segmentation fault (11)": (True, 11, "other"),
+    'Thread 27 "tritonserver" received signal SIGSEGV, Segmentation fault.': (True, 11, "other"),
+    "E1122 10:39:09.400126 1 server.cc:1] one of twoSignal (11) received.": (True, 11, "other"),
+    "free() and malloc(): what": (False, None, "none"),
+    "glibc says free(): invalid pointer": (False, None, "none"),
+    "loading, 12 of 13free(): invalid pointer": (True, 6, "libc-abort"),
+    "*** Error in `tritonserver': double free or corruption (out): 0x5 ***": (
+        True,
+        6,
+        "libc-abort",
+    ),
+    "tritonserver: malloc.c:2617: sysmalloc: Assertion `old_top' failed.": (
+        True,
+        6,
+        "libc-abort",
+    ),
+    "the docs say exit code 137": (False, None, "none"),
+    "command terminated with exit code 137": (True, 9, "other"),
+    '"ExitCode": 139,': (True, 11, "other"),
+    "users ask about AsyncEngineDeadError": (False, None, "none"),
+    "[async_llm.py:485] vllm.v1.engine.exceptions.EngineDeadError: EngineCore": (
+        True,
+        None,
+        "vllm-engine",
+    ),
+    "E1 1:2:3.4 8 pb_stub.cc:7] Error generating stream: Background loop is stopped": (
+        True,
+        None,
+        "vllm-engine",
+    ),
     "terminate called without an active exception": (True, 6, "other"),
     "free(): double free detected in tcache 2": (True, 6, "libc-abort"),
     "corrupted size vs. prev_size": (True, 6, "libc-abort"),
@@ -230,7 +261,26 @@ def test_one_line_tells_of_a_death_or_does_not(line: str) -> None:
         if line.startswith("Killed") and "stderr" in text:
             continue  # a shell's word, which no logger prefixes
         found = diagnose(text)
-        assert (found.died, found.signal, found.component) == WORDS[line]
+        assert (found.died, found.signal, found.component) == WORDS[line], text
+
+
+def test_a_quoted_request_longer_than_a_line_is_read_stays_quoted() -> None:
+    crash = "\\n".join(REPORTED.splitlines())
+    line = f"Received request 1: prompt: '{'word ' * 60_000}', Signal (11) received. {crash}"
+    assert not diagnose(f"{line}\nINFO all is well\n").died
+
+
+def test_a_stub_that_is_started_again_is_not_dead_for_good() -> None:
+    restarted = "E1025 9 python_be.cc:2066] Stub process is unhealthy and it will be restarted."
+    refused = "E1025 9 pb_stub.cc:1] message: Stub process 'chat_0_0' is not healthy."
+    for log in (restarted, f"{refused}\n{restarted}\n{refused}"):
+        found = diagnose(log)
+        assert (found.died, found.process, found.matches) == (True, "stub", ())
+        assert "the server started it again" in found.summary
+    gone = diagnose(restarted + "\n" * 100 + refused)
+    assert gone.matches[0].id == "stub-dead-health-200"
+    many = "\n".join([restarted] * 30) + "\n" * 100 + refused
+    assert diagnose(many).matches[0].id == "stub-dead-health-200"
 
 
 def test_a_gpu_fault_is_the_cause_of_the_engines_death_beside_it() -> None:
