@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("shrink*", "reproducer*"),
     ("plots*", "style*", "stats*", "frames*", "timings", "kv*", "calibrate", "factors", "replay"),
     ("bisect*", "map*"),
-    ("study", "trial", "plan", "agenda", "recorded"),
+    ("study", "trial", "plan", "agenda", "recorded", "measured"),
     ("servers",),
     ("load",),
     ("watch",),

@@ -6,15 +6,15 @@ what to do. Where nothing is known it says so, and a log without a death gives c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from kit.crash.advice import advise, summarise
 from kit.crash.backtrace import Backtrace
-from kit.crash.builds import ReleaseGuess, guess_release
-from kit.crash.catalog import known_crashes
+from kit.crash.builds import ReleaseGuess, guess_release, known_builds
+from kit.crash.catalog import Crash, known_crashes
 from kit.crash.component import Component, component_of
 from kit.crash.death import find_death
 from kit.crash.lines import chunks_of_file, chunks_of_stream, chunks_of_text
@@ -22,6 +22,7 @@ from kit.crash.maps import MemoryMap
 from kit.crash.match import Case, Match, rank, watched
 from kit.crash.origin import Origin, origin_of, release_believed
 from kit.crash.scan import Scan
+from kit.crash.shapes import Shape
 from kit.crash.signature import describe, make_signature, place, place_by_build
 from kit.crash.site import fault_frames
 from kit.errors import KitError
@@ -183,6 +184,34 @@ def _diagnose(
         line=death.line,
         lines=scan.lines,
     )
+
+
+def crashes_of(
+    signature: Signature | None,
+    *,
+    releases: tuple[str, ...],
+    log: str,
+    crashes: Mapping[str, Crash],
+) -> list[Match]:
+    """The crashes that fit a death of the kit's own trials, best first: by its signature, whose
+    frames have their names, and by the words of its log's end. releases: as in `Case`.
+    """
+    scan = Scan(watched(crashes.values())).read(chunks_of_text(log))
+    build = next((build for build in known_builds() if build.release in releases), None)
+    backtrace = None
+    if signature is not None and signature.frames:
+        backtrace = Backtrace(
+            shape=Shape.TRITON, signal=signature.signal, frames=signature.frames, line=1
+        )
+    words = [signature.text] if signature else []
+    case = Case(
+        signal=signature.signal if signature else None,
+        frames=fault_frames(backtrace) if backtrace else (),
+        component=component_of(backtrace, topics=scan.topics, words=words, build=build),
+        releases=releases,
+        said=scan.said,
+    )
+    return rank(case, crashes)
 
 
 _NO_GUESS = ReleaseGuess(builds=(), digits=None)
