@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.crash import lines
 from kit.crash.backtrace import KEPT, Backtrace, parse_backtraces
 from kit.crash.diagnose import diagnose, diagnose_file
 from kit.crash.maps import MemoryMap
@@ -512,6 +514,9 @@ HOSTILE = {
     "python files": lambda n: '  File "a.py", line 1, in f\n' * n,
     "json": lambda n: '{"log":' * (n * 5) + "}",
     "quoted prompts": lambda n: "what(): " * (n * 5),
+    "requests without a prompt": lambda n: ("Received request prom " * 30 + "prompt\n") * n,
+    "loggers before loggers": lambda n: "[1] (a b) 12:34 x | " * (n * 5) + "Signal (11) received.",
+    "words before a death": lambda n: "12 a.b: " * (n * 5) + "free(): invalid EngineDeadError",
 }
 
 
@@ -520,6 +525,17 @@ def test_time_grows_no_faster_than_the_log(name: str) -> None:
     small, large = _seconds(HOSTILE[name], 500), _seconds(HOSTILE[name], 4000)
     # eight times the log: linear is 8, quadratic 64
     assert large < 0.05 or large / max(small, 0.002) < 30
+
+
+def test_a_small_file_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "server.log.gz"
+    path.write_bytes(gzip.compress(b"x" * 5_000_000) + gzip.compress(REPORTED.encode()))
+    assert diagnose_file(path).died  # the second member counts, too
+    monkeypatch.setattr(lines, "MOST_UNPACKED", 1 << 20)
+    with pytest.raises(OSError, match="unpacks to more than"):
+        diagnose_file(path)
 
 
 def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
