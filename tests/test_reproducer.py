@@ -523,6 +523,7 @@ class Lives:
     race: Exported  # tried on a fresh 23.10 and, beside it, on a release without the fault
     later: ScriptRun  # the same traffic on 24.05
     grpc: ScriptRun  # cancelled gRPC streams on 23.10
+    gone: ScriptRun  # a model whose process ends, on 24.10
 
 
 @pytest.fixture(scope="module")
@@ -539,7 +540,10 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
         exported = pool.submit(write_reproducer, race, folder / "race", times=1)
         later = pool.submit(run, "later", race, "24.05")
         grpc = pool.submit(run, "grpc", cancel, "23.10")
-        return Lives(race=exported.result(), later=later.result(), grpc=grpc.result())
+        gone = pool.submit(run, "gone", smallest("stub-dies", 120, clients=4), "24.10")
+        return Lives(
+            race=exported.result(), later=later.result(), grpc=grpc.result(), gone=gone.result()
+        )
 
 
 def test_the_exported_script_alone_crashes_a_fresh_23_10_with_the_reported_stack(
@@ -570,3 +574,14 @@ def test_the_report_beside_the_script_tells_of_its_runs(lives: Lives) -> None:
 def test_a_grpc_script_crashes_a_fresh_23_10_too(lives: Lives) -> None:
     assert (lives.grpc.code, lives.grpc.exit_code) == (0, -11), lives.grpc.said
     assert lives.grpc.signature is not None
+
+
+def test_a_model_that_dies_behind_a_live_server_is_more_than_refused_requests(
+    lives: Lives,
+) -> None:
+    # what the model had in hand when it ended may be refused, or never answered
+    assert lives.gone.code in (0, 3), lives.gone.said
+    assert lives.gone.exit_code is None
+    assert "is not healthy" in lives.gone.said
+    assert lives.gone.verdict is Verdict.ENGINE_DIED
+    assert not lives.gone.refused
