@@ -77,13 +77,13 @@ def diagnose(args: Namespace) -> int:
         "maps": MemoryMap.parse(read_text(maps)) if maps else None,
         "modules_of": _modules_of if args.symbols else None,
     }
-    if args.file == "-":
-        found = room.diagnose(sys.stdin.buffer.read().decode(errors="replace"), **known)
-    else:
-        try:
+    try:
+        if args.file == "-":
+            found = room.diagnose_stream(sys.stdin.buffer, **known)
+        else:
             found = room.diagnose_file(Path(args.file), **known)
-        except OSError as error:
-            raise unreadable(Path(args.file), error) from error
+    except OSError as error:
+        raise unreadable(Path(args.file), error) from error
     if args.json:
         print_json(found.to_json())
     else:
@@ -104,7 +104,9 @@ def _diagnosis_lines(found: Diagnosis) -> list[str]:
     if found.stack:
         lines += ["", "Stack, from the fault outward:", *(f"  {frame}" for frame in found.stack)]
     if found.matches:
-        lines += ["", "Known crashes that fit, best first:"]
+        fit = any(match.precise for match in found.matches)
+        head = "that fit, best first" if fit else "in that component, of which none is recognised"
+        lines += ["", f"Known crashes {head}:"]
         for match in found.matches:
             lines += [f"  {match.score:.2f}  {match.id}: {match.title}", f"        {match.why}"]
             lines += [f"        {link}" for link in match.links]

@@ -94,6 +94,7 @@ def _step_line(step: Step) -> str:
 
 def _lines(shrunk: Shrunk, exported: Exported) -> Iterable[str]:
     from kit.reproducer import REPORT, SCRIPT
+    from kit.reproducer_check import tally
     from kit.reproducer_script import say_traffic
 
     yield f"from: {say_traffic(shrunk.original)}"
@@ -106,7 +107,7 @@ def _lines(shrunk: Shrunk, exported: Exported) -> Iterable[str]:
     ]
     for label, runs in (("reproduce.py", exported.runs), ("reproduce.py", exported.beside)):
         if runs:
-            crashed = sum(run.crashed for run in runs)
+            crashed = tally(runs, exported.crash).same
             rows.append((f"{label} on {runs[0].release}", *_counted(crashed, len(runs))))
     yield aligned(header, rows)
     yield ""

@@ -43,4 +43,6 @@ def read_text(path: Path) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path} cannot be read: {error.strerror}", "a file", "check the path")
+    return StoreError(
+        f"{path} cannot be read: {error.strerror or error}", "a file", "check the path"
+    )

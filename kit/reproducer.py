@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.crash.catalog import known_crashes
+from kit.crash.match import best_of
 from kit.errors import ExportError
 from kit.files import write_whole
-from kit.records import ServerKind, TrialSpec
+from kit.records import ServerKind, TrialResult, TrialSpec
 from kit.releases import embedded_releases, get_release
-from kit.reproducer_check import ScriptRun, run_often
+from kit.reproducer_check import ScriptRun, run_often, tally
 from kit.reproducer_finding import Finding, title_of
 from kit.reproducer_report import render_report
 from kit.reproducer_script import check_exportable, is_grpc, render_script
@@ -34,12 +35,14 @@ class Exported:
 
     folder: Path
     trial: TrialSpec  # the traffic of the script
+    crash: TrialResult  # what it is to do
     runs: tuple[ScriptRun, ...]  # on the release that dies; empty: not tried
     beside: tuple[ScriptRun, ...]  # on a release that is not known to have the crash
 
     @property
     def crashed(self) -> int:
-        return sum(run.crashed for run in self.runs)
+        """Runs on the release that dies in which it died of that crash."""
+        return tally(self.runs, self.crash).same
 
 
 def write_reproducer(found: Finding, into: Path, *, times: int = 5, parallel: int = 2) -> Exported:
@@ -58,9 +61,10 @@ def write_reproducer(found: Finding, into: Path, *, times: int = 5, parallel: in
     for trial in _traffics(found):
         write_whole(script, render_script(trial, title_of(found)).encode())
         runs = try_script(script, trial, trial.release, times=times, parallel=parallel)
-        if best is None or _crashes(runs) > _crashes(best[1]):
+        crashes = tally(runs, found.crash).same
+        if best is None or crashes > tally(best[1], found.crash).same:
             best = trial, runs
-        if _crashes(runs) >= ENOUGH_SHARE * times:
+        if crashes >= ENOUGH_SHARE * times:
             break
     assert best is not None
     trial, runs = best
@@ -71,7 +75,9 @@ def write_reproducer(found: Finding, into: Path, *, times: int = 5, parallel: in
         try_script(script, trial, safe, times=min(times, BESIDE), parallel=parallel) if safe else []
     )
     write_whole(into / REPORT, render_report(found, trial, runs, beside).encode())
-    return Exported(folder=into, trial=trial, runs=tuple(runs), beside=tuple(beside))
+    return Exported(
+        folder=into, trial=trial, crash=found.crash, runs=tuple(runs), beside=tuple(beside)
+    )
 
 
 def try_script(
@@ -92,14 +98,16 @@ def try_script(
 
 
 def release_beside(found: Finding) -> str | None:
-    """The next embedded release, else the last before, without any known crash that fits."""
-    matches = found.diagnosis.matches if found.diagnosis else ()
-    known = [known_crashes()[match.id] for match in matches]
+    """The next embedded release, else the last before, without any known crash that fits or that
+    this traffic leads to.
+    """
+    matches = best_of(found.diagnosis.matches) if found.diagnosis else ()
     scenario = get_scenario(found.trial.scenario)
-    known += [known_crashes()[scenario.crash]] if scenario.crash in known_crashes() else []
+    ids = {match.id for match in matches}
+    known = [c for c in known_crashes().values() if c.id in ids or scenario.name in c.scenarios]
     names = [release.release for release in embedded_releases()]
     able = [n for n in names if not _lacks(n, scenario.needs)]
-    free = [n for n in able if not any(crash.affected.holds(n) for crash in known)]
+    free = [n for n in able if not any(crash.hits(n) for crash in known)]
     later = [n for n in free if n > found.trial.release]
     return later[0] if later else next((n for n in reversed(free)), None) if known else None
 
@@ -126,7 +134,3 @@ def _traffics(found: Finding) -> Iterator[TrialSpec]:
         except ExportError:
             return
         yield original
-
-
-def _crashes(runs: Sequence[ScriptRun]) -> int:
-    return sum(run.crashed for run in runs)

@@ -1,13 +1,14 @@
 """An exported script in, what it did to fresh servers out: run alone, as its reader would run it.
 
-The script runs in Python's isolated mode, with nothing of the kit on its path; the server is a
-real one on this machine and serves the model repository that the script writes.
+The script has what its reader needs and nothing of the kit (`kit.reproducer_alone`); the server is
+a real one on this machine and serves the model repository that the script writes. What became of
+the server is judged as in a trial, so that another crash, or a server that only refuses requests,
+is not taken for the crash that was looked for.
 """
 
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +17,17 @@ from pathlib import Path
 
 from kit.crash.maps import MemoryMap
 from kit.crash.signature import signature_of
+from kit.crash.verdict import Evidence, judge
 from kit.errors import ExportError
-from kit.records import Endpoint, Signature
+from kit.records import DEATH_VERDICTS, Endpoint, Signature, TrialResult, Verdict
 from kit.releases import get_release
+from kit.reproducer_alone import command, link_client
 from kit.servers.embedded import EmbeddedServer
+from kit.shrink_bench import same_crash
 from kit.store import TrialFolder
+from kit.watch.liveness import ServerProcesses
 
-CRASHED, SURVIVED, NOT_SENT = 0, 1, 2
+CRASHED, SURVIVED, NOT_SENT, REFUSED = 0, 1, 2, 3
 SCRIPT_TIMEOUT_S = 120.0
 #: A server that died has printed its stack before the script saw it die.
 LAST_WORDS_S = 5.0
@@ -33,24 +38,62 @@ class ScriptRun:
     """One run of the script against a fresh server."""
 
     release: str
-    code: int  # of the script: 0 crashed or hangs, 1 survived, 2 not sent
+    code: int  # of the script: 0 crashed or hangs, 1 survived, 2 not sent, 3 only refused
     said: str  # its last line
     exit_code: int | None  # of the server; None: it lived on
     signature: Signature | None
+    verdict: Verdict  # of the kit, by the rules for trials
 
     @property
-    def crashed(self) -> bool:
-        """Whether the server died, or hangs."""
-        return self.code == CRASHED
+    def died(self) -> bool:
+        """Whether the server died of anything, hangs, or lost its model."""
+        return self.verdict in DEATH_VERDICTS
+
+    @property
+    def refused(self) -> bool:
+        """Whether it lived and merely refused requests."""
+        return self.code == REFUSED and not self.died
+
+    def is_crash(self, crash: TrialResult) -> bool:
+        """Whether the server died as in `crash`."""
+        result = TrialResult(
+            trial_id=crash.trial_id,
+            verdict=self.verdict,
+            reason=self.said,
+            completed=0,
+            signature=self.signature,
+        )
+        return same_crash(result, crash)
 
 
-def write_model(script: Path, folder: Path) -> None:
-    """Let the script write its model repository into `folder`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What some runs came to; no run is in two of these."""
+
+    runs: int
+    same: int  # died of the crash that was looked for
+    other: int  # died of another
+    refused: int
+
+
+def tally(runs: Sequence[ScriptRun], crash: TrialResult) -> Tally:
+    """Count runs by what became of their servers."""
+    same = sum(run.is_crash(crash) for run in runs)
+    return Tally(
+        runs=len(runs),
+        same=same,
+        other=sum(run.died for run in runs) - same,
+        refused=sum(run.refused for run in runs),
+    )
+
+
+def write_model(script: Path, folder: Path, *, packages: Path | None = None) -> None:
+    """Let the script write its model repository into `folder`. packages: see `command`.
 
     Raises:
         ExportError: it does not.
     """
-    done = _run(script, "--write-model", str(folder))
+    done = _run(script, "--write-model", str(folder), packages=packages)
     if done.returncode != 0:
         raise _broken(script, done)
 
@@ -65,19 +108,33 @@ def run_script(
         ServerStartError: the server does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_model(script, folder / "models")
+    packages = link_client(folder / "packages") if grpc else None
+    write_model(script, folder / "models", packages=packages)
     trial = TrialFolder(folder)
     with EmbeddedServer(
         get_release(release), folder / "models", trial, extra_args=extra_args
     ) as server:
-        done = _run(script, _url(server.endpoint, grpc=grpc))
+        processes = ServerProcesses(server.pid)
+        done = _run(script, _url(server.endpoint, grpc=grpc), packages=packages)
         exit_code = server.wait(LAST_WORDS_S if done.returncode == CRASHED else 0.0)
-        if done.returncode not in (CRASHED, SURVIVED):
+        if done.returncode not in (CRASHED, SURVIVED, REFUSED):
             raise _broken(script, done)
+        log = trial.log.read_text(errors="replace")
+        hangs = done.returncode == CRASHED and exit_code is None
+        verdict, _ = judge(
+            Evidence(
+                exit_code=exit_code,
+                log=log,
+                unanswered=int(hangs),
+                ready=True if exit_code is None else None,
+                stub_alive=processes.stubs_alive() if exit_code is None else None,
+                load_finished=done.returncode == SURVIVED,
+            )
+        )
         signature = None
         if exit_code is not None:
             signature = signature_of(
-                trial.log.read_text(errors="replace"),
+                log,
                 maps=MemoryMap.parse(trial.maps.read_text()),
                 exit_code=exit_code,
                 modules=server.modules,
@@ -88,6 +145,7 @@ def run_script(
         said=(done.stdout.strip().splitlines() or [""])[-1],
         exit_code=exit_code,
         signature=signature,
+        verdict=verdict,
     )
 
 
@@ -117,10 +175,10 @@ def run_often(
         return list(pool.map(run, range(times)))
 
 
-def _run(script: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def _run(script: Path, *words: str, packages: Path | None) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            [sys.executable, "-I", str(script), *words],
+            command(script, *words, packages=packages),
             capture_output=True,
             text=True,
             timeout=SCRIPT_TIMEOUT_S,
@@ -143,6 +201,6 @@ def _broken(script: Path, done: subprocess.CompletedProcess[str]) -> ExportError
     last = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()[-1]
     return ExportError(
         f"{script}, which ended with {done.returncode}: {last}",
-        "exit code 0 or 1",
+        "exit code 0, 1 or 3",
         "run it by hand against a server of that release to see more",
     )

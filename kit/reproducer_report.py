@@ -12,7 +12,7 @@ from kit.crash.site import exact_symbol, short_name
 from kit.plots.titles import percent
 from kit.records import Engine, EngineKind, Frame, ServerKind, TrialSpec
 from kit.releases import get_release
-from kit.reproducer_check import ScriptRun
+from kit.reproducer_check import ScriptRun, tally
 from kit.reproducer_finding import Finding, title_of
 from kit.reproducer_script import (
     model_about,
@@ -36,6 +36,7 @@ class _Row:
     release: str
     trials: int
     deaths: int
+    otherwise: str
     share: str
 
 
@@ -63,7 +64,7 @@ def render_report(
             stack=[_frame(frame) for frame in found.crash.signature.frames]
             if found.crash.signature
             else [],
-            matches=known.matches if known else (),
+            matches=[match for match in known.matches if match.precise] if known else (),
             advice=known.advice if known else None,
             steps=[_step(step) for step in shrunk.steps] if shrunk else [],
             original=say_traffic(shrunk.original) if shrunk else "",
@@ -101,19 +102,23 @@ def engine_of(engine: Engine) -> str:
 def _rows(found: Finding, runs: Sequence[ScriptRun], beside: Sequence[ScriptRun]) -> Iterator[_Row]:
     for tried in (runs, beside):
         if tried:
-            died = sum(run.crashed for run in tried)
+            counts = tally(tried, found.crash)
+            others = [f"{counts.other} of another crash"] if counts.other else []
+            others += [f"{counts.refused} only refused requests"] if counts.refused else []
             yield _Row(
                 what="reproduce.py, as it is",
                 release=tried[0].release,
-                trials=len(tried),
-                deaths=died,
-                share=_share(share(died, len(tried))),
+                trials=counts.runs,
+                deaths=counts.same,
+                otherwise=", ".join(others) or "–",
+                share=_share(share(counts.same, counts.runs)),
             )
     yield _Row(
         what=f"{say_traffic(found.trial)[:-1]}, sent by the kit to its own model",
         release=found.trial.release,
         trials=found.trials,
         deaths=found.deaths,
+        otherwise="–",
         share=_share(found.share),
     )
 
@@ -132,7 +137,7 @@ def _remarks(found: Finding, trial: TrialSpec, runs: Sequence[ScriptRun]) -> Ite
         )
     wanted = found.crash.signature
     if runs and wanted is not None:
-        dead = [run for run in runs if run.crashed]
+        dead = [run for run in runs if run.is_crash(found.crash)]
         same = sum(run.signature is not None and run.signature.text == wanted.text for run in dead)
         yield f'Of the {len(dead)} deaths by reproduce.py, {same} were "{wanted.text}".'
     first, last = found.iterations[0], found.iterations[-1]

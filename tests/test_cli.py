@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -93,6 +94,7 @@ def test_scenarios_lists_faults_and_controls() -> None:
         (["run", "--spec", "no-such-file.json"], "no-such-file.json"),
         (["report", "no-such-study"], "no-such-study"),
         (["diagnose", "no-such-log"], "no-such-log"),
+        (["diagnose", "-", "--release", "23.1O"], "23.10"),
     ],
 )
 def test_a_mistake_is_one_clean_message_with_its_mend(
@@ -183,6 +185,48 @@ def test_a_report_is_written_for_any_study_folder(tmp_path: Path) -> None:
     assert Path(done.stdout.strip()).read_text("utf-8").lstrip().lower().startswith("<!doctype")
     latest = json.loads((tmp_path / "reports" / "latest.json").read_text("utf-8"))
     assert documents("report", study.path, "--out", tmp_path / "again")["cells"] == latest["cells"]
+
+
+@pytest.mark.parametrize("form", ["utf-8", "utf-16", "gzip", "gzip of utf-16", "gzip, cut short"])
+def test_a_log_is_read_in_every_form_that_it_comes_in(form: str, tmp_path: Path) -> None:
+    text = (ROOT / "tests" / "stacks" / "server-7332.log").read_text()
+    data = text.encode("utf-16" if "utf-16" in form else "utf-8-sig")
+    if "gzip" in form:
+        data = gzip.compress(data)
+    if "cut" in form:
+        data = gzip.compress(text.encode() + os.urandom(1 << 16))[: -(1 << 14)]
+    path = tmp_path / "server.log"
+    path.write_bytes(data)
+    words = [sys.executable, "-m", "kit", "diagnose", "--json"]
+    piped = subprocess.run([*words, "-"], cwd=ROOT, input=data, capture_output=True, check=True)
+    read = subprocess.run([*words, path], cwd=ROOT, capture_output=True, check=True)
+    assert piped.stdout == read.stdout
+    found = json.loads(read.stdout)
+    assert (found["died"], found["release_guess"]) == (True, "23.11")
+    keys = {"died", "signal", "component", "top_frame", "release_guess", "matches", "advice"}
+    assert keys <= set(found)
+    assert {"from": "24.08", "to": None, "by": "git"} in found["matches"][1]["affected"]
+
+
+def test_a_broken_gzip_file_is_a_named_error(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(b"Signal (11) received.\n" * 10_000))
+    data[12:40] = bytes(28)
+    path = tmp_path / "server.log.gz"
+    path.write_bytes(data)
+    done = kit("diagnose", path)
+    assert done.returncode == 1
+    assert "broken gzip data" in done.stderr
+
+
+def test_a_diagnosis_for_people_tells_a_candidate_from_a_match() -> None:
+    stacks = ROOT / "tests" / "stacks"
+    unknown = kit("diagnose", stacks / "server-7795.log").stdout
+    assert "unknown, in the gRPC frontend" in unknown
+    assert "Known crashes in that component, of which none is recognised:" in unknown
+    assert "never cancel gRPC streams" not in unknown
+    known = kit("diagnose", stacks / "server-7332.log").stdout
+    assert "Known crashes that fit, best first:" in known
+    assert "23.11 has it: 23.10 to 23.11 (git), 24.08 to today (git)" in known
 
 
 def test_a_log_without_a_crash_has_no_diagnosis(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.crash import lines
 from kit.crash.backtrace import KEPT, Backtrace, parse_backtraces
 from kit.crash.diagnose import diagnose, diagnose_file
 from kit.crash.maps import MemoryMap
@@ -178,6 +180,37 @@ WORDS = {
     "Signal (15) received.": (False, None, "none"),
     "Signal (2) received.": (False, None, "none"),
     "INFO prompt: 'why does it say Signal (11) received. and die?'": (False, None, "none"),
+    "the log ends in Signal (11) received.": (False, None, "none"),
+    "[host:03949] Signal: Segmentation fault (11)": (True, 11, "other"),
+    'Thread 27 "tritonserver" received signal SIGSEGV, Segmentation fault.': (True, 11, "other"),
+    "E1122 10:39:09.400126 1 server.cc:1] one of twoSignal (11) received.": (True, 11, "other"),
+    "free() and malloc(): what": (False, None, "none"),
+    "glibc says free(): invalid pointer": (False, None, "none"),
+    "loading, 12 of 13free(): invalid pointer": (True, 6, "libc-abort"),
+    "*** Error in `tritonserver': double free or corruption (out): 0x5 ***": (
+        True,
+        6,
+        "libc-abort",
+    ),
+    "tritonserver: malloc.c:2617: sysmalloc: Assertion `old_top' failed.": (
+        True,
+        6,
+        "libc-abort",
+    ),
+    "the docs say exit code 137": (False, None, "none"),
+    "command terminated with exit code 137": (True, 9, "other"),
+    '"ExitCode": 139,': (True, 11, "other"),
+    "users ask about AsyncEngineDeadError": (False, None, "none"),
+    "[async_llm.py:485] vllm.v1.engine.exceptions.EngineDeadError: EngineCore": (
+        True,
+        None,
+        "vllm-engine",
+    ),
+    "E1 1:2:3.4 8 pb_stub.cc:7] Error generating stream: Background loop is stopped": (
+        True,
+        None,
+        "vllm-engine",
+    ),
     "terminate called without an active exception": (True, 6, "other"),
     "free(): double free detected in tcache 2": (True, 6, "libc-abort"),
     "corrupted size vs. prev_size": (True, 6, "libc-abort"),
@@ -230,7 +263,26 @@ def test_one_line_tells_of_a_death_or_does_not(line: str) -> None:
         if line.startswith("Killed") and "stderr" in text:
             continue  # a shell's word, which no logger prefixes
         found = diagnose(text)
-        assert (found.died, found.signal, found.component) == WORDS[line]
+        assert (found.died, found.signal, found.component) == WORDS[line], text
+
+
+def test_a_quoted_request_longer_than_a_line_is_read_stays_quoted() -> None:
+    crash = "\\n".join(REPORTED.splitlines())
+    line = f"Received request 1: prompt: '{'word ' * 60_000}', Signal (11) received. {crash}"
+    assert not diagnose(f"{line}\nINFO all is well\n").died
+
+
+def test_a_stub_that_is_started_again_is_not_dead_for_good() -> None:
+    restarted = "E1025 9 python_be.cc:2066] Stub process is unhealthy and it will be restarted."
+    refused = "E1025 9 pb_stub.cc:1] message: Stub process 'chat_0_0' is not healthy."
+    for log in (restarted, f"{refused}\n{restarted}\n{refused}"):
+        found = diagnose(log)
+        assert (found.died, found.process, found.matches) == (True, "stub", ())
+        assert "the server started it again" in found.summary
+    gone = diagnose(restarted + "\n" * 100 + refused)
+    assert gone.matches[0].id == "stub-dead-health-200"
+    many = "\n".join([restarted] * 30) + "\n" * 100 + refused
+    assert diagnose(many).matches[0].id == "stub-dead-health-200"
 
 
 def test_a_gpu_fault_is_the_cause_of_the_engines_death_beside_it() -> None:
@@ -462,6 +514,9 @@ HOSTILE = {
     "python files": lambda n: '  File "a.py", line 1, in f\n' * n,
     "json": lambda n: '{"log":' * (n * 5) + "}",
     "quoted prompts": lambda n: "what(): " * (n * 5),
+    "requests without a prompt": lambda n: ("Received request prom " * 30 + "prompt\n") * n,
+    "loggers before loggers": lambda n: "[1] (a b) 12:34 x | " * (n * 5) + "Signal (11) received.",
+    "words before a death": lambda n: "12 a.b: " * (n * 5) + "free(): invalid EngineDeadError",
 }
 
 
@@ -470,6 +525,17 @@ def test_time_grows_no_faster_than_the_log(name: str) -> None:
     small, large = _seconds(HOSTILE[name], 500), _seconds(HOSTILE[name], 4000)
     # eight times the log: linear is 8, quadratic 64
     assert large < 0.05 or large / max(small, 0.002) < 30
+
+
+def test_a_small_file_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "server.log.gz"
+    path.write_bytes(gzip.compress(b"x" * 5_000_000) + gzip.compress(REPORTED.encode()))
+    assert diagnose_file(path).died  # the second member counts, too
+    monkeypatch.setattr(lines, "MOST_UNPACKED", 1 << 20)
+    with pytest.raises(OSError, match="unpacks to more than"):
+        diagnose_file(path)
 
 
 def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:

@@ -7,20 +7,30 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec import structs
 
 from kit.crash.backtrace import Backtrace
-from kit.crash.builds import frontend_of, guess_release, known_builds, load_builds, part_at
-from kit.crash.catalog import CATALOG, Crash, load_catalog
+from kit.crash.builds import (
+    frontend_of,
+    function_at,
+    guess_release,
+    known_builds,
+    load_builds,
+    part_at,
+)
+from kit.crash.catalog import CATALOG, Crash, Measured, free_releases, load_catalog
 from kit.crash.component import Component
-from kit.crash.match import Case, rank
+from kit.crash.diagnose import diagnose, diagnose_file
+from kit.crash.match import Case, best_of, rank
 from kit.crash.origin import release_named
 from kit.crash.shapes import Shape
-from kit.errors import CatalogError
+from kit.errors import CatalogError, UnknownReleaseError
 from kit.records import Frame
-from kit.releases import load_releases
+from kit.releases import embedded_releases, load_releases
 from kit.scenarios import load_scenarios
 
 CRASHES = load_catalog()
+STACKS = Path(__file__).parent / "stacks"
 
 
 def test_every_release_that_the_catalog_names_is_known_or_newer_than_all_known() -> None:
@@ -38,9 +48,26 @@ def test_a_crash_is_not_known_in_the_release_that_first_fixed_it() -> None:
 
 
 def test_scenarios_and_catalog_name_each_other() -> None:
-    for scenario in load_scenarios().values():
+    scenarios = load_scenarios()
+    for scenario in scenarios.values():
         if scenario.crash is not None:
             assert scenario.name in CRASHES[scenario.crash].scenarios
+    for crash in CRASHES.values():
+        for name in crash.scenarios:
+            assert scenarios[name].kind == "fault", (crash.id, name)
+
+
+def test_what_an_embedded_release_can_show_has_a_scenario_or_a_reason_why_not() -> None:
+    for crash in CRASHES.values():
+        here = [r.release for r in embedded_releases() if crash.affected.holds(r.release)]
+        if here and not crash.needs_gpu:
+            assert bool(crash.scenarios) is not bool(crash.not_shown), crash.id
+        assert not (crash.scenarios and crash.not_shown), crash.id
+
+
+def test_a_range_rests_on_something_that_the_entry_states() -> None:
+    for crash in CRASHES.values():
+        assert {span.by for span in crash.affected.ranges} <= set(crash.evidence), crash.id
 
 
 def test_no_evidence_is_called_measured_without_a_release_it_was_measured_on() -> None:
@@ -104,6 +131,71 @@ def test_an_unknown_release_is_said_to_be_unknown() -> None:
     assert "this release is not known" in first.why
 
 
+def test_a_likeness_by_component_alone_names_no_crash() -> None:
+    matches = rank(
+        _case(Component.GRPC_FRONTEND, ("tritonserver", None), releases="24.05"), CRASHES
+    )
+    assert matches
+    assert not any(match.precise for match in matches)
+    assert best_of(matches) == []
+    assert all("only the component fits" in match.why for match in matches)
+
+
+def test_a_stack_with_two_causes_is_named_after_both_and_sent_to_releases_without_either() -> None:
+    found = diagnose_file(STACKS / "server-7332.log")
+    assert "most like rf-map-address-reuse or is-cancelled-after-final" in found.summary
+    assert "Releases without any of them: 23.12 to 24.07." in found.advice
+    for name in ("rf-map-address-reuse", "is-cancelled-after-final"):
+        assert f"If it is {name}: {CRASHES[name].advice}" in found.advice
+
+
+def test_advice_for_a_release_that_is_not_known_says_which_it_is_for() -> None:
+    found = diagnose_file(STACKS / "server-7938.log")
+    assert "If it ran one of the releases that have it (up to 23.11): " in found.advice
+
+
+@pytest.mark.parametrize(
+    ("ids", "free"),
+    [
+        (["is-cancelled-after-final"], "23.12 to 24.07"),
+        (["http-generate-disconnect"], "23.12 to today"),
+        (["bls-decoupled-map-and-gil"], "23.12 to today"),
+        (["bls-decoupled-map-and-gil", "bls-decoupled-deadlock"], None),
+        (["gil-held-is-cancelled", "response-path-perf"], "24.10 to today"),
+    ],
+)
+def test_the_releases_without_any_of_some_crashes(ids: list[str], free: str | None) -> None:
+    assert free_releases([CRASHES[name] for name in ids]) == free
+
+
+def test_a_release_that_died_of_it_here_is_not_free_of_it_whatever_its_range_says() -> None:
+    measured = {"24.01": Measured(trials=5, deaths=5), "24.02": Measured(trials=5, deaths=0)}
+    crash = structs.replace(CRASHES["is-cancelled-after-final"], measured=measured)
+    assert free_releases([crash]) == "23.12, 24.02 to 24.07"
+    (match, *_) = rank(
+        _case(Component.PYTHON_BACKEND, *REPORTED, releases="24.01"), {crash.id: crash}
+    )
+    assert match.score == 0.9
+    assert "measured here: 5 of 5 trials died on 24.01" in match.why
+
+
+def test_address_bits_of_no_known_build_speak_against_a_release_whose_bits_are_known() -> None:
+    log = (STACKS / "server-7332.log").read_text().replace("1667D in", "162AD in")
+    found = diagnose(log, believed_release="23.10")
+    assert (found.release_guess, found.origin.agrees) == (None, False)
+    assert "(…2AD) are not those of 23.10 (…13D)" in found.advice
+    assert all("this release is not known" in match.why for match in found.matches)
+    stated = diagnose(f"NVIDIA Release 24.05 (build 94071063)\n{log}")
+    assert (stated.release_guess, stated.origin.agrees) == (None, False)
+    unheard = diagnose(log, believed_release="25.07")  # its bits are not known
+    assert (unheard.release_guess, unheard.origin.agrees) == ("25.07", None)
+
+
+def test_a_release_that_is_none_is_not_ignored() -> None:
+    with pytest.raises(UnknownReleaseError, match=r"23\.10"):
+        diagnose("all is well", believed_release="23.1O")
+
+
 def test_a_crash_in_unknown_code_matches_nothing() -> None:
     assert rank(_case(Component.OTHER, ("libfoo.so", "foo")), CRASHES) == []
 
@@ -126,12 +218,15 @@ def _wrong(change: dict[str, object], tmp_path: Path) -> str:
         ({"evidence": {}}, "no kind, evidence or advice"),
         ({"links": ["http://example.com"]}, "link"),
         ({"first_fixed": "2.41.0"}, "release '2.41.0'"),
-        ({"affected": {"ranges": [{"from": "9.9", "to": None}]}}, "release '9.9'"),
+        ({"affected": {"ranges": [{"from": "9.9", "to": None, "by": "git"}]}}, "release '9.9'"),
         ({"signs": [{"weight": 0.9, "signal": [11]}]}, "a sign that any crash shows"),
         ({"signs": [{"weight": 1.5, "says": "x"}]}, "weight 1.5"),
         ({"signs": [{"weight": 0.5, "calls": "("}]}, "pattern '('"),
-        ({"signs": [{"weight": 0.5, "like": "x", "part": "core"}]}, "like without says"),
-        ({"signs": [{"weight": 0.5, "part": "engine-room"}]}, "engine-room"),
+        ({"affected": {"ranges": [{"from": "23.10", "to": None}]}}, "`by`"),
+        ({"affected": {"ranges": [{"from": None, "to": None, "by": "rumour"}]}}, "rumour"),
+        ({"signs": [{"weight": 0.2, "like": "x", "part": "core"}]}, "like without says"),
+        ({"signs": [{"weight": 0.2, "part": "engine-room"}]}, "engine-room"),
+        ({"signs": [{"weight": 0.5, "part": "core"}]}, "a component alone weighs 0.5"),
         ({"id": "is-cancelled-after-final"}, "occurs twice"),
         ({"unheard": 1}, "unheard"),
         ({"title": 7}, "title"),
@@ -179,7 +274,14 @@ def test_the_parts_of_an_executable_do_not_overlap() -> None:
             "grpc-frontend",
             "other",
         }
+        functions = [(function.start, function.end) for function in build.functions]
+        assert all(start < end for start, end in functions)
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(functions))
+        for function in build.functions:
+            assert part_at(build, function.start) in (frontend_of(function.name), "other")
+            assert function_at([build], function.end - 1) == function.name
         if build.frame0_offset is not None:
+            assert build.functions
             assert part_at(build, build.frame0_offset) == "other"
             assert part_at(build, 0) is None
 

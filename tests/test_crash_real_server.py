@@ -167,6 +167,7 @@ def test_the_recorded_build_is_what_the_binaries_say(twice: tuple[Crash, Crash])
     assert read.frame0_offset == recorded.frame0_offset
     assert read.core_file == recorded.core_file
     assert read.parts == recorded.parts
+    assert read.functions == recorded.functions
     with pytest.raises(CatalogError):
         describe_build("23.10", STACKS, "13D")
 

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "replay",
     ),
     ("bisect*", "map*"),
-    ("study", "trial", "loadtest", "plan", "agenda", "recorded"),
+    ("study", "trial", "loadtest", "plan", "agenda", "recorded", "measured"),
     ("servers",),
     ("load",),
     ("watch",),

@@ -38,7 +38,8 @@ from kit.records import (
     fixed,
 )
 from kit.reproducer import Exported, release_beside, write_reproducer
-from kit.reproducer_check import ScriptRun, run_script
+from kit.reproducer_alone import command, link_client
+from kit.reproducer_check import ScriptRun, Tally, run_script, tally
 from kit.reproducer_draws import drawn_length, drawn_seconds
 from kit.reproducer_finding import Finding, finding_of_trials, title_of
 from kit.reproducer_report import render_report
@@ -332,14 +333,35 @@ def test_a_server_that_answers_everything_survived(
     assert servers[0].asked == 12
 
 
-def test_a_model_that_is_gone_is_told_from_a_server_that_is(
+def test_a_server_that_only_refuses_requests_is_told_from_one_that_died_or_hangs(
     one_by_one: Path, servers: list[FakeTriton]
 ) -> None:
     servers.append(FakeTriton(refuses=True))
     done = run_alone(one_by_one, servers[0].url)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("HANGS: of 3 requests 0 were never answered and 3 were refused")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith("REFUSES: of 3 requests 3 were refused (")
     assert "Stub process is not healthy" in done.stdout
+
+
+def alone(path: Path, text: str, packages: Path | None) -> subprocess.CompletedProcess[str]:
+    """Run a script as the check of exported ones runs them."""
+    path.write_text(text)
+    return subprocess.run(
+        command(path, "word", packages=packages), capture_output=True, text=True, check=False
+    )
+
+
+def test_a_checked_script_has_nothing_of_the_kit_nor_its_libraries(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    client = link_client(tmp_path / "packages")
+    for packages in (None, client):
+        for name in ("kit", "pandas", "httptools"):
+            done = alone(path, f"import {name}", packages)
+            assert f"No module named '{name}'" in done.stderr
+    assert "No module named 'tritonclient'" in alone(path, "import tritonclient", None).stderr
+    text = "import sys, tritonclient.grpc\nprint(__name__, sys.argv)\n"
+    done = alone(path, text, client)
+    assert done.stdout == f"__main__ {[str(path), 'word']}\n", done.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["http://127.0.0.1:9"], ["127.0.0.1"], ["--what"]])
@@ -360,16 +382,37 @@ def runs(release: str, code: int, count: int) -> list[ScriptRun]:
         said=said,
         exit_code=-11 if code == 0 else None,
         signature=BUG if code == 0 else None,
+        verdict=Verdict.CRASHED if code == 0 else Verdict.SURVIVED,
     )
     return [run] * count
+
+
+def test_another_crash_and_mere_refusals_are_not_counted_as_the_crash() -> None:
+    other = replace(runs("23.10", 0, 1)[0], signature=Signature(signal=6, key="o", text="SIGABRT"))
+    hang = replace(other, exit_code=None, signature=None, verdict=Verdict.HUNG)
+    refused = replace(runs("23.10", 1, 1)[0], code=3)
+    tried = [*runs("23.10", 0, 2), other, hang, refused, *runs("23.10", 1, 1)]
+    assert tally(tried, finding().crash) == Tally(runs=6, same=2, other=2, refused=1)
+    text = render_report(finding(), trial(), tried, [])
+    row = "| reproduce.py, as it is | 23.10 | 6 | 2 | 33 % (4 % to 78 %) | "
+    assert row + "2 of another crash, 1 only refused requests |" in text
+    assert f'Of the 2 deaths by reproduce.py, 2 were "{BUG.text}".' in text
+
+
+def test_a_dead_model_behind_a_live_server_is_the_crash_that_was_looked_for() -> None:
+    lost = replace(finding().crash, verdict=Verdict.ENGINE_DIED, signature=None, exit_code=None)
+    run = replace(runs("24.10", 1, 1)[0], code=3, verdict=Verdict.ENGINE_DIED)
+    assert run.is_crash(lost)
+    assert not run.refused
+    assert not run.is_crash(finding().crash)
 
 
 def test_a_report_states_what_was_measured() -> None:
     spec = trial()
     text = render_report(finding(), spec, runs("23.10", 0, 5), runs("23.12", 1, 2))
     assert text.startswith(f"# Triton 23.10 (2.39.0): {BUG.text}\n")
-    assert "| reproduce.py, as it is | 23.10 | 5 | 5 | 100 % (48 % to 100 %) |" in text
-    assert "| reproduce.py, as it is | 23.12 | 2 | 0 | 0 % (0 % to 84 %) |" in text
+    assert "| reproduce.py, as it is | 23.10 | 5 | 5 | 100 % (48 % to 100 %) | – |" in text
+    assert "| reproduce.py, as it is | 23.12 | 2 | 0 | 0 % (0 % to 84 %) | – |" in text
     assert "| 23.10 | 16 | 15 | 94 % (70 % to over 99 %) |" in text
     assert "had completed 2 to 16 (median 5) requests" in text
     assert " 3# libtriton_python.so+0x34af9\n" in text
@@ -404,6 +447,11 @@ def test_the_release_beside_is_one_that_is_not_known_to_have_the_crash() -> None
     assert release_beside(finding()) == "23.12"
     late = finding(trial(release="24.10"))
     assert release_beside(late) == "24.07"  # of those before it, the last without the fault
+
+
+def test_no_release_is_set_beside_a_crash_that_its_traffic_trades_for_another() -> None:
+    # from 23.12 on this traffic does not crash the server: it locks the model's process up
+    assert release_beside(finding(trial("bls-concurrency"))) is None
 
 
 # From folders
@@ -475,6 +523,7 @@ class Lives:
     race: Exported  # tried on a fresh 23.10 and, beside it, on a release without the fault
     later: ScriptRun  # the same traffic on 24.05
     grpc: ScriptRun  # cancelled gRPC streams on 23.10
+    gone: ScriptRun  # a model whose process ends, on 24.10
 
 
 @pytest.fixture(scope="module")
@@ -491,15 +540,19 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
         exported = pool.submit(write_reproducer, race, folder / "race", times=1)
         later = pool.submit(run, "later", race, "24.05")
         grpc = pool.submit(run, "grpc", cancel, "23.10")
-        return Lives(race=exported.result(), later=later.result(), grpc=grpc.result())
+        gone = pool.submit(run, "gone", smallest("stub-dies", 120, clients=4), "24.10")
+        return Lives(
+            race=exported.result(), later=later.result(), grpc=grpc.result(), gone=gone.result()
+        )
 
 
 def test_the_exported_script_alone_crashes_a_fresh_23_10_with_the_reported_stack(
     lives: Lives,
 ) -> None:
     (run,) = lives.race.runs
-    assert run.crashed, run.said
+    assert run.died, run.said
     assert run.exit_code == -11
+    assert lives.race.crashed == 1
     assert is_reported_crash(run.signature), run.signature
     assert re.search(r"died after \d+ of 30 requests had ended", run.said)
 
@@ -521,3 +574,14 @@ def test_the_report_beside_the_script_tells_of_its_runs(lives: Lives) -> None:
 def test_a_grpc_script_crashes_a_fresh_23_10_too(lives: Lives) -> None:
     assert (lives.grpc.code, lives.grpc.exit_code) == (0, -11), lives.grpc.said
     assert lives.grpc.signature is not None
+
+
+def test_a_model_that_dies_behind_a_live_server_is_more_than_refused_requests(
+    lives: Lives,
+) -> None:
+    # what the model had in hand when it ended may be refused, or never answered
+    assert lives.gone.code in (0, 3), lives.gone.said
+    assert lives.gone.exit_code is None
+    assert "is not healthy" in lives.gone.said
+    assert lives.gone.verdict is Verdict.ENGINE_DIED
+    assert not lives.gone.refused

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kit.crash.catalog import Crash
+from kit.crash.catalog import Crash, free_releases
 from kit.crash.component import Component
 from kit.crash.death import Death, Process
-from kit.crash.match import Match
+from kit.crash.match import Match, best_of
 from kit.crash.notices import signal_name
 from kit.crash.origin import Origin
 from kit.crash.site import was_waiting
-
-#: From here on a match is worth its advice; below it is only named.
-GOOD_MATCH = 0.4
 
 _GENERAL: dict[Component, str] = {
     Component.HTTP_FRONTEND: "Try the same traffic over gRPC, and find out whether clients hang up "
@@ -42,7 +39,22 @@ _GENERAL: dict[Component, str] = {
     Component.OTHER: "Keep the whole log and a memory map of the running server "
     '(/proc/PID/maps); with a core dump, gdb\'s "bt" shows the functions.',
 }
-_UNKNOWN = "Unknown: no crash in the catalog fits."
+#: Where a crash is that no entry of the catalog explains; the others say nothing of a place.
+_PLACES: dict[Component, str] = {
+    Component.HTTP_FRONTEND: "the HTTP frontend",
+    Component.GRPC_FRONTEND: "the gRPC frontend",
+    Component.CORE: "Triton's core",
+    Component.PYTHON_BACKEND: "the Python backend",
+    Component.PYTHON_STUB: "the process of a Python model",
+    Component.VLLM_ENGINE: "vLLM's engine",
+    Component.TENSORRTLLM_BACKEND: "the TensorRT-LLM backend",
+    Component.CUDA: "CUDA",
+}
+_RESTARTED = (
+    "The model's own process died and the server started it again, so what it had in hand was "
+    "lost and later requests are served. Look at what ended it: the model's code, the libraries "
+    "that it loads, a signal, a want of memory. Since 24.06 it is reported not to be restarted."
+)
 _OUTSIDE = (
     "The thread only waited when the signal came, so another process sent it: look for whoever "
     "stops or watches the server."
@@ -68,17 +80,50 @@ def advise(
         )
     if death.backtrace is not None and death.backtrace.torn:
         return _TORN
-    words = []
-    if matches and matches[0].score >= GOOD_MATCH:
-        words.append(crashes[matches[0].id].advice)
+    if death.restarted:
+        words = [_RESTARTED]
+    elif best := best_of(matches):
+        words = _of_matches([crashes[match.id] for match in best], origin)
     else:
         outside = death.backtrace is not None and was_waiting(death.backtrace)
-        words += [_UNKNOWN, _OUTSIDE if outside else _GENERAL[component]]
+        words = [_unknown(component, matches), _OUTSIDE if outside else _GENERAL[component]]
     if origin.agrees is False:
-        words.append(
-            f"And check what runs: this was printed by {origin.guess}, not by {origin.believed}."
-        )
+        by = origin.guess or f"a build that is not known here ({origin.contradiction})"
+        what = f", not by {origin.believed}" if origin.guess else ""
+        words.append(f"And check what runs: this was printed by {by}{what}.")
     return " ".join(words)
+
+
+def _of_matches(crashes: Sequence[Crash], origin: Origin) -> list[str]:
+    """The advice for the crash that fits best; for all of them where several do."""
+    if len(crashes) == 1:
+        (crash,) = crashes
+        if origin.releases or crash.affected.open_ended:
+            return [crash.advice]
+        return [
+            f"If it ran one of the releases that have it ({crash.affected.text}):",
+            crash.advice,
+        ]
+    free = free_releases(crashes)
+    return [
+        f"{len(crashes)} known crashes fit equally well: {_either(crashes)}.",
+        f"Releases without any of them: {free}." if free else "No known release is free of them.",
+        *(f"If it is {crash.id}: {crash.advice}" for crash in crashes),
+    ]
+
+
+def _either(crashes: Sequence[Crash | Match]) -> str:
+    return " or ".join(crash.id for crash in crashes)
+
+
+def _unknown(component: Component, matches: Sequence[Match]) -> str:
+    place = _PLACES.get(component)
+    said = f"Unknown, in {place}" if place else "Unknown"
+    said += ": no crash in the catalog has this stack or these words."
+    alike = [match.id for match in matches if not match.precise]
+    if alike:
+        said += f" Crashes that are known in that component: {', '.join(alike)}."
+    return said
 
 
 def summarise(
@@ -93,9 +138,13 @@ def summarise(
     by = f" of {signal_name(death.signal)}" if death.signal is not None else ""
     where = f" in {top_frame}" if top_frame else ""
     release = f" on {origin.guess}" if origin.guess else ""
-    known = "no known crash fits"
-    if matches and matches[0].score >= GOOD_MATCH:
-        known = f"most like {matches[0].id}"
+    place = _PLACES.get(component)
+    known = f"unknown, in {place}" if place else "unknown: no known crash fits"
+    if best := best_of(matches):
+        known = f"most like {_either(best)}"
+        known += ", which it does not tell apart" if len(best) > 1 else ""
+    if death.restarted:
+        known = "the server started it again"
     if death.backtrace is not None and death.backtrace.torn:
         known = "its stack is out of order"
     return f"{who} died{by}{where}{release} (component: {component.value}); {known}."

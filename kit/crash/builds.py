@@ -38,6 +38,14 @@ class Part(msgspec.Struct, frozen=True):
     component: str  # http-frontend, grpc-frontend or other
 
 
+class Function(msgspec.Struct, frozen=True):
+    """A function of the executable that tells known crashes apart."""
+
+    start: int
+    end: int
+    name: str
+
+
 class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How one release's binaries can be told, and what lies where in its executable."""
 
@@ -49,6 +57,7 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     cancel_frames: tuple[str, str] | None = None  # digits of the two frames of the Python
     # backend above TRITONBACKEND_ResponseFactoryIsCancelled
     parts: tuple[Part, ...] = ()
+    functions: tuple[Function, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +92,13 @@ def load_builds(path: Path = DATA / "builds.yaml") -> tuple[Build, ...]:
 
 
 def _numbers(row: dict[str, object]) -> dict[str, object]:
-    """YAML keeps parts as "start end component" to stay readable."""
-    parts = row.get("parts")
-    if isinstance(parts, list):
-        split = [str(part).split() for part in parts]
-        made = [{"start": int(a, 16), "end": int(b, 16), "component": c} for a, b, c in split]
-        return row | {"parts": made}
+    """YAML keeps stretches of code as "start end what" to stay readable."""
+    for field, what in (("parts", "component"), ("functions", "name")):
+        lines = row.get(field)
+        if isinstance(lines, list):
+            split = [str(line).split() for line in lines]
+            made = [{"start": int(a, 16), "end": int(b, 16), what: c} for a, b, c in split]
+            row = row | {field: made}
     return row
 
 
@@ -142,6 +152,17 @@ def part_at(build: Build, offset: int) -> str | None:
         if part.start <= offset < part.end:
             return part.component
     return None
+
+
+def function_at(builds: Sequence[Build], offset: int) -> str | None:
+    """The telling function at an offset in tritonserver; None where there is none, or where these
+    builds disagree.
+    """
+    names = {
+        next((f.name for f in build.functions if f.start <= offset < f.end), None)
+        for build in builds
+    }
+    return names.pop() if len(names) == 1 else None
 
 
 _HTTP = re.compile(

@@ -7,12 +7,14 @@ ready server SIGSEGV to see one).
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import yaml
 
-from kit.crash.builds import SERVER, Build, Part, frontend_of
+from kit.crash.builds import SERVER, Build, Function, Part, frontend_of
+from kit.crash.site import short_name
 from kit.crash.symbols import SymbolTable, find_module
 from kit.errors import CatalogError
 
@@ -21,6 +23,14 @@ _HANDLER = "ErrorSignalHandler"
 #: So few functions amid those of another component belong to it: helpers, templates, misnomers.
 _FEW = 10
 _FEW_BYTES = 0x4000
+#: Between two functions that follow each other lies less than this.
+_ALIGNED = 0x20
+#: Functions that signs of the catalog name: the handlers of unary calls and of streams, and
+#: the answers of HTTP generate.
+_TELLING = re.compile(
+    r"triton::server::grpc::Model(?:Stream)?InferHandler::[A-Z]"
+    r"|triton::server::HTTPAPIServer::GenerateRequestClass::[A-Z]|evhtp_send_reply"
+)
 
 
 def describe_build(release: str, modules: Path, frame0: str) -> Build:
@@ -46,6 +56,7 @@ def describe_build(release: str, modules: Path, frame0: str) -> Build:
         frame0_offset=offset,
         core_file=core,
         parts=tuple(_parts(table)),
+        functions=tuple(_functions(table)),
     )
 
 
@@ -85,6 +96,21 @@ def _parts(table: SymbolTable) -> list[Part]:
     return [Part(start=int(r[0]), end=int(r[1]), component=str(r[2])) for r in kept]
 
 
+def _functions(table: SymbolTable) -> list[Function]:
+    """The telling functions by address; what was split off one of them carries its name."""
+    found: list[Function] = []
+    for start, size, name in table.functions(demangled=True):
+        short = short_name(name)
+        if not size or not _TELLING.match(short):
+            continue
+        last = found[-1] if found else None
+        if last and last.name == short and start - last.end < _ALIGNED:
+            found[-1] = Function(last.start, max(last.end, start + size), short)
+        else:
+            found.append(Function(start, start + size, short))
+    return found
+
+
 def main(arguments: list[str]) -> str:
     """The row as YAML text."""
     release, folder, frame0 = arguments
@@ -96,6 +122,7 @@ def main(arguments: list[str]) -> str:
         "frame0_offset": build.frame0_offset,
         "core_file": build.core_file,
         "parts": [f"{p.start:x} {p.end:x} {p.component}" for p in build.parts],
+        "functions": [f"{f.start:x} {f.end:x} {f.name}" for f in build.functions],
     }
     return yaml.safe_dump([row], sort_keys=False)
 

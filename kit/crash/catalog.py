@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import yaml
@@ -12,10 +14,15 @@ import yaml
 from kit.crash.component import Component
 from kit.errors import CatalogError
 from kit.paths import DATA
+from kit.releases import load_releases
 
 CATALOG = DATA / "crashes.yaml"
 KINDS = frozenset({"crash", "hang", "cross-talk", "leak", "slowdown", "error", "false-health"})
 EVIDENCE = frozenset({"reported", "maintainer", "git", "measured", "inferred"})
+#: What a range of affected releases rests on.
+Ground = Literal["reported", "git", "measured", "inferred"]
+#: Several crashes lie in one component, so a sign that is nothing but that tells this much at most.
+COMPONENT_ALONE = 0.3
 _RELEASE = re.compile(r"2\d\.(?:0[1-9]|1[0-2])")
 _LINK = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(?:issues|pull)/\d+")
 
@@ -25,6 +32,7 @@ class ReleaseRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     start: str | None = msgspec.field(name="from")
     end: str | None = msgspec.field(name="to")
+    by: Ground
 
     def holds(self, release: str) -> bool:
         """Releases are "YY.MM", so their order is that of their names."""
@@ -41,7 +49,12 @@ class Affected(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def text(self) -> str:
         """The ranges for people, "23.10 to 23.11, 24.08 to today"."""
-        return ", ".join(_span(span) for span in self.ranges)
+        return ", ".join(_span(span.start, span.end) for span in self.ranges)
+
+    @property
+    def labelled(self) -> str:
+        """The same with what each rests on, "23.10 to 23.11 (git), 24.08 to today (git)"."""
+        return ", ".join(f"{_span(span.start, span.end)} ({span.by})" for span in self.ranges)
 
     @property
     def open_ended(self) -> bool:
@@ -88,7 +101,21 @@ class Crash(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     advice: str
     evidence: dict[str, str]
     signs: tuple[Sign, ...]
+    not_shown: str | None = None
     measured: dict[str, Measured] = {}
+
+    def hits(self, release: str) -> bool:
+        """Whether that release is known to have it, or died of it here."""
+        seen = self.measured.get(release)
+        return self.affected.holds(release) or (seen is not None and seen.deaths > 0)
+
+    def seen_on(self, releases: Collection[str]) -> str | None:
+        """What the release map saw on these, "measured here: 5 of 5 trials died on 23.10"."""
+        seen = [(name, row) for name, row in self.measured.items() if name in releases]
+        if not seen:
+            return None
+        died = (f"{row.deaths} of {row.trials} trials died on {name}" for name, row in seen)
+        return f"measured here: {', '.join(died)}"
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,15 +130,28 @@ def load_catalog(path: Path = CATALOG) -> dict[str, Crash]:
         CatalogError: the file cannot be read, or a row is not as it should be.
     """
     try:
-        rows = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), _File).crashes
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise _bad(path, str(error)) from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _bad(path.name, str(error)) from error
+    return read_catalog(text, path.name)
+
+
+def read_catalog(text: str, name: str = CATALOG.name) -> dict[str, Crash]:
+    """The same of the text of a catalog. name: of its file, for messages.
+
+    Raises:
+        CatalogError: a row is not as it should be.
+    """
+    try:
+        rows = msgspec.convert(yaml.safe_load(text), _File).crashes
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise _bad(name, str(error)) from error
     for row in rows:
         for fault in _faults(row):
-            raise _bad(path, f"{row.id}: {fault}")
+            raise _bad(name, f"{row.id}: {fault}")
     catalog = {row.id: row for row in rows}
     if len(catalog) != len(rows):
-        raise _bad(path, "an id occurs twice")
+        raise _bad(name, "an id occurs twice")
     return catalog
 
 
@@ -119,6 +159,24 @@ def load_catalog(path: Path = CATALOG) -> dict[str, Crash]:
 def known_crashes() -> dict[str, Crash]:
     """The catalog of this checkout, read once."""
     return load_catalog()
+
+
+def free_releases(crashes: Collection[Crash]) -> str | None:
+    """The releases after the first that any of these crashes hits, and that none of them does:
+    "23.12 to 24.07". None: there is none that is known.
+    """
+    spans: list[list[str]] = []
+    begun, gap = False, True
+    for name in load_releases():
+        hit = any(crash.hits(name) for crash in crashes)
+        begun = begun or hit
+        if begun and not hit:
+            if gap:
+                spans.append([])
+            spans[-1].append(name)
+        gap = hit
+    newest = next(reversed(load_releases()))
+    return ", ".join(_span(s[0], None if s[-1] == newest else s[-1]) for s in spans) or None
 
 
 def _faults(row: Crash) -> list[str]:
@@ -142,6 +200,8 @@ def _sign_faults(sign: Sign) -> list[str]:
         faults.append(f"weight {sign.weight}")
     if not (sign.stack or sign.calls or sign.part or sign.says):
         faults.append("a sign that any crash shows")
+    if not (sign.stack or sign.calls or sign.says) and sign.weight > COMPONENT_ALONE:
+        faults.append(f"a component alone weighs {sign.weight}, more than {COMPONENT_ALONE}")
     if sign.like and not sign.says:
         faults.append("like without says, which is needed to find the line fast")
     for pattern in (sign.calls, sign.like):
@@ -152,19 +212,19 @@ def _sign_faults(sign: Sign) -> list[str]:
     return faults
 
 
-def _span(span: ReleaseRange) -> str:
-    if span.start is not None and span.start == span.end:
-        return span.start
-    if span.start is None and span.end is None:
+def _span(start: str | None, end: str | None) -> str:
+    if start is not None and start == end:
+        return start
+    if start is None and end is None:
         return "unknown"
-    if span.start is None:
-        return f"up to {span.end}"
-    return f"{span.start} to {span.end or 'today'}"
+    if start is None:
+        return f"up to {end}"
+    return f"{start} to {end or 'today'}"
 
 
-def _bad(path: Path, what: str) -> CatalogError:
+def _bad(name: str, what: str) -> CatalogError:
     return CatalogError(
-        f"{path.name}: {what}",
+        f"{name}: {what}",
         "entries as the head of the file describes them",
         "correct the row; git diff shows what changed",
     )

@@ -6,7 +6,7 @@ gone, a dead engine, a dead stub. Handled errors, warnings and a graceful stop a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kit.crash.backtrace import GAP, Backtrace
@@ -38,6 +38,7 @@ class Death:
     words: tuple[str, ...]  # the decisive ones
     line: int
     count: int  # how many deaths the log tells of
+    restarted: bool = False  # a model's process died, and the server started another
 
 
 def find_death(scan: Scan) -> Death | None:
@@ -58,8 +59,17 @@ def find_death(scan: Scan) -> Death | None:
             return _of_words(notices, scan)
     for topic in (Topic.SERVER_GONE, Topic.ENGINE, Topic.STUB):
         if notices := scan.notices.get(topic, []):
-            return _of_words(notices, scan)
+            death = _of_words(notices, scan)
+            return replace(death, restarted=topic is Topic.STUB and _restarted(notices))
     return None
+
+
+def _restarted(notices: list[Notice]) -> bool:
+    """Whether the last that is said of a stub is that it is started again; what its open requests
+    were told stands just before or after that line.
+    """
+    last = max((n.line for n in notices if n.restarted), default=None)
+    return last is not None and all(n.line - last <= GAP for n in notices)
 
 
 def _of_words(notices: list[Notice], scan: Scan) -> Death:

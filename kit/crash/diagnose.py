@@ -6,21 +6,23 @@ what to do. Where nothing is known it says so, and a log without a death gives c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from kit.crash.advice import advise, summarise
 from kit.crash.backtrace import Backtrace
-from kit.crash.builds import Build, ReleaseGuess, guess_release
-from kit.crash.catalog import known_crashes
+from kit.crash.builds import ReleaseGuess, guess_release, known_builds
+from kit.crash.catalog import Crash, known_crashes
 from kit.crash.component import Component, component_of
 from kit.crash.death import find_death
-from kit.crash.lines import chunks_of_file, chunks_of_text
+from kit.crash.lines import chunks_of_file, chunks_of_stream, chunks_of_text
 from kit.crash.maps import MemoryMap
 from kit.crash.match import Case, Match, rank, watched
-from kit.crash.origin import Origin, origin_of
+from kit.crash.origin import Origin, origin_of, release_believed
 from kit.crash.scan import Scan
+from kit.crash.shapes import Shape
 from kit.crash.signature import describe, make_signature, place, place_by_build
 from kit.crash.site import fault_frames
 from kit.errors import KitError
@@ -59,7 +61,15 @@ class Diagnosis:
             "top_frame": self.top_frame,
             "release_guess": self.release_guess,
             "matches": [
-                {"id": m.id, "score": m.score, "why": m.why, "title": m.title, "links": [*m.links]}
+                {
+                    "id": m.id,
+                    "score": m.score,
+                    "why": m.why,
+                    "title": m.title,
+                    "links": [*m.links],
+                    "by_component_only": not m.precise,
+                    "affected": [{"from": r.start, "to": r.end, "by": r.by} for r in m.affected],
+                }
                 for m in self.matches
             ],
             "advice": self.advice,
@@ -69,6 +79,7 @@ class Diagnosis:
             "release_read_from": self.origin.read_from,
             "release_believed": self.origin.believed,
             "release_agrees": self.origin.agrees,
+            "release_contradiction": self.origin.contradiction,
             "signature": self.signature.key if self.signature else None,
             "deaths": self.deaths,
             "line": self.line,
@@ -88,6 +99,9 @@ def diagnose(
     believed_release: what its owner says that it ran ("23.11", "2.40.0", an image name). maps: of
     the server, from before it died. modules_of: finds a release's binaries, for function names;
     without it nothing outside the text is read.
+
+    Raises:
+        UnknownReleaseError: what is believed is no release.
     """
     return _diagnose(chunks_of_text(text), believed_release, maps, modules_of)
 
@@ -103,8 +117,25 @@ def diagnose_file(
 
     Raises:
         OSError: it cannot be read.
+        UnknownReleaseError: what is believed is no release.
     """
     return _diagnose(chunks_of_file(path), believed_release, maps, modules_of)
+
+
+def diagnose_stream(
+    file: BinaryIO,
+    *,
+    believed_release: str | None = None,
+    maps: MemoryMap | None = None,
+    modules_of: ModulesOf | None = None,
+) -> Diagnosis:
+    """The same of what is read from `file` to its end, a pipe for example.
+
+    Raises:
+        OSError: it cannot be read.
+        UnknownReleaseError: what is believed is no release.
+    """
+    return _diagnose(chunks_of_stream(file), believed_release, maps, modules_of)
 
 
 def _diagnose(
@@ -114,18 +145,19 @@ def _diagnose(
     modules_of: ModulesOf | None,
 ) -> Diagnosis:
     crashes = known_crashes()
+    believed = release_believed(believed_release) if believed_release else None
     scan = Scan(watched(crashes.values())).read(chunks)
     death = find_death(scan)
     if death is None:
-        return _alive(scan, believed_release)
+        return _alive(scan, believed)
     guess = guess_release(death.backtrace) if death.backtrace else _NO_GUESS
-    origin = origin_of(guess, scan.stated, believed_release)
+    origin = origin_of(guess, scan.stated, believed)
     build = guess.builds[0] if guess.builds else None
-    backtrace = _placed(death.backtrace, build, guess, maps, modules_of)
+    backtrace = _placed(death.backtrace, guess, maps, modules_of)
     fault = fault_frames(backtrace) if backtrace else ()
     component = component_of(backtrace, topics=death.topics, words=death.words, build=build)
     matches: list[Match] = []
-    if backtrace is None or not backtrace.torn:
+    if not death.restarted and (backtrace is None or not backtrace.torn):
         case = Case(
             signal=death.signal,
             frames=fault,
@@ -154,12 +186,39 @@ def _diagnose(
     )
 
 
+def crashes_of(
+    signature: Signature | None,
+    *,
+    releases: tuple[str, ...],
+    log: str,
+    crashes: Mapping[str, Crash],
+) -> list[Match]:
+    """The crashes that fit a death of the kit's own trials, best first: by its signature, whose
+    frames have their names, and by the words of its log's end. releases: as in `Case`.
+    """
+    scan = Scan(watched(crashes.values())).read(chunks_of_text(log))
+    build = next((build for build in known_builds() if build.release in releases), None)
+    backtrace = None
+    if signature is not None and signature.frames:
+        backtrace = Backtrace(
+            shape=Shape.TRITON, signal=signature.signal, frames=signature.frames, line=1
+        )
+    words = [signature.text] if signature else []
+    case = Case(
+        signal=signature.signal if signature else None,
+        frames=fault_frames(backtrace) if backtrace else (),
+        component=component_of(backtrace, topics=scan.topics, words=words, build=build),
+        releases=releases,
+        said=scan.said,
+    )
+    return rank(case, crashes)
+
+
 _NO_GUESS = ReleaseGuess(builds=(), digits=None)
 
 
 def _placed(
     backtrace: Backtrace | None,
-    build: Build | None,
     guess: ReleaseGuess,
     maps: MemoryMap | None,
     modules_of: ModulesOf | None,
@@ -167,8 +226,8 @@ def _placed(
     """The backtrace with every offset and name that can be had."""
     if backtrace is None:
         return None
-    if build is not None and maps is None:
-        backtrace = place_by_build(backtrace, build)
+    if guess.builds and maps is None:
+        backtrace = place_by_build(backtrace, guess.builds)
     return place(backtrace, maps=maps, modules=_modules(guess, modules_of))
 
 
@@ -182,8 +241,8 @@ def _modules(guess: ReleaseGuess, modules_of: ModulesOf | None) -> Path | None:
         return None
 
 
-def _alive(scan: Scan, believed_release: str | None) -> Diagnosis:
-    origin = origin_of(_NO_GUESS, scan.stated, believed_release)
+def _alive(scan: Scan, believed: str | None) -> Diagnosis:
+    origin = origin_of(_NO_GUESS, scan.stated, believed)
     return Diagnosis(
         died=False,
         signal=None,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kit.crash.catalog import Crash, Sign
+from kit.crash.catalog import Crash, ReleaseRange, Sign
 from kit.crash.component import Component
 from kit.crash.site import exact_symbol, plain_module, short_name
 from kit.records import Frame
@@ -18,7 +18,8 @@ _OTHER_RELEASE = 0.3
 #: Below this a likeness is chance.
 _LEAST = 0.1
 _MOST = 0.99
-_SPECIFIC = 0.4
+#: From here on a match is worth its advice; below it is only named.
+GOOD_MATCH = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class Match:
     why: str
     title: str
     links: tuple[str, ...]
+    precise: bool  # by a function or by words; False: by the component alone, a mere candidate
+    affected: tuple[ReleaseRange, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +69,39 @@ def rank(case: Case, crashes: Mapping[str, Crash]) -> list[Match]:
             missed *= 1 - sign.weight
         factor, release_why = _by_release(crash, case.releases)
         score = round(min((1 - missed) * factor, _MOST), 2)
-        precise = any(sign.stack or sign.calls or sign.says for sign, _ in shown)
-        specific = specific or (precise and score >= _SPECIFIC)
+        precise = any(_is_precise(sign) for sign, _ in shown)
+        specific = specific or (precise and score >= GOOD_MATCH)
         if score >= _LEAST:
             reasons = [*dict.fromkeys(why for _, why in shown), release_why]
+            reasons.append(crash.seen_on(case.releases))
+            if not precise:
+                reasons.insert(0, "only the component fits")
             match = Match(
                 id=crash.id,
                 score=score,
                 why="; ".join(reason for reason in reasons if reason),
                 title=crash.title,
                 links=crash.links,
+                precise=precise,
+                affected=crash.affected.ranges,
             )
             found.append((score, precise, _breadth(crash), match))
     ranked = sorted(found, key=lambda row: (-row[0], row[2]))
     # a likeness by component alone says nothing beside one by functions or words
     return [match for _, precise, _, match in ranked if precise or not specific]
+
+
+def best_of(matches: Sequence[Match]) -> list[Match]:
+    """The matches that name a crash: the best one, and those that fit as well. Empty: unknown.
+
+    A likeness by component alone names none, however good it is.
+    """
+    good = [match for match in matches if match.precise and match.score >= GOOD_MATCH]
+    return [match for match in good if match.score == good[0].score]
+
+
+def _is_precise(sign: Sign) -> bool:
+    return bool(sign.stack or sign.calls or sign.says)
 
 
 def _breadth(crash: Crash) -> int:
@@ -100,12 +121,13 @@ def _month(release: str) -> int:
 def _by_release(crash: Crash, releases: Sequence[str]) -> tuple[float, str | None]:
     if crash.affected.open_ended:
         return 1.0 if releases else _UNKNOWN_RELEASE, None
+    known = crash.affected.labelled
     if not releases:
-        return _UNKNOWN_RELEASE, f"known in {crash.affected.text}, this release is not known"
+        return _UNKNOWN_RELEASE, f"known in {known}, this release is not known"
     name = " or ".join(releases)
-    if any(crash.affected.holds(release) for release in releases):
-        return 1.0, f"{name} has it ({crash.affected.text})"
-    return _OTHER_RELEASE, f"but {name} is not known to have it ({crash.affected.text})"
+    if any(crash.hits(release) for release in releases):
+        return 1.0, f"{name} has it: {known}"
+    return _OTHER_RELEASE, f"but {name} is not known to have it: {known}"
 
 
 def _shows(sign: Sign, case: Case) -> str | None:

@@ -24,6 +24,7 @@ class Notice:
     fatal: bool
     subject: Subject = Subject.UNKNOWN
     signal: int | None = None
+    restarted: bool = False  # the server says that it starts the process again
 
 
 #: Linux's numbers, whatever system this runs on: the logs are Linux's.
@@ -60,7 +61,7 @@ _TEXT = 300
 def read_notices(line: str, number: int) -> Iterator[Notice]:
     """What `line` says, most lines say nothing. Never raises; time is linear in the line."""
     for phrase in PHRASES:
-        if phrase.needle in line and (found := phrase.pattern.search(line)):
+        if phrase.needle in line and (found := phrase.find(line)):
             yield _notice(phrase, found, number)
 
 
@@ -85,6 +86,7 @@ def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice:
         fatal=fatal,
         subject=phrase.subject,
         signal=got,
+        restarted=phrase.restarted,
     )
 
 

@@ -14,7 +14,7 @@ from kit.crash.lines import split_lines, unwrap
 from kit.crash.notices import Notice, needles
 from kit.crash.phrases import Topic
 
-#: Of each topic so many notices are kept; they repeat themselves.
+#: Of each topic so many notices are kept, the first ones and the last; they repeat themselves.
 _KEPT = 20
 #: Literals of which every line that prints a frame has one.
 _FRAME_MARKS = ("# ", "#0", "#1", "frame #", 'File "', "0x", " from /", "    at ", "signal handler")
@@ -71,8 +71,9 @@ class Scan:
     def _line(self, line: str) -> None:
         for notice in self._reader.feed(line):
             kept = self.notices.setdefault(notice.topic, [])
-            if len(kept) < _KEPT:
-                kept.append(notice)
+            if len(kept) == _KEPT:
+                kept.pop()
+            kept.append(notice)
         number = self._reader.lines
         for key, (word, pattern) in self._watched.items():
             if word in line and key not in self.said and (not pattern or pattern.search(line)):
@@ -84,6 +85,6 @@ class Scan:
 
 
 def _line_end(chunk: str, near: int) -> int:
-    """The end of the line that `near` lies in; `near` itself where the lines have no end."""
-    newline = chunk.find("\n", near, near + _STRETCH)
-    return newline + 1 if newline >= 0 else near
+    """The end of the line that `near` lies in; of the chunk where the line has no end in it."""
+    newline = chunk.find("\n", near)
+    return newline + 1 if newline >= 0 else len(chunk)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kit.crash.backtrace import GAP, Backtrace, parse_backtraces
-from kit.crash.builds import SERVER, Build, executable_base
+from kit.crash.builds import SERVER, Build, executable_base, function_at
 from kit.crash.maps import MemoryMap
 from kit.crash.notices import FAULT_SIGNALS, SHELL_BASE, signal_name
 from kit.crash.shapes import Shape
@@ -107,18 +107,23 @@ def place(backtrace: Backtrace, *, maps: MemoryMap | None, modules: Path | None)
     return replace(backtrace, frames=tuple(placed))
 
 
-def place_by_build(backtrace: Backtrace, build: Build) -> Backtrace:
-    """The backtrace with the offsets that frame 0 of a known build gives away."""
-    base = executable_base(backtrace, build)
+def place_by_build(backtrace: Backtrace, builds: Sequence[Build]) -> Backtrace:
+    """The backtrace with the offsets that frame 0 of a known build gives away, and the names of
+    the functions that tell known crashes apart. builds: that can have printed it, the likeliest
+    first.
+    """
+    base = executable_base(backtrace, builds[0])
     if base is None:
         return backtrace
-    frames = tuple(
-        replace(frame, offset=frame.address - base)
-        if frame.address is not None and plain_module(frame.module) == SERVER
-        else frame
-        for frame in backtrace.frames
-    )
-    return replace(backtrace, frames=frames)
+    fault = next(iter(fault_frames(backtrace)), None)
+    placed = []
+    for frame in backtrace.frames:
+        if frame.address is not None and plain_module(frame.module) == SERVER:
+            offset = frame.address - base
+            name = frame.symbol or function_at(builds, offset - (frame != fault))
+            frame = replace(frame, offset=offset, symbol=name)
+        placed.append(frame)
+    return replace(backtrace, frames=tuple(placed))
 
 
 def make_signature(backtrace: Backtrace, number: int | None = None) -> Signature:
@@ -186,8 +191,13 @@ def _cause(backtrace: Backtrace) -> str | None:
 
 
 def is_death(backtrace: Backtrace) -> bool:
-    """Stacks are printed for other reasons too; a death has a signal or a cause beside it."""
-    return backtrace.signal in FAULT_SIGNALS or backtrace.shape is Shape.TRITON
+    """Stacks are printed for other reasons too; a death has a signal or a cause beside it. Frames
+    as Triton's handler prints them were pasted without their first line, unless it is only one:
+    that is quoted.
+    """
+    if backtrace.signal in FAULT_SIGNALS:
+        return True
+    return backtrace.shape is Shape.TRITON and len(backtrace.frames) > 1
 
 
 def _rank(backtrace: Backtrace) -> int:

@@ -119,7 +119,7 @@ def evidence_sentence(events: int, requests: int, confidence: float = CONFIDENCE
 
     Without a crash the one-sided upper bound, rounded so that it claims no more than it may:
     "0 crashes in 40,000 requests: at most 1 in 13,000 at 95 %". With crashes the rate and its
-    interval: "5 crashes in 187 requests: 1 in 37 (1 in 16 to 1 in 115 at 95 %)".
+    interval: "5 crashes in 187 requests: 1 in 37 (1 in 16 to 1 in 120 at 95 %)".
     """
     percent = f"{100 * confidence:g} %"
     counted = f"{events:,} crash{'' if events == 1 else 'es'} in {requests:,} requests"
