@@ -45,7 +45,7 @@ def survival_table(
         NotEnoughDataError: no trial counts.
     """
     rows = []
-    for name, group in _counted(trials, over).groupby(by, sort=False, observed=True):
+    for name, group in counted_trials(trials, over).groupby(by, sort=False, observed=True):
         fitter = KaplanMeierFitter(alpha=1 - confidence)
         fitter.fit(group[over].astype(float), group["crashed"].astype(bool))
         events = fitter.event_table
@@ -73,7 +73,7 @@ def at_risk_table(
     trials: pd.DataFrame, times: Sequence[float], *, by: str = "release", over: Clock = "completed"
 ) -> pd.DataFrame:
     """Trials not yet dead or censored just before each time: one row a group, one column a time."""
-    counted = _counted(trials, over)
+    counted = counted_trials(trials, over)
     clock = counted[over].to_numpy(float)
     alive = pd.DataFrame({t: clock >= t for t in times}, index=counted.index)
     return alive.groupby(counted[by], sort=False, observed=True).sum()
@@ -112,7 +112,7 @@ def log_rank(
     Raises:
         NotEnoughDataError: fewer than two groups, or no trial died.
     """
-    counted = _counted(trials, over)
+    counted = counted_trials(trials, over)
     names = list(dict.fromkeys(counted[by]))
     if len(names) < 2:
         raise NotEnoughDataError(
@@ -120,7 +120,9 @@ def log_rank(
         )
     observed, expected = np.zeros(len(names)), np.zeros(len(names))
     variance = np.zeros((len(names), len(names)))
-    layers = [g for _, g in counted.groupby(list(strata), observed=True)] if strata else [counted]
+    # An open loop has no concurrency: its trials are a stratum of their own.
+    grouped = counted.groupby(list(strata), observed=True, dropna=False) if strata else None
+    layers = [counted] if grouped is None else [layer for _, layer in grouped]
     for layer in layers:
         codes = pd.Categorical(layer[by], categories=names).codes
         parts = _log_rank_parts(
@@ -170,7 +172,12 @@ def _log_rank_parts(
     return deaths.sum(0), d @ part, diagonal - np.einsum("t,ti,tj->ij", spread, part, part)
 
 
-def _counted(trials: pd.DataFrame, over: Clock) -> pd.DataFrame:
+def counted_trials(trials: pd.DataFrame, over: Clock) -> pd.DataFrame:
+    """The trials that count and have a clock.
+
+    Raises:
+        NotEnoughDataError: none does.
+    """
     kept = trials[trials["counted"] & trials[over].notna()] if "counted" in trials else trials
     if kept.empty:
         raise NotEnoughDataError(
