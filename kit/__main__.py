@@ -153,6 +153,12 @@ def _add_bisect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--release", action="append", metavar="23.10", help="(all that run here)")
     parser.add_argument("--concurrency", metavar="16", help="number of clients")
     parser.add_argument("--confidence", type=float, default=0.95, help="(%(default)s)")
+    parser.add_argument(
+        "--detect",
+        type=float,
+        metavar="P",
+        help="share of trials in which a release that dies does die (learned from the trials)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
     _add_json(parser)
 

@@ -49,6 +49,7 @@ def release_map(args: Namespace) -> int:
 
 def bisect(args: Namespace) -> int:
     """Every flip of one scenario along the release line."""
+    from kit.bisect_line import Assumptions
     from kit.bisect_study import bisect_study, flips_sentence
     from kit.choices import choose, study_folder
 
@@ -65,6 +66,7 @@ def bisect(args: Namespace) -> int:
         spec,
         folder,
         confidence=args.confidence,
+        assume=Assumptions(detect=args.detect),
         on_trial=lambda now: remark(f"{now.trials:3} trials: {flips_sentence(now)}"),
     )
     if args.json:
