@@ -88,10 +88,11 @@ def hero(
     skipped: dict[tuple[str, str], str],
     note: str,
     decisions: Mapping[tuple[str, str], str] | None = None,
+    error: float | None = None,
 ) -> Drawing | None:
     """The map where there is much to map, else the result strip of the deadliest scenario.
 
-    decisions: of a sequential study, see release_map.
+    decisions, error: of a sequential study, see release_map and plot_release_map.
     """
     if trials.empty:
         return None
@@ -104,7 +105,7 @@ def hero(
     return Drawing(
         name="map",
         caption="Every release under every scenario.",
-        plot=partial(plot_release_map, cells, not_applicable=skipped),
+        plot=partial(plot_release_map, cells, not_applicable=skipped, error=error),
         size_in=(2.4 + 0.62 * len(releases), 1.8 + 0.46 * len(scenarios)),
         note="  ·  ".join([*signature_key(cells), note]),
     )
@@ -119,7 +120,9 @@ def hero_of(study: StudyFolder) -> Drawing | None:
         triton=trials["triton"].dropna(),
         engines=trials["engine"],
     )
-    return hero(trials, not_applicable(study.spec), line, decided(study))
+    test = study.spec.sequential
+    error = test.beta if test else None
+    return hero(trials, not_applicable(study.spec), line, decided(study), error)
 
 
 def strip(trials: pd.DataFrame, scenario: str, note: str, *, titled: bool = True) -> Drawing:

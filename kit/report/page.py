@@ -84,7 +84,9 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         document=document,
         spec=spec,
         table=_table(document, trials),
-        hero=hero(trials, skipped, line, decided(study)),
+        hero=hero(
+            trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
+        ),
         drawings=list(drawings(trials, requests, samples, line)),
         crashes=crash_groups(study, trials),
         without_stack=list(without_stack(trials)),

@@ -14,8 +14,8 @@ from kit.plots.titles import crash_title, listing, ranges
 from kit.recorded import is_recorded
 from kit.records import Frame, StudySpec
 from kit.scenarios import get_scenario
-from kit.stats.intervals import evidence_sentence
-from kit.stats.summary import crash_table
+from kit.stats.intervals import evidence_of_each
+from kit.stats.summary import CELL, crash_table
 from kit.store import StudyFolder
 
 
@@ -48,10 +48,10 @@ def answer(trials: pd.DataFrame) -> list[str]:
         return ["No trial has ended with a verdict on a server.", "Run the study to its end."]
     died, line = counted[counted["crashed"]], in_order(counted["release"])
     if died.empty:
-        completed = int(counted["completed"].sum())
+        tried = [int(n) for n in crash_table(counted, CELL)["requests"]]
         return [
             f"None of {len(counted)} servers ({ranges(line, line)}) died.",
-            f"That is {evidence_sentence(0, completed)}.",
+            f"That is {evidence_of_each(tried)}.",
         ]
     return [_deaths(counted, line), _survivals(counted, line)]
 
@@ -78,20 +78,28 @@ def _deaths(counted: pd.DataFrame, line: list[str]) -> str:
 
 
 def _survivals(counted: pd.DataFrame, line: list[str]) -> str:
-    cells = crash_table(counted, ("release", "scenario"))
-    alive = cells[cells["crashed"] == 0]
-    if alive.empty:
-        return "No release survived any of the traffic."
+    text = "; ".join(evidence_by_scenario(counted, line))
+    return text[0].upper() + text[1:] + "." if text else "No release survived any of the traffic."
+
+
+def evidence_by_scenario(counted: pd.DataFrame, line: list[str] | None = None) -> list[str]:
+    """What survived, and what that is worth: "under control, 23.10 survived (0 crashes in …)".
+
+    counted: trials that count. line: all releases in order. Releases, engines and concurrencies
+    are not pooled: of several the weakest bound is stated, which each of them keeps.
+    """
+    line = in_order(counted["release"]) if line is None else line
+    cells = crash_table(counted, CELL)
     parts = []
     for scenario in scenarios_in_order(counted):
-        rows = alive[alive["scenario"] == scenario]
+        own = cells[cells["scenario"] == scenario]
+        dead = set(own.loc[own["crashed"] > 0, "release"])
+        rows = own[~own["release"].isin(dead)]
         if rows.empty:
             continue
-        requests = int(rows["requests"].sum())
-        who = ranges(rows["release"], line)
-        parts.append(f"under {scenario}, {who} survived ({evidence_sentence(0, requests)})")
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "."
+        evidence = evidence_of_each([int(n) for n in rows["requests"]])
+        parts.append(f"under {scenario}, {ranges(rows['release'], line)} survived ({evidence})")
+    return parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
