@@ -106,10 +106,11 @@ def traffic_cells(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def signature_letters(cells: pd.DataFrame) -> dict[str, str]:
-    """A letter for each signature, commonest first."""
-    common = cells["signature"].dropna().value_counts()
+    """A letter for each signature, commonest first; the same whatever the order of the cells."""
+    counts = cells["signature"].dropna().value_counts()
+    common = sorted(counts.index, key=lambda text: (-counts[text], text))
     names = [*ascii_uppercase, *(f"{a}{b}" for a in ascii_uppercase for b in ascii_uppercase)]
-    return dict(zip(common.index, names, strict=False))
+    return dict(zip(common, names, strict=False))
 
 
 def signature_key(cells: pd.DataFrame) -> list[str]:

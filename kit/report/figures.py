@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from kit.agenda import decided
 from kit.frames import trials_frame
 from kit.plan import not_applicable
-from kit.plots.crash import plot_crash_strip, plot_survival
+from kit.plots.crash import curve_count, plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
@@ -151,9 +151,10 @@ def drawings(
             yield Drawing(
                 name=f"survival-{scenario}",
                 caption=f"{scenario}: share of servers still alive, Kaplan-Meier with 95 % "
-                "intervals; upright ticks are servers that were alive when their requests ended.",
+                "intervals; upright ticks are servers that were alive when their requests ended. "
+                "Beneath: servers still at risk.",
                 plot=partial(plot_survival, own),
-                size_in=(WIDTH_IN, 3.4),
+                size_in=(WIDTH_IN, 3.4 + 0.16 * curve_count(own)),
                 note=note,
             )
         asked = requests[requests["scenario"] == scenario]

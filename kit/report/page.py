@@ -14,6 +14,7 @@ from kit import __version__
 from kit.agenda import decided
 from kit.files import write_whole
 from kit.frames import requests_frame, samples_frame, trials_frame
+from kit.map_story import what_it_cost
 from kit.plan import not_applicable
 from kit.plots.style import in_order, provenance
 from kit.plots.titles import percent
@@ -96,6 +97,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         versions=versions(study),
         theme=[(variable, light, dark) for light, (variable, dark) in THEMED.items()],
         command=command(spec),
+        cost=what_it_cost(study) if spec.sequential and len(trials) else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from kit.plots.titles import crash_title, listing, ranges
 from kit.recorded import is_recorded
 from kit.records import Frame, StudySpec
 from kit.scenarios import get_scenario
+from kit.sequential.wald import TrialTest
 from kit.stats.intervals import evidence_of_each
 from kit.stats.summary import CELL, crash_table
 from kit.store import StudyFolder
@@ -154,11 +155,20 @@ def command(spec: StudySpec) -> str:
     words += _options("--release", spec.releases) + _options("--scenario", spec.scenarios)
     if spec.concurrencies:
         words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
-    words += ["--sequential"] if spec.sequential else []
+    words += _test_options(spec.sequential)
     words += ["--least", str(spec.least_repeats)] if spec.least_repeats > 1 else []
     words += ["--requests", str(spec.requests)] if spec.requests else []
     words += ["--repeats", str(spec.repeats), "--seed", str(spec.seed)]
     return shlex.join(words)
+
+
+def _test_options(test: TrialTest | None) -> list[str]:
+    """Only what differs from the usual test."""
+    if test is None:
+        return []
+    usual = asdict(TrialTest())
+    given = {name: value for name, value in asdict(test).items() if value != usual[name]}
+    return ["--sequential", *(word for n, v in given.items() for word in (f"--{n}", f"{v:g}"))]
 
 
 def _options(name: str, values: Iterable[str]) -> list[str]:
