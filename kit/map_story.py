@@ -94,12 +94,13 @@ def what_it_cost(study: StudyFolder) -> str:
     spared = saving(test, list(cells.values()))
     really = 1 - len(trials) / spared.fixed
     more = f"{really:.0%} fewer" if really >= 0 else f"{-really:.0%} more"
+    asked = study.spec.least_repeats
+    least = f", since a cell gets at least {asked}" if asked > 1 else ""
     open_cells = sum(p.decision in (Decision.UNDECIDED, Decision.OPEN) for p in cells.values())
     return (
         f"{said} The decisions rest on {spared.trials} trials, where a fixed design with the same "
         f"error rates would have needed {spared.fixed} ({spared.fraction:.0%} fewer). All in all "
-        f"{len(trials)} were run ({more}), since a cell gets at least "
-        f"{study.spec.least_repeats}. {str(open_cells or 'No').capitalize()} "
+        f"{len(trials)} were run ({more}){least}. {str(open_cells or 'No').capitalize()} "
         f"{'cell is' if open_cells == 1 else 'cells are'} undecided."
     )
 
