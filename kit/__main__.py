@@ -81,6 +81,18 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the report of a study folder")
     report.add_argument("study", type=Path, help="folder of a study, finished or not")
     report.add_argument("--out", type=Path, default=Path("reports"), help="folder (%(default)s)")
+    compare = commands.add_parser("compare", help="which of two releases (or studies) is worse")
+    compare.add_argument("study", type=Path, help="folder of a study, finished or not")
+    compare.add_argument("other", type=Path, nargs="?", help="another one, run alike")
+    compare.add_argument(
+        "--by",
+        choices=("release", "engine", "concurrency", "protocol", "study"),
+        help="what to compare (release; study if two are given)",
+    )
+    compare.add_argument(
+        "--level", action="append", default=[], metavar="24.08", help="twice: those to compare"
+    )
+    compare.add_argument("--scenario", action="append", metavar="NAME", help="(all)")
     releases = commands.add_parser("releases", help="list the releases that the kit knows")
     scenarios = commands.add_parser("scenarios", help="list the scenarios: faults and controls")
     diagnose = commands.add_parser("diagnose", help="read a server's log: what died, where, why")
@@ -96,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "they are fetched if the cache does not hold them",
     )
     clean = commands.add_parser("clean", help="remove what a killed run or a power cut left behind")
-    for command in (report, releases, scenarios, diagnose, clean):
+    for command in (report, compare, releases, scenarios, diagnose, clean):
         _add_json(command)
         command.set_defaults(module="kit.commands")
     return parser
@@ -115,8 +127,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sequential",
         action="store_true",
-        help="run each cell until it is decided at 5 %% error either way, --repeats at the most",
+        help="run each cell until a test decides it, --repeats at the most",
     )
+    _add_test(parser)
     parser.add_argument(
         "--least", type=int, default=1, metavar="N", help="trials of a cell decided sooner (1)"
     )
@@ -131,17 +144,30 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Run every embedded release under every scenario, each cell until it is decided at 5 % "
-        "error either way, 5 trials at least, and write the report. The same command goes on "
+        "Run every embedded release that this machine can run under every scenario, each cell "
+        "until it is decided and 5 trials at least, and write the report. The same command goes on "
         "where it was stopped."
     )
     parser.set_defaults(command="release_map", spec=None, engine=None, fail_on_crash=False)
     _add_choice(parser)
+    _add_test(parser)
     parser.add_argument("--seed", type=int, help="of the traffic (0)")
     parser.add_argument("--name", default="map", help="begins the folder's name (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="(%(default)s)")
     _add_json(parser)
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    """Of a sequential study; what is not given is as in kit.sequential.wald.TrialTest."""
+    group = parser.add_argument_group("the test that decides a cell")
+    for name, default, what in (
+        ("crashes", 0.5, "a cell crashes if a trial dies with this chance or more"),
+        ("survives", 0.02, "it survives if a trial dies with this chance or less"),
+        ("alpha", 0.05, "chance to say crashes of one that survives"),
+        ("beta", 0.05, "chance to say survives of one that crashes"),
+    ):
+        group.add_argument(f"--{name}", type=float, metavar="P", help=f"{what} ({default})")
 
 
 def _add_bisect(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +180,12 @@ def _add_bisect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--release", action="append", metavar="23.10", help="(all that run here)")
     parser.add_argument("--concurrency", metavar="16", help="number of clients")
     parser.add_argument("--confidence", type=float, default=0.95, help="(%(default)s)")
+    parser.add_argument(
+        "--detect",
+        type=float,
+        metavar="P",
+        help="share of trials in which a release that dies does die (learned from the trials)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")
     _add_json(parser)
 
@@ -197,7 +229,7 @@ def _add_investigate(parser: argparse.ArgumentParser) -> None:
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="kit.commands_run")
     parser.add_argument(
-        "--release", action="append", metavar="23.10", help="repeat it for more; or: all"
+        "--release", action="append", metavar="23.10", help="repeat it for more; or: all, here"
     )
     parser.add_argument("--scenario", action="append", metavar="NAME", help="likewise")
     parser.add_argument(

@@ -2,8 +2,8 @@
 
 A fixed agenda runs all of them in their order. A sequential one (kit.sequential.wald) runs a cell's
 trials until they have decided it, and spends them where the question is open. It can be asked for
-some trials of every cell whatever they say: one death decides that a release dies, and says little
-of how soon.
+some trials of every cell whatever they say: a death in the first trial decides, by default, that a
+release dies, and says little of how soon.
 """
 
 from __future__ import annotations
@@ -64,19 +64,21 @@ class SequentialAgenda:
 
     def next(self, results: Results, running: Collection[str]) -> TrialSpec | None:
         states = self._states(results, running)
-        chosen = next_cells(self._test, states, slots=1, budget=self._budget)
-        for cell in chosen or self._short(states, results, running):
-            for trial in self._cells[cell]:
-                if trial.trial_id not in results and trial.trial_id not in running:
-                    return trial
-        return None
+        waiting = {cell: self._waiting(cell, results, running) for cell in states}
+        # A cell whose last trials are under way must not keep its slot from the others.
+        able = {cell: state for cell, state in states.items() if waiting[cell]}
+        chosen = next_cells(self._test, able, slots=1, budget=self._budget)
+        cells = chosen or self._short(able, results, running)
+        return waiting[cells[0]][0] if cells else None
 
     def total(self, results: Results, running: Collection[str]) -> int:
         more = 0
         for cell, state in self._states(results, running).items():
             missing = self._missing(cell, results, running)
             if state.progress.decision is Decision.OPEN:
-                missing = max(missing, likely_to_decide(self._test, state) - state.running)
+                likely = likely_to_decide(self._test, state) - state.running
+                left = len(self._waiting(cell, results, running))
+                missing = max(missing, min(likely, left))
             more += max(0, missing)
         return len(results) + len(running) + more
 
@@ -93,6 +95,14 @@ class SequentialAgenda:
             for cell, state in states.items()
             if state.progress.decision in (Decision.CRASHES, Decision.SURVIVES)
             and self._missing(cell, results, running) > 0
+        ]
+
+    def _waiting(self, cell: Cell, results: Results, running: Collection[str]) -> list[TrialSpec]:
+        """The trials of a cell that can still be started, in their order."""
+        return [
+            trial
+            for trial in self._cells[cell]
+            if trial.trial_id not in results and trial.trial_id not in running
         ]
 
     def _missing(self, cell: Cell, results: Results, running: Collection[str]) -> int:

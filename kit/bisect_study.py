@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kit.agenda import SILENT, FixedAgenda
 from kit.bisect import Bisection, find_flips
+from kit.bisect_line import DETECTS, Assumptions
 from kit.errors import NotEnoughDataError, SpecError
 from kit.plan import plan
 from kit.records import DEATH_VERDICTS, StudySpec, TrialResult
@@ -24,6 +25,7 @@ def bisect_study(
     folder: Path,
     *,
     confidence: float = 0.95,
+    assume: Assumptions | None = None,
     on_trial: Callable[[Bisection], None] | None = None,
     on_progress: Callable[[StudyProgress], None] | None = None,
 ) -> Bisection:
@@ -55,19 +57,34 @@ def bisect_study(
         run_trials(FixedAgenda([trial]), study, parallel=1, on_progress=on_progress)
         return _said(study.trial(trial.trial_id).result)
 
-    return find_flips(releases, run, confidence=confidence, on_trial=on_trial)
+    return find_flips(releases, run, confidence=confidence, assume=assume, on_trial=on_trial)
 
 
-def bisect_recorded(study: StudyFolder, scenario: str, *, confidence: float = 0.95) -> Bisection:
+def bisect_recorded(
+    study: StudyFolder,
+    scenario: str,
+    *,
+    confidence: float = 0.95,
+    assume: Assumptions | None = None,
+) -> Bisection:
     """The same over a study's own trials of one scenario, taken in the order of their repeats.
 
     Raises:
         NotEnoughDataError: the study has no trial of that scenario.
+        SpecError: those that it has are of several engines or concurrencies.
     """
     trials = [t for t in study.trials() if t.spec.scenario == scenario]
     if not trials:
         raise NotEnoughDataError(
             f"no trial of {scenario} in {study.path}", "some of each release", "run some"
+        )
+    cells = {(t.spec.engine, t.spec.workload.arrivals.concurrency) for t in trials}
+    if len(cells) > 1:
+        raise SpecError(
+            f"{scenario} at concurrencies {', '.join(sorted({str(c) for _, c in cells}))} "
+            f"with engines {', '.join(sorted({engine.kind for engine, _ in cells}))}",
+            "one engine and one concurrency: more clients kill sooner",
+            "search the line in a study of one",
         )
     outcomes: dict[str, list[bool | None]] = {}
     for trial in sorted(trials, key=lambda t: t.spec.repeat):
@@ -77,11 +94,16 @@ def bisect_recorded(study: StudyFolder, scenario: str, *, confidence: float = 0.
         return outcomes[release].pop(0) if outcomes[release] else None
 
     line = [name for name in study.spec.releases if name in outcomes]
-    return find_flips(line, run, confidence=confidence)
+    return find_flips(line, run, confidence=confidence, assume=assume)
 
 
 def flips_sentence(found: Bisection) -> str:
-    """What the search found, in one sentence: "came with 24.08, after 24.07"."""
+    """What the search found, in one sentence: "came between 24.07 and 24.08 (97%)".
+
+    One that is not as sure as was asked for begins with "undecided:".
+    """
+    if not found.trials:
+        return "undecided: no trial told anything of a server."
     changes = [
         f"{'came' if flip.came else 'went'} between {flip.older} and {flip.newer} "
         f"({flip.probability:.0%})"
@@ -89,12 +111,22 @@ def flips_sentence(found: Bisection) -> str:
     ]
     first = "dies" if found.dies[0] else "stands"
     line = f"{found.releases[0].release} {first}"
-    sure = f"{found.probability:.0%} sure after {found.trials} trials"
-    return (
+    trials = f"{found.trials} trial{'' if found.trials == 1 else 's'}"
+    sure = f"{found.probability:.0%} sure after {trials}, {_assumed(found)}"
+    told = (
         f"{line}; the crash {_listed(changes)}; {sure}."
         if changes
         else (f"{line}, and so does every release after it; {sure}.")
     )
+    return told if found.decided else f"undecided: likeliest, {told}"
+
+
+def _assumed(found: Bisection) -> str:
+    """What the answer rests on, beside the trials."""
+    if found.assume.detect is not None:
+        return f"if a release that dies does so in {found.detect:.0%} of its trials"
+    seen = f", {found.detect:.0%} as these tell" if any(r.deaths for r in found.releases) else ""
+    return f"if one that dies does so in {DETECTS[0]:.0%} of its trials or more{seen}, each alike"
 
 
 def _listed(words: Sequence[str]) -> str:

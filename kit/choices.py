@@ -16,11 +16,14 @@ from kit.records import Engine, EngineKind, StudySpec
 from kit.releases import embedded_releases, embedded_wheel, get_release
 from kit.scenarios import load_scenarios
 from kit.sequential.wald import TrialTest
+from kit.servers.prepare import releases_here
 from kit.store import StudyFolder
 
 #: Where studies go when nobody says otherwise, below the current folder.
 STUDIES = Path("studies")
 ALL = "all"
+#: Of releases: all that this machine can run; an old one needs a Python that may not be there.
+HERE = "here"
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
@@ -57,13 +60,14 @@ def choose(
     concurrencies: Iterable[int] = (),
     requests: int | None = None,
     repeats: int = 3,
-    sequential: bool = False,
+    sequential: bool | TrialTest | None = False,
     least_repeats: int = 1,
     seed: int = 0,
     engine: Engine | None = None,
 ) -> StudySpec:
     """The study that was chosen; the release "all" stands for every one that a wheel carries,
-    the scenario "all" for every one there is; no concurrency means what each scenario says.
+    "here" for those of them that this machine can run, the scenario "all" for every one there is;
+    no concurrency means what each scenario says. sequential: True is the usual test.
 
     Raises:
         SpecError, UnknownReleaseError, UnknownScenarioError: it cannot be run as written.
@@ -78,7 +82,7 @@ def choose(
         concurrencies=tuple(dict.fromkeys(concurrencies)),
         requests=requests,
         repeats=repeats,
-        sequential=TrialTest() if sequential else None,
+        sequential=(TrialTest() if sequential is True else sequential) or None,
         least_repeats=least_repeats,
         seed=seed,
     )
@@ -96,6 +100,8 @@ def _pick_scenarios(names: Iterable[str]) -> tuple[str, ...]:
 
 def _pick(names: Iterable[str]) -> tuple[str, ...]:
     picked = list(names)
+    if HERE in picked:
+        return tuple(releases_here())
     if ALL in picked:
         return tuple(release.release for release in embedded_releases())
     return tuple(dict.fromkeys(picked))

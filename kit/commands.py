@@ -24,6 +24,36 @@ def report(args: Namespace) -> int:
     return 0
 
 
+def compare(args: Namespace) -> int:
+    import pandas as pd
+
+    from kit.frames import requests_frame, trials_frame
+    from kit.stats import compare as room
+
+    paths = [args.study, args.other] if args.other else [args.study]
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    trials, requests = (
+        pd.concat(
+            [frame(path).assign(study=name) for path, name in zip(paths, names, strict=True)],
+            ignore_index=True,
+        )
+        for frame in (trials_frame, requests_frame)
+    )
+    by = args.by or ("study" if args.other else "release")
+    if args.scenario:
+        trials = trials[trials["scenario"].isin(args.scenario)]
+    found = room.compare(trials, requests, by=by, levels=args.level)
+    if args.json:
+        print_json(found)
+        return 0
+    print("\n".join(room.sentence(one) for one in found))
+    if len(found) > 1:
+        print(room.overall(trials, by=by, levels=args.level))
+    return 0
+
+
 def releases(args: Namespace) -> int:
     from kit.releases import load_releases
 

@@ -15,12 +15,14 @@ from kit.errors import SpecError
 from kit.records import StudySpec, from_json
 
 if TYPE_CHECKING:
+    from kit.sequential.wald import TrialTest
     from kit.store import StudyFolder
 
 CRASHED = 3
 #: Of a cell that a sequential test cannot decide; see kit.sequential.wald for what is usual.
 MOST_TRIALS = 12
-#: Of a cell of the map: one death decides that a release dies, but not how soon it does.
+#: Of a cell of the map: a death in its first trial decides that it crashes, and says little of
+#: how soon.
 LEAST_TRIALS = 5
 
 
@@ -36,8 +38,9 @@ def release_map(args: Namespace) -> int:
     """Every embedded release under every scenario, each cell until it is decided; its report."""
     from kit.choices import ALL, study_folder
     from kit.report.page import write_report
+    from kit.servers.prepare import releases_here
 
-    args.release = args.release or _that_run_here()
+    args.release = args.release or releases_here(remark)
     args.scenario = args.scenario or [ALL]
     args.sequential = True
     args.least = min(LEAST_TRIALS, args.repeats or MOST_TRIALS)
@@ -49,12 +52,14 @@ def release_map(args: Namespace) -> int:
 
 def bisect(args: Namespace) -> int:
     """Every flip of one scenario along the release line."""
+    from kit.bisect_line import Assumptions
     from kit.bisect_study import bisect_study, flips_sentence
     from kit.choices import choose, study_folder
+    from kit.servers.prepare import releases_here
 
     spec = choose(
         f"bisect-{args.scenario}",
-        releases=args.release or _that_run_here(),
+        releases=args.release or releases_here(remark),
         scenarios=[args.scenario],
         concurrencies=_counts(args) or (),
         repeats=args.repeats,
@@ -65,6 +70,7 @@ def bisect(args: Namespace) -> int:
         spec,
         folder,
         confidence=args.confidence,
+        assume=Assumptions(detect=args.detect),
         on_trial=lambda now: remark(f"{now.trials:3} trials: {flips_sentence(now)}"),
     )
     if args.json:
@@ -74,28 +80,16 @@ def bisect(args: Namespace) -> int:
     return 0
 
 
-def _that_run_here() -> list[str]:
-    """The embedded releases that this machine can run; what the others lack is said."""
-    from kit.errors import LibpythonMissingError
-    from kit.releases import embedded_releases
-    from kit.servers.prepare import prepare
-
-    able = []
-    for release in embedded_releases():
-        try:
-            prepare([release])
-            able.append(release.release)
-        except LibpythonMissingError as error:
-            remark(f"{release.release} is left out: {error.given}")
-    return able
-
-
 def _told(args: Namespace, study: StudyFolder) -> int:
     """Print a study's result; the exit code."""
     from kit.report.cells import result_document  # pandas; a mistake is told sooner
     from kit.results import text_table
 
     document = result_document(study)
+    if study.spec.sequential and study.trials():
+        from kit.map_story import what_it_cost
+
+        remark(what_it_cost(study))
     if args.json:
         print_json({"folder": str(study.path), **document})
     else:
@@ -147,7 +141,8 @@ def _spec(args: Namespace) -> StudySpec:
             "at least one of each",
             "name them (python -m kit releases and scenarios list them), or give --spec FILE",
         )
-    default_repeats = MOST_TRIALS if args.sequential else 3
+    sequential = _test(args)
+    default_repeats = MOST_TRIALS if sequential else 3
     return choose(
         args.name,
         releases=args.release,
@@ -155,11 +150,29 @@ def _spec(args: Namespace) -> StudySpec:
         concurrencies=_counts(args) or (),
         requests=args.requests,
         repeats=args.repeats if args.repeats is not None else default_repeats,
-        sequential=args.sequential,
+        sequential=sequential,
         least_repeats=args.least,
         seed=args.seed or 0,
         engine=parse_engine(args.engine) if args.engine else None,
     )
+
+
+def _test(args: Namespace) -> TrialTest | None:
+    """The test of a sequential study: the usual one, but for what was given."""
+    from kit.sequential.wald import TrialTest
+
+    given = {
+        name: getattr(args, name)
+        for name in ("alpha", "beta", "survives", "crashes")
+        if getattr(args, name) is not None
+    }
+    if given and not args.sequential:
+        raise SpecError(
+            f"--{' and --'.join(given)} for a study of a fixed number of trials",
+            "a sequential one, which these are about",
+            "add --sequential, or leave them out",
+        )
+    return TrialTest(**given) if args.sequential else None
 
 
 def _run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFolder:

@@ -64,7 +64,7 @@ def notebook_spec(parameters: Mapping[str, Any]) -> StudySpec:
         releases=parameters["releases"],
         scenarios=parameters["scenarios"],
         concurrencies=parameters["concurrency"],
-        requests=parameters["requests"],
+        requests=parameters.get("requests"),
         repeats=parameters["repeats"],
         sequential=parameters.get("sequential", False),
         least_repeats=parameters.get("least_repeats", 1),

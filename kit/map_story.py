@@ -2,113 +2,145 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
 
 from kit.agenda import decided, decisions_of
 from kit.crash.groups import group_crashes
 from kit.frames import trials_frame
+from kit.plots.release_map import release_map, signature_letters, traffic_cells
 from kit.plots.style import in_order
-from kit.plots.titles import listing, ranges
-from kit.scenarios import load_scenarios
-from kit.sequential.wald import Decision, saving
+from kit.plots.titles import DECIDED, listing, ranges
+from kit.records import Signature
+from kit.report.text import evidence_by_scenario
+from kit.scenarios import is_traffic
+from kit.sequential.wald import Decision, characteristic, saving
+from kit.stats.returns import Segment, returns
 from kit.store import StudyFolder
 
-Cells = Mapping[tuple[str, str], str]
-
-#: Of the faults, those that the kit's own model commits: they tell how a server bears its
-#: model's death, not whether traffic can kill the server.
-SELF_INFLICTED = frozenset({"stub-dies"})
+#: True chances of a death for which `how_sure` tells what the test makes of a cell.
+CHANCES = (0.02, 0.08, 0.2, 0.5, 0.9)
 
 
 def map_answer(study: StudyFolder) -> str:
     """Whether any release stands all traffic, and which crashes came back: two sentences."""
-    cells = _traffic(decided(study))
-    line = in_order(release for release, _ in cells)
-    found = {r: {said for (release, _), said in cells.items() if release == r} for r in line}
-    standing = [release for release in line if found[release] == {Decision.SURVIVES.value}]
-    first = (
-        f"Of {len(line)} releases {ranges(standing, line)} stood all the traffic that was tried"
-        if standing
-        else f"None of {len(line)} releases stands all the traffic that was tried"
-    )
-    back = came_back(cells)
-    second = (
-        "; ".join(
-            f"{scenario} kills {ranges(dying, line)}, and spares what lies between"
-            for scenario, dying in back.items()
+    cells = traffic_cells(release_map(trials_frame(study), decided(study)))
+    line = in_order(cells["release"])
+    said = {release: set(own["verdict"]) for release, own in cells.groupby("release")}
+    standing = [release for release in line if said[release] == {Decision.SURVIVES}]
+    dying = [release for release in line if Decision.CRASHES in said[release]]
+    if standing:
+        first = f"Of {len(line)} releases {ranges(standing, line)} stood all the traffic tried"
+    elif len(dying) == len(line):
+        first = f"None of {len(line)} releases stands all the traffic that was tried"
+    else:
+        first = (
+            f"Of {len(line)} releases {len(dying)} die under some of the traffic that was tried, "
+            "and no other is decided to stand all of it"
         )
-        or "no crash that had gone came back"
+    left = int((~cells["verdict"].isin(DECIDED)).sum())
+    open_ones = f" ({left} of {len(cells)} cells undecided)" if left else ""
+    second = "; ".join(
+        f"{scenario} {_along(parts, line)}" for scenario, parts in returns(cells).items()
     )
-    return f"{first}. And crashes return: {second}." if back else f"{first}; {second}."
+    if second:
+        return f"{first}{open_ones}. And crashes return: {second}."
+    return f"{first}{open_ones}; no crash is sure to have gone and come back."
 
 
-def came_back(cells: Cells) -> dict[str, list[str]]:
-    """Scenarios that kill releases before and after one that survives: scenario -> those killed."""
-    found = {}
-    for scenario in dict.fromkeys(scenario for _, scenario in cells):
-        line = in_order(release for release, s in cells if s == scenario)
-        said = [cells[release, scenario] for release in line]
-        dying = [i for i, word in enumerate(said) if word == Decision.CRASHES]
-        if dying and Decision.SURVIVES in said[dying[0] : dying[-1]]:
-            found[scenario] = [line[i] for i in dying]
-    return found
+def _along(parts: list[Segment], line: list[str]) -> str:
+    """ "kills 23.10, spares 23.12–24.07 and kills 24.08–24.10"."""
+    return listing([f"{'kills' if s.dies else 'spares'} {ranges(s.releases, line)}" for s in parts])
+
+
+def how_sure(study: StudyFolder) -> str:
+    """What the study's test makes of cells of known crash chance, as a Markdown table; exact."""
+    test, budget = study.spec.sequential, study.spec.repeats
+    if test is None:
+        return "The number of trials was fixed: no test decided."
+    rows = [
+        "| a trial dies with | crashes | survives | undecided | trials |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for chance in CHANCES:
+        found = characteristic(test, chance, budget=budget)
+        shares = (found.crashes, found.survives, found.undecided)
+        words = " | ".join(f"{share:.1%}" for share in shares)
+        rows.append(f"| {chance:.0%} | {words} | {found.expected_trials:.1f} |")
+    return "\n".join(rows)
+
+
+def bounds(study: StudyFolder) -> str:
+    """What the evidence bounds for releases that never died, scenario by scenario, as a list."""
+    trials = trials_frame(study)
+    traffic = trials[trials["counted"] & trials["scenario"].map(is_traffic).astype(bool)]
+    rows = [f"- {said}" for said in evidence_by_scenario(traffic)]
+    return "\n".join(rows) or "No release stood any of the traffic without a death."
 
 
 def what_it_cost(study: StudyFolder) -> str:
-    """Trials and time that the map took, against a fixed design and against one at a time."""
+    """Trials and time that a study took, against a fixed design and against one at a time."""
     test, cells = study.spec.sequential, decisions_of(study)
     trials = trials_frame(study)
     lived_s = float(trials["duration_s"].sum())
     begun, ended = _span(study)
     wall_s = (ended - begun) / 1e9
+    kept = f"in {len(cells)} cells " if cells else ""
     said = (
-        f"{len(trials)} trials in {len(cells) or 'fixed'} cells took {wall_s / 60:.0f} minutes of "
-        f"wall time for {lived_s / 60:.0f} minutes of trials: running several at a time made it "
-        f"{lived_s / wall_s:.1f} times as fast."
+        f"{len(trials)} trials {kept}took {wall_s / 60:.0f} minutes of wall time for "
+        f"{lived_s / 60:.0f} minutes of trials: {lived_s / wall_s:.1f} at a time on average."
     )
     if test is None:
         return said
     spared = saving(test, list(cells.values()))
+    really = 1 - len(trials) / spared.fixed
+    more = f"{really:.0%} fewer" if really >= 0 else f"{-really:.0%} more"
+    asked = study.spec.least_repeats
+    least = f", since a cell gets at least {asked}" if asked > 1 else ""
     open_cells = sum(p.decision in (Decision.UNDECIDED, Decision.OPEN) for p in cells.values())
-    more = len(trials) - spared.trials
-    rest = f" The other {more} trials tell how soon a release dies, not whether." if more else ""
     return (
         f"{said} The decisions rest on {spared.trials} trials, where a fixed design with the same "
-        f"error rates would have needed {spared.fixed}: deciding as it goes saved "
-        f"{spared.fraction:.0%}.{rest} {str(open_cells or 'No').capitalize()} "
+        f"error rates would have needed {spared.fixed} ({spared.fraction:.0%} fewer). All in all "
+        f"{len(trials)} were run ({more}){least}. {str(open_cells or 'No').capitalize()} "
         f"{'cell is' if open_cells == 1 else 'cells are'} undecided."
     )
 
 
 def causes(study: StudyFolder) -> str:
-    """The deaths grouped by where they happened, largest group first, as a list."""
-    crashes = [
-        (trial.spec.trial_id, trial.spec.release, result.signature)
-        for trial in study.trials()
-        if (result := trial.result) and result.signature
-    ]
-    line = list(study.spec.releases)
+    """The deaths grouped by where they happened, largest group first, as a list.
+
+    Groups and letters are those of the map: one line of text, such as "SIGSEGV in f". A stack can
+    have several causes, and several ways can lead to one place.
+    """
+    places: dict[str, list[tuple[str, str, Signature]]] = defaultdict(list)
+    for trial in study.trials():
+        if (result := trial.result) and (found := result.signature):
+            places[found.text].append((trial.spec.trial_id, trial.spec.release, found))
+    line, trials = list(study.spec.releases), trials_frame(study)
+    letters = signature_letters(release_map(trials))
     rows = [
-        f"- {group.text}: {group.count} deaths, in {ranges(group.releases, line)}"
-        + (" (one place, at other offsets in each build)" if group.across_builds else "")
-        for group in group_crashes(crashes)
+        f"- {_lettered(letters, text)}{text}: {_deaths(len(deaths))}, in "
+        f"{ranges([release for _, release, _ in deaths], line)}{_ways(len(group_crashes(deaths)))}"
+        for text, deaths in sorted(places.items(), key=lambda place: -len(place[1]))
     ]
-    trials = trials_frame(study)
     silent = trials[trials["crashed"] & trials["signature"].isna()]
     for verdict, group in silent.groupby("verdict"):
         scenarios = listing(list(dict.fromkeys(group["scenario"])))
-        rows.append(f"- no stack, {str(verdict).replace('_', ' ')}: {len(group)} ({scenarios})")
+        kind = str(verdict).replace("_", " ")
+        rows.append(f"- no stack, {kind}: {_deaths(len(group))} ({scenarios})")
     return "\n".join(rows) or "No server died."
 
 
-def _traffic(cells: Cells) -> dict[tuple[str, str], str]:
-    """The cells of fault scenarios in which the server was not killed by the kit's own model."""
-    known = load_scenarios()
-    return {
-        (release, scenario): said
-        for (release, scenario), said in cells.items()
-        if scenario not in SELF_INFLICTED and scenario in known and known[scenario].kind == "fault"
-    }
+def _lettered(letters: dict[str, str], text: str) -> str:
+    """The letter of a signature; one that is the commonest of no cell has none in the map."""
+    return f"**{letters[text]}** " if text in letters else ""
+
+
+def _deaths(count: int) -> str:
+    return f"{count} death{'' if count == 1 else 's'}"
+
+
+def _ways(count: int) -> str:
+    return f" ({count} different stacks)" if count > 1 else ""
 
 
 def _span(study: StudyFolder) -> tuple[int, int]:

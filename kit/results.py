@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from kit.console import aligned
 
 Cell = Mapping[str, Any]
+Columns = dict[str, Callable[[Cell], str]]
 
 MOST_ITERATIONS = 6
 
 
 def text_table(cells: Iterable[Cell]) -> str:
     """Aligned columns, one line a cell."""
-    return aligned(list(COLUMNS), map(_texts, cells))
+    rows = list(cells)
+    columns = _columns(rows)
+    return aligned(list(columns), (_texts(columns, cell) for cell in rows))
 
 
 def html_table(cells: Iterable[Cell]) -> str:
     """An HTML table, escaped, in the colours of its page."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
-    body = "".join(f"<tr>{_html_row(_texts(cell))}</tr>" for cell in cells)
+    rows = list(cells)
+    columns = _columns(rows)
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{_html_row(_texts(columns, cell))}</tr>" for cell in rows)
     style = "text-align: left; white-space: nowrap; border-spacing: 1em 0.2em"
     return (
         f'<table class="kit-results" style="{style}"><thead><tr>{head}</tr></thead>'
@@ -35,8 +40,21 @@ def _html_row(texts: list[str]) -> str:
     return "".join(f"<td>{escape(t)}</td>" for t in texts[:-1]) + last + f"{escape(texts[-1])}</td>"
 
 
-def _texts(cell: Cell) -> list[str]:
-    return [text(cell) for text in COLUMNS.values()]
+def _columns(cells: Sequence[Cell]) -> Columns:
+    """COLUMNS, and what a sequential test decided where there was one."""
+    if not any(cell.get("decision") for cell in cells):
+        return COLUMNS
+    columns = list(COLUMNS.items())
+    after = list(COLUMNS).index("crashed") + 1
+    return dict([*columns[:after], ("decided", _decided), *columns[after:]])
+
+
+def _decided(cell: Cell) -> str:
+    return str(cell.get("decision") or "-")
+
+
+def _texts(columns: Columns, cell: Cell) -> list[str]:
+    return [text(cell) for text in columns.values()]
 
 
 def _number(name: str, form: str) -> Callable[[Cell], str]:
@@ -58,7 +76,7 @@ def _iterations(cell: Cell) -> str:
     return shown + ", …" if len(every) > MOST_ITERATIONS else shown
 
 
-COLUMNS: dict[str, Callable[[Cell], str]] = {
+COLUMNS: Columns = {
     "release": lambda cell: str(cell["release"]),
     "scenario": lambda cell: str(cell["scenario"]),
     "engine": lambda cell: str(cell["engine"]),

@@ -22,6 +22,9 @@ from kit.records import Workload, from_json
 CATALOG = DATA / "scenarios.yaml"
 #: What a release must have for a scenario: HTTP generate; a model that can ask for cancellation.
 NEEDS = ("generate", "cancellation")
+#: Of the faults, those that the kit's own model commits: they tell how a server bears its
+#: model's death, not whether traffic can kill the server.
+SELF_INFLICTED = frozenset({"stub-dies"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,12 @@ def load_scenarios() -> dict[str, Scenario]:
         CatalogError: data/scenarios.yaml does not have the rows it should.
     """
     return dict(read_scenarios(CATALOG))
+
+
+def is_traffic(name: str) -> bool:
+    """True for a fault that traffic alone brings about: no control, and not the kit's own doing."""
+    known = load_scenarios()
+    return name in known and known[name].kind == "fault" and name not in SELF_INFLICTED
 
 
 def get_scenario(name: str) -> Scenario:

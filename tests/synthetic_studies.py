@@ -230,13 +230,14 @@ def release_map_study(path: Path) -> StudyFolder:
         concurrencies=(),
         repeats=8,
         sequential=TrialTest(),
+        least_repeats=5,
     )
     study = StudyFolder.create(path, spec)
     dying = {"cancel-race": {"23.10", "24.08", "24.10"}, "grpc-stream-cancel": set(line)}
     for scenario in spec.scenarios:
         for release in line:
             dies = release in dying.get(scenario, ())
-            for repeat in range(1 if dies else 5):
+            for repeat in range(5):
                 write_trial(
                     study,
                     release,

@@ -124,3 +124,18 @@ def test_a_study_folder_says_how_its_cells_were_decided(tmp_path: Path) -> None:
     said = {("23.10", "cancel-race"): "crashes", ("24.05", "cancel-race"): "undecided"}
     assert decided(study) == said
     assert decided(StudyFolder.create(tmp_path / "fixed", SPEC)) == {}
+
+
+def test_a_cell_that_has_no_trial_left_does_not_keep_the_others_from_theirs() -> None:
+    """Of 23.10 one trial said nothing and the last one still runs; 24.05 has seen none."""
+    spec = replace(SPEC, repeats=2)
+    trials = plan(spec)
+    agenda = SequentialAgenda(trials, TrialTest())
+    first, second = (t for t in trials if t.release == "23.10")
+    other, last = (t for t in trials if t.release == "24.05")
+    results = {
+        first.trial_id: result(first, Verdict.CLIENT_FAULT),
+        other.trial_id: result(other, Verdict.SURVIVED),
+    }
+    assert agenda.next(results, [second.trial_id]) is last
+    assert agenda.total(results, [second.trial_id]) == len(trials)

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from synthetic_studies import finish_study
 
 from kit.choices import choose, parse_counts, parse_engine, study_folder
-from kit.errors import SpecError, UnknownReleaseError, UnknownScenarioError
+from kit.errors import LibpythonMissingError, SpecError, UnknownReleaseError, UnknownScenarioError
 from kit.records import EngineKind, StudySpec
-from kit.releases import embedded_releases
+from kit.releases import Release, embedded_releases
+from kit.sequential.wald import TrialTest
+from kit.servers.prepare import releases_here
 from kit.store import StudyFolder
 
 
@@ -92,3 +94,25 @@ def test_a_folder_that_another_version_of_the_kit_wrote_is_left_alone(tmp_path: 
     foreign.mkdir()
     (foreign / "study.json").write_text('{"name": "mine", "era": 1}')
     assert study_folder(spec(), tmp_path) != foreign
+
+
+def test_here_is_every_release_but_those_that_this_machine_cannot_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_23_04(releases: list[Release]) -> None:
+        if releases[0].release == "23.04":
+            raise LibpythonMissingError("no libpython3.8", "Python 3.8", "install it")
+
+    monkeypatch.setattr("kit.servers.prepare.prepare", without_23_04)
+    able = [release.release for release in embedded_releases() if release.release != "23.04"]
+    left_out: list[str] = []
+    assert releases_here(left_out.append) == able
+    assert left_out == ["23.04 is left out: no libpython3.8"]
+    assert list(spec(releases=["here"]).releases) == able
+
+
+def test_a_sequential_study_may_have_a_test_of_its_own() -> None:
+    mine = TrialTest(alpha=0.01)
+    assert spec(sequential=mine).sequential == mine
+    assert spec(sequential=True).sequential == TrialTest()
+    assert spec(sequential=False).sequential is None

@@ -25,7 +25,7 @@ from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.release_map import plot_release_map, release_map, signature_key
-from kit.plots.style import COLOURS, DASHES, STYLE, colour, contrast, provenance, spread
+from kit.plots.style import COLOURS, DASHES, DEATH, STYLE, colour, contrast, provenance, spread
 from kit.plots.titles import crash_title, kv_title, map_title, milliseconds, percent, ranges
 from kit.records import Engine, EngineKind, Outcome, Verdict
 from kit.releases import embedded_releases, load_releases
@@ -120,12 +120,22 @@ def test_survival_falls_at_each_death_and_ticks_the_censored(
     assert curves["23.10"].get_color() == colour("23.10")
 
 
+def test_trials_at_risk_stand_beneath_the_survival_curves(trials: pd.DataFrame, ax: Axes) -> None:
+    plot_survival(trials, ax)
+    rows = {
+        release: [t.get_text() for t in ax.texts if t.get_gid() == f"at risk {release}"]
+        for release in ("23.10", "24.05")
+    }
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "10", "100"]
+    assert rows == {"23.10": ["3", "3", "3", "0"], "24.05": ["3", "3", "3", "3"]}
+
+
 def test_releases_that_never_die_share_one_labelled_line(tmp_path: Path, ax: Axes) -> None:
     folder = write_study(tmp_path / "s", ["23.10", "23.12", "24.01", "24.02"], ["cancel-race"])
     for release in folder.spec.releases:
         write_trial(folder, release, crash_after=9 if release == "23.10" else None)
     plot_survival(trials_frame(folder), ax, over="exposure_s")
-    assert sorted(texts(ax)) == ["23.10 (1/1 crashed)", "23.12–24.02 (0/3 died)"]
+    assert {"23.10 (1/1 crashed)", "23.12–24.02 (0/3 died)"} <= set(texts(ax))
     assert ax.get_xlabel() == "seconds under load"
 
 
@@ -209,6 +219,12 @@ def test_the_map_tells_crash_survival_undecided_and_not_applicable_apart(
     assert len(set(looks.values())) == 4
 
 
+def test_a_signature_has_the_same_letter_in_whatever_order_the_cells_come() -> None:
+    rows = [("24.01", "a"), ("24.02", "b"), ("24.03", "b"), ("24.04", "c")]
+    cells = pd.DataFrame(rows, columns=["release", "signature"])
+    assert signature_key(cells) == signature_key(cells.iloc[::-1]) == ["A  b", "B  a", "C  c"]
+
+
 def test_titles_are_computed_from_the_trials() -> None:
     line = ["23.10", "23.12", "24.01", "24.07", "24.08"]
     back = trial_rows(release=line, crashed=[True, False, False, False, True])
@@ -221,20 +237,63 @@ def test_titles_are_computed_from_the_trials() -> None:
     assert ranges(["23.10", "24.01", "24.07"], line) == "23.10, 24.01 and 24.07"
 
 
+def map_cells(*rows: tuple[str, str, int, int, str]) -> pd.DataFrame:
+    """(release, scenario, died, trials, verdict) of each cell."""
+    return pd.DataFrame(rows, columns=["release", "scenario", "died", "trials", "verdict"])
+
+
 def test_the_map_title_says_what_is_surprising_only_if_it_is_true() -> None:
-    index = pd.MultiIndex.from_tuples(
-        [(r, s) for s in ("a", "b") for r in ("23.10", "24.07", "24.08")]
+    line = ("23.10", "24.07", "24.08")
+
+    def title(dying: dict[str, set[str]]) -> str:
+        return map_title(
+            map_cells(
+                *(
+                    (r, s, 9 * (r in dead), 9, "crashes" if r in dead else "survives")
+                    for s, dead in dying.items()
+                    for r in line
+                )
+            )
+        )
+
+    assert title({"a": {"23.10", "24.08"}, "b": {"24.07"}}) == (
+        "24.08 brings a crash back; no release stands all traffic"
     )
-    assert map_title(pd.Series([True, False, True, False, True, False], index)) == (
-        "24.08 brings a crash back; no release is safe under all traffic"
-    )
-    assert map_title(pd.Series([True, False, False, True, False, False], index)) == (
+    assert title({"a": {"23.10"}, "b": {"23.10"}}) == (
         "Only 24.07 and 24.08 survive all that was tried on them"
     )
-    assert map_title(pd.Series([False] * 6, index)) == "No release crashes under this traffic"
-    assert map_title(pd.Series([], pd.MultiIndex.from_tuples([], names=["a", "b"]), bool)) == (
-        "No cell is decided yet"
+    assert title({"a": set()}) == "No release crashes under this traffic"
+    assert map_title(map_cells()) == "No cell is decided yet"
+
+
+def test_a_return_that_rests_on_one_trial_each_is_not_claimed() -> None:
+    once = [("23.10", 1, "crashes"), ("24.07", 0, "survives"), ("24.08", 1, "crashes")]
+    said = map_title(map_cells(*((r, "a", d, 1 if d else 5, verdict) for r, d, verdict in once)))
+    assert said == "Only 24.07 survives all that was tried on it"
+
+
+def test_the_map_title_counts_what_is_undecided_and_hides_no_death() -> None:
+    some = map_cells(("24.01", "a", 2, 12, "undecided"), ("24.02", "a", 0, 5, "survives"))
+    assert map_title(some) == ("24.02 survives all that was tried on it; 1 of 2 cells undecided")
+    none = map_cells(("24.01", "a", 2, 12, "undecided"), ("24.01", "b", 0, 5, "survives"))
+    assert map_title(none) == (
+        "No release is found to crash under this traffic; 2 of 17 servers died all the same; "
+        "1 of 2 cells undecided"
     )
+    seldom = map_cells(("24.01", "a", 1, 11, "survives"), ("24.02", "a", 0, 5, "survives"))
+    assert "1 of 16 servers died all the same" in map_title(seldom)
+
+
+def test_a_cell_that_survives_although_some_died_is_framed_and_the_key_says_so(ax: Axes) -> None:
+    cells = map_cells(
+        ("24.01", "cancel-race", 1, 11, "survives"), ("24.02", "cancel-race", 0, 5, "survives")
+    ).assign(signature=None, median_iteration=5.0)
+    plot_release_map(cells, ax, error=0.05)
+    some, none = ax.patches
+    assert to_rgb(some.get_edgecolor()[:3]) == to_rgb(DEATH)
+    assert none.get_edgecolor()[3] == 0
+    assert "blue: survives (5 % error)" in ax.get_xlabel()
+    assert "red frame: some died" in ax.get_xlabel()
 
 
 def test_the_kv_title_says_whether_the_cache_was_full(study: Path, trials: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from synthetic_studies import first_light, write_study, write_trial
+from synthetic_studies import first_light, release_map_study, write_study, write_trial
 
 from kit.frames import requests_frame, trials_frame
 from kit.paths import RECORDED
@@ -30,6 +30,8 @@ from kit.report.figures import hero
 from kit.report.page import write_report
 from kit.report.svg import themed
 from kit.report.text import command
+from kit.results import text_table
+from kit.sequential.wald import TrialTest
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -94,6 +96,7 @@ def test_the_page_answers_first_and_shows_every_cell(written: Path) -> None:
     assert answer
     assert "23.10 and 24.10 died (6 of 6 servers, after 1 to 51 requests)" in answer[1]
     assert "0 crashes in 600 requests: at most 1 in 200 at 95 %" in answer[1]
+    assert "0 crashes in 1,800 requests: each at most 1 in 200 at 95 %" in answer[1]
     assert text.count('<td class="n died">3 of 3') == 2
     assert text.count('<td class="n">0 of 3') == 4
     assert "not exported" in text
@@ -208,6 +211,7 @@ def test_latest_json_follows_its_schema(written: Path) -> None:
         "client_limited": 0,
         "kv_peak_fraction": cells["23.10", "cancel-race"]["kv_peak_fraction"],
         "requests": 28 + 33 + 51 + 3 * 16,
+        "decision": None,
     }
     assert cells["24.05", "control"]["kv_peak_fraction"] is None  # not exported
     assert 40 < cells["24.05", "control"]["latency_p95_ms"] < 90
@@ -248,6 +252,35 @@ def test_cells_leave_out_trials_that_say_nothing(tmp_path: Path) -> None:
     (cell,) = result_cells(study)
     assert (cell["trials"], cell["requests"], cell["verdict"]) == (1, 60, "survived")
     assert cell["latency_p50_ms"] is None  # nothing was ever answered
+
+
+def test_a_sequential_study_says_what_was_decided_and_what_that_cost(tmp_path: Path) -> None:
+    study = release_map_study(tmp_path / "s")
+    text = write_report(study, tmp_path / "reports").read_text()
+    document = json.loads((tmp_path / "reports" / "latest.json").read_text("utf-8"))
+    jsonschema.validate(document, RESULT_SCHEMA)
+    said = {(c["release"], c["scenario"]): c["decision"] for c in document["cells"]}
+    assert said["24.08", "cancel-race"] == "crashes"
+    assert said["24.05", "cancel-race"] == "survives"
+    assert text.count('<span class="note">survives</span>') == 7
+    assert "The decisions rest on" in text
+    assert "decided" in text_table(document["cells"]).splitlines()[0]
+    write_trial(study, "23.10", scenario="http-disconnect")
+    (open_cell,) = [c for c in result_cells(study) if c["scenario"] == "http-disconnect"]
+    assert open_cell["decision"] == "undecided"
+
+
+def test_a_study_of_a_fixed_number_of_trials_has_no_decision(tmp_path: Path) -> None:
+    document = result_document(first_light(tmp_path / "s"))
+    assert {cell["decision"] for cell in document["cells"]} == {None}
+    assert "decided" not in text_table(document["cells"])
+
+
+def test_the_command_names_what_differs_from_the_usual_test(tmp_path: Path) -> None:
+    spec = release_map_study(tmp_path / "s").spec
+    assert "--sequential --least 5" in command(spec)
+    other = replace(spec, sequential=TrialTest(alpha=0.01, crashes=0.8))
+    assert "--sequential --crashes 0.8 --alpha 0.01 --least 5" in command(other)
 
 
 def test_latest_html_is_the_same_report(written: Path) -> None:

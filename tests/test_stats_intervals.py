@@ -11,6 +11,7 @@ from scipy import stats
 
 from kit.errors import NotEnoughDataError, SpecError
 from kit.stats.intervals import (
+    evidence_of_each,
     evidence_sentence,
     rate,
     rate_ratio,
@@ -118,3 +119,11 @@ def test_what_cannot_be_said_is_a_named_error() -> None:
         share(4, 3)
     with pytest.raises(SpecError):
         rate(1, 1, confidence=95)
+
+
+def test_a_bound_of_each_of_several_is_that_of_the_least_tried() -> None:
+    assert evidence_of_each([1000] * 8) == (
+        "0 crashes in 8,000 requests: each at most 1 in 330 at 95 %"
+    )
+    assert evidence_of_each([1000, 0]).endswith("nothing can be said of one that had none")
+    assert evidence_of_each([1000]) == evidence_sentence(0, 1000)

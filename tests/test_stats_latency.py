@@ -59,35 +59,73 @@ def test_a_fast_failure_does_not_make_a_release_look_fast() -> None:
     assert Sample.of(requests(fast, failed=30)).quantile_ms(0.5) == 50
 
 
-def test_drawing_order_statistics_is_resampling() -> None:
-    """The shortcut and 4,000 plain bootstrap resamples have one distribution."""
-    rng = np.random.default_rng(1)
-    values = rng.lognormal(size=80)
-    sample = Sample.of(requests(values))
-    ours = sample.draws_ms(0.5, rng)
-    plain = np.sort(rng.choice(values, (4000, 80)), axis=1)[:, 39]
-    assert stats.ks_2samp(ours, plain).pvalue > 0.001
-
-
 def test_the_interval_covers_the_true_quantile_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
     truth = math.exp(stats.norm.ppf(0.95))
     covered = 0
-    for seed in range(200):
-        row = latency_table(requests(rng.lognormal(size=300)), quantiles=[0.95], seed=seed).iloc[0]
+    for _ in range(200):
+        row = latency_table(requests(rng.lognormal(size=300)), quantiles=[0.95]).iloc[0]
         covered += row["low_ms"] <= truth <= row["high_ms"]
     assert 183 <= covered <= 200  # 190 expected; below 183 has probability 0.1 %
 
 
-def test_requests_of_one_server_life_are_resampled_together() -> None:
+def lives(rng: np.random.Generator, *, trials: int, n: int, differ: float) -> pd.DataFrame:
+    """Requests of servers whose latencies differ as a whole, as those of real ones do."""
+    own = rng.normal(0, differ, trials)
+    return requests(np.exp(np.tile(own, n) + rng.normal(0, 0.25, trials * n)), trials=trials)
+
+
+@pytest.mark.parametrize("differ", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize(("quantile", "least"), [(0.5, 0.94), (0.95, 0.90)])
+def test_the_interval_covers_the_truth_of_all_servers_and_not_only_of_those_that_ran(
+    quantile: float, least: float, differ: float
+) -> None:
+    rng = np.random.default_rng(4)
+    truth = math.exp(stats.norm.ppf(quantile) * math.hypot(0.25, differ))
+    covered = 0
+    for _ in range(300):
+        sample = Sample.of(lives(rng, trials=3, n=100, differ=differ))
+        low, high = sample.interval_ms(quantile)
+        covered += low <= truth <= high
+    assert covered / 300 >= least - 3 * math.sqrt(least * (1 - least) / 300)
+
+
+def test_requests_of_one_server_life_are_not_taken_as_independent() -> None:
     """Ten trials, each with a latency of its own: the interval must span trials, not requests."""
     ms = np.tile(np.arange(10.0, 20.0), 100)
     together = latency_table(requests(ms, trials=10), quantiles=[0.5]).iloc[0]
     alone = latency_table(requests(ms, trials=1), quantiles=[0.5]).iloc[0]
-    assert together["interval"] == "bootstrap of trials"
-    assert alone["interval"] == "order statistics"
+    assert together["interval"] == "10 trials"
+    assert alone["interval"] == "one trial"
     wide = together["high_ms"] - together["low_ms"]
     assert wide > 3 * (alone["high_ms"] - alone["low_ms"])
+
+
+def test_how_many_requests_are_needed_depends_on_the_confidence() -> None:
+    sample = Sample.of(requests(np.arange(1.0, 81.0)))
+    assert sample.quantile_ms(0.95) == 76
+    with pytest.raises(NotEnoughDataError, match="104 or more"):
+        sample.quantile_ms(0.95, 0.99)
+    row = latency_table(requests(np.arange(1.0, 81.0)), quantiles=[0.95], confidence=0.99).iloc[0]
+    assert math.isnan(row["ms"])
+
+
+@pytest.mark.parametrize("differ", [0.0, 0.1])
+def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says(differ: float) -> None:
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        slow, fast = (lives(rng, trials=4, n=60, differ=differ) for _ in range(2))
+        ratio = quantile_ratio(slow.assign(e2e_ms=slow["e2e_ms"] * 1.5), fast)
+        covered += ratio.low <= 1.5 <= ratio.high
+    assert covered >= 181  # 190 expected; below 181 has probability 0.2 %
+
+
+def test_a_side_that_is_never_answered_has_no_finite_ratio() -> None:
+    never, always = requests(np.ones(50), failed=40), requests(np.full(50, 2.0))
+    assert quantile_ratio(never, always).value == math.inf
+    assert quantile_ratio(never, always).high == math.inf
+    assert quantile_ratio(always, never).value == 0
 
 
 def test_ratio_of_medians_has_an_interval_that_holds_the_truth() -> None:

@@ -147,8 +147,8 @@ def test_hazards_of_synthetic_servers_are_judged_as_surely_as_promised() -> None
     assert safe.undecided + deadly.undecided < 0.01
 
 
-def test_walds_expected_sample_sizes_equal_his_printed_ones() -> None:
-    """Close to the exact mean where steps are small against the boundaries."""
+def test_walds_approximate_sample_sizes_are_near_the_exact_means() -> None:
+    """His formula neglects the overshoot: near where steps are small against the boundaries."""
     test = TrialTest(survives=0.1, crashes=0.3, alpha=0.02, beta=0.03)
     for probability in (0.1, test_slope := lines(test).slope, 0.3):
         exact = characteristic(test, probability, budget=2000).expected_trials

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from lifelines.datasets import load_leukemia, load_rossi
 
-from kit.errors import NotEnoughDataError
+from kit.errors import NotEnoughDataError, SpecError
 from kit.stats.hazard import hazard_ratios
 from kit.stats.survival import at_risk_table, log_rank, median_survival, survival_table
 
@@ -180,3 +180,27 @@ def test_the_interval_is_missing_where_it_does_not_exist() -> None:
 def test_at_risk_counts_trials_alive_just_before() -> None:
     table = at_risk_table(leukemia(), [0, 6, 10, 23])
     assert table.loc["6-MP"].tolist() == [21, 21, 15, 6]
+
+
+def test_seconds_below_one_half_are_told_apart() -> None:
+    """Only a count of requests has a smallest step; a clock in seconds has none."""
+    seconds = [0.1, 0.2, 0.15, 0.3, 0.25, 0.4]
+    frame = trials(release=["a", "b"] * 3, exposure_s=seconds, crashed=[True] * 6)
+    thousandfold = frame.assign(exposure_s=frame["exposure_s"] * 1000)
+    (short,) = hazard_ratios(frame, over="exposure_s").to_dict("records")
+    (long,) = hazard_ratios(thousandfold, over="exposure_s").to_dict("records")
+    assert short["ratio"] == pytest.approx(long["ratio"])
+    assert short["ratio"] != pytest.approx(1, abs=0.05)
+
+
+def test_an_open_loop_has_no_concurrency_and_is_a_stratum_of_its_own() -> None:
+    frame = trials(
+        release=["a", "b"] * 4,
+        completed=[3, 90, 5, 80, 4, 70, 6, 95],
+        crashed=[True, False] * 4,
+        concurrency=pd.array([16] * 4 + [None] * 4, dtype="Int64"),
+    )
+    found = log_rank(frame, strata=["concurrency"])
+    assert sum(found.observed.values()) == 4, "deaths in the open loop count as well"
+    with pytest.raises(SpecError, match="4 of 8 trials without concurrency"):
+        hazard_ratios(frame, ["concurrency"])

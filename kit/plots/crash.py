@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,7 +19,10 @@ from kit.plots.style import (
     spread,
 )
 from kit.plots.titles import crash_title, ranges, set_title, varying
-from kit.stats.survival import Clock, survival_table
+from kit.stats.survival import Clock, at_risk_table, survival_table
+
+#: Where the first row of trials at risk stands below the axis, and the height of one.
+AT_RISK_PT, ROW_PT = 26.0, 11.0
 
 VERBS = {
     "crashed": "crashed",
@@ -91,7 +95,7 @@ def plot_survival(trials: pd.DataFrame, ax: Axes, *, over: str = "completed") ->
 
     trials: as for plot_crash_strip. over: "completed" (requests) or "exposure_s" (seconds).
     Band: 95 % log-log Greenwood interval of the Kaplan-Meier estimate. Ticks: censored trials.
-    Label: release (died/trials).
+    Label: release (died/trials). Beneath: trials at risk, not yet dead or censored.
     """
     curves = _curves(trials[trials["counted"]])
     clock: Clock = "completed" if over == "completed" else "exposure_s"
@@ -144,11 +148,49 @@ def plot_survival(trials: pd.DataFrame, ax: Axes, *, over: str = "completed") ->
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": curve.colour, "lw": 0.5, "shrinkB": 4},
         )
+    _at_risk(ax, named, curves, clock)
     ax.set_ylim(-0.04, 1.06)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     ax.set_ylabel("servers still alive")
     set_title(ax, crash_title(trials))
     return ax
+
+
+def _at_risk(ax: Axes, named: pd.DataFrame, curves: list[_Curve], clock: Clock) -> None:
+    """A row for each curve beneath the axis: how many trials were at risk at each tick."""
+    low, high = ax.get_xlim()
+    ticks = [float(t) for t in ax.get_xticks() if low <= t <= high]
+    counts = at_risk_table(named, ticks, by="_curve", over=clock)
+    for row, curve in enumerate(curves):
+        style: dict[str, Any] = {
+            "fontsize": 8,
+            "color": curve.colour,
+            "annotation_clip": False,
+            "va": "center",
+        }
+        down = -(AT_RISK_PT + row * ROW_PT)
+        for tick, count in zip(ticks, counts.loc[curve.label], strict=True):
+            ax.annotate(
+                str(count),
+                (tick, 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, down),
+                textcoords="offset points",
+                ha="center",
+                gid=f"at risk {curve.label}",
+                **style,
+            )
+        ax.annotate(
+            f"{curve.label} at risk",
+            (0, 0),
+            xycoords="axes fraction",
+            xytext=(-16, down),
+            textcoords="offset points",
+            ha="right",
+            gid="row",
+            **style,
+        )
+    ax.xaxis.labelpad = ROW_PT * len(curves) + 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +200,11 @@ class _Curve:
     colour: str
     dashes: str | tuple[int, tuple[int, int]] = "-"
     marker: str = "none"
+
+
+def curve_count(trials: pd.DataFrame) -> int:
+    """How many lines plot_survival draws, each with a row beneath."""
+    return len(_curves(trials[trials["counted"]]))
 
 
 def _curves(trials: pd.DataFrame) -> list[_Curve]:

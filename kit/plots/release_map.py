@@ -12,15 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
-from kit.plots.style import FAINT, GRID, contrast, in_order
-from kit.plots.titles import map_title, set_title
+from kit.plots.style import DEATH, FAINT, GRID, contrast, in_order
+from kit.plots.titles import DECIDED, map_title, percent, set_title
+from kit.scenarios import is_traffic
 
 #: Many requests until death to few: pale to dark, so that grey shows it as well.
 SPEED = LinearSegmentedColormap.from_list("speed", ["#f7c9a8", "#e7740f", "#a8321a", "#5c0f1f"])
 SAFE = "#dbe9f4"
 SLOWEST = 1000.0
-
-DECIDED = frozenset({"crashes", "survives"})
 
 
 def release_map(
@@ -63,14 +62,17 @@ def plot_release_map(
     *,
     not_applicable: Mapping[tuple[str, str], str] | None = None,
     titles: Mapping[str, str] | None = None,
+    error: float | None = None,
 ) -> Axes:
     """Releases from left to right, scenarios from top to bottom; a cell says what came of it.
 
     cells: release_map. not_applicable: cells that cannot be run, and why (kit.plan). titles:
-        names of scenarios for people.
+        names of scenarios for people. error: chance at which a sequential test calls a cell that
+        crashes "survives"; None: such a cell is one in which nothing died.
     Dark red: dies within few requests; pale orange: after many; blue: survives. Written: died of
     trials, and the median crash iteration with the letter of the signature. Hatched: not
-    applicable. Dotted with "?": undecided. Blank: not tried.
+    applicable. Dotted with "?": undecided. Blank: not tried. A red frame: some died all the same.
+    The title is about traffic that could kill: not about controls, nor the kit's own doing.
     """
     skipped = dict(not_applicable or {})
     pairs = list(zip(cells["release"], cells["scenario"], strict=True))
@@ -93,17 +95,22 @@ def plot_release_map(
     ax.grid(visible=False)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    ax.set_xlabel(_key(cells, skipped), fontsize=8.5, color=FAINT, loc="left")
-    decided = cells[cells["verdict"].isin(DECIDED)].set_index(["release", "scenario"])
-    set_title(ax, map_title(decided["verdict"].eq("crashes")))
+    ax.set_xlabel(_key(cells, skipped, error), fontsize=8.5, color=FAINT, loc="left")
+    set_title(ax, map_title(traffic_cells(cells)))
     return ax
 
 
+def traffic_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Those of a release_map in which traffic alone could kill."""
+    return cells[cells["scenario"].map(is_traffic).astype(bool)]
+
+
 def signature_letters(cells: pd.DataFrame) -> dict[str, str]:
-    """A letter for each signature, commonest first."""
-    common = cells["signature"].dropna().value_counts()
+    """A letter for each signature, commonest first; the same whatever the order of the cells."""
+    counts = cells["signature"].dropna().value_counts()
+    common = sorted(counts.index, key=lambda text: (-counts[text], text))
     names = [*ascii_uppercase, *(f"{a}{b}" for a in ascii_uppercase for b in ascii_uppercase)]
-    return dict(zip(common.index, names, strict=False))
+    return dict(zip(common, names, strict=False))
 
 
 def signature_key(cells: pd.DataFrame) -> list[str]:
@@ -116,11 +123,12 @@ def _draw_cell(
 ) -> None:
     verdict, died, trials = cell["verdict"], cell["died"], cell["trials"]
     if verdict not in DECIDED:
-        _patch(ax, x, y, fc="none", ec=FAINT, ls=":", lw=1.2, gid="undecided")
-        ax.text(x, y, f"?\n{died}/{trials}", ha="center", va="center", fontsize=8, color=FAINT)
+        edge = DEATH if died else FAINT
+        _patch(ax, x, y, fc="none", ec=edge, ls=":", lw=1.6 if died else 1.2, gid="undecided")
+        ax.text(x, y, f"?\n{died}/{trials}", ha="center", va="center", fontsize=8, color=edge)
         return
     if verdict == "survives":
-        _patch(ax, x, y, fc=SAFE, ec="none", gid="survives")
+        _patch(ax, x, y, fc=SAFE, ec=DEATH if died else "none", lw=1.6, gid="survives")
         ax.text(x, y, f"{died}/{trials}", ha="center", va="center", fontsize=9.5, color=INK_ON_SAFE)
         return
     iteration = float(cell["median_iteration"])
@@ -161,13 +169,17 @@ def _patch(ax: Axes, x: int, y: int, **style: Any) -> None:
     ax.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, **style))
 
 
-def _key(cells: pd.DataFrame, skipped: Mapping[tuple[str, str], str]) -> str:
+def _key(cells: pd.DataFrame, skipped: Mapping[tuple[str, str], str], error: float | None) -> str:
     words = ["red: died/trials, median requests until death (darker = sooner)"]
     if len(signature_letters(cells)):
         words[0] += ", signature"
-    words.append("blue: all survived")
+    words.append(
+        "blue: all survived" if error is None else f"blue: survives ({percent(error)} error)"
+    )
     if skipped:
         words.append("hatched: not applicable")
     if (~cells["verdict"].isin(DECIDED)).any():
         words.append("?: undecided")
+    if (cells["verdict"].ne("crashes") & cells["died"].gt(0)).any():
+        words.append("red frame: some died")
     return "  ·  ".join(words)

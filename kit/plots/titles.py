@@ -12,7 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.plots.style import in_order, neighbours
+from kit.sequential.wald import Decision
+from kit.stats.returns import returns
 
+#: Verdicts of a cell that say something of its release.
+DECIDED = frozenset({Decision.CRASHES, Decision.SURVIVES})
 #: What tells cells apart; those of them that vary in a frame must not be pooled.
 CELL = ("release", "scenario", "engine", "concurrency", "protocol")
 
@@ -99,32 +103,50 @@ def latency_title(table: pd.DataFrame, verb: str = "answer") -> str:
     return f"{answers}{milliseconds(tail[known].max())}"
 
 
-def map_title(died: pd.Series) -> str:
-    """died: bool, indexed by (release, scenario), of the cells that were decided."""
-    if died.empty:
+def map_title(cells: pd.DataFrame) -> str:
+    """What the cells of kit.plots.release_map.release_map say; those that are not the kit's own
+    doing, and no controls.
+
+    A crash "comes back" only where the counts bear it out (kit.stats.returns), a release survives
+    only if all its cells do, and what is undecided is counted.
+    """
+    decided = cells["verdict"].isin(DECIDED)
+    if not decided.any():
         return "No cell is decided yet"
-    per_release = died.groupby(level=0).any()
-    line = in_order(per_release.index)
-    safe = [release for release in line if not per_release[release]]
-    back = set()
-    for _, cells in died.groupby(level=1):
-        known = cells.droplevel(1)
-        order = [r for r in line if r in known.index]
-        for i, (old, new) in enumerate(pairwise(order)):
-            again = known[new] and not known[old] and known[order[:i]].any()
-            back |= {new} if again and neighbours(old, new) else set()
-    words = []
-    if back:
-        words.append(f"{listing(in_order(back))} {_verb('bring', back)} a crash back")
-    if not safe:
-        words.append("no release is safe under all traffic")
-    elif len(safe) == len(line):
-        words.append("no release crashes under this traffic")
-    else:
+    line = in_order(cells["release"])
+    said = {release: set(own["verdict"]) for release, own in cells.groupby("release")}
+    safe = [release for release in line if said[release] == {Decision.SURVIVES}]
+    dying = [release for release in line if Decision.CRASHES in said[release]]
+    words = [sentence for sentence in [_came_back(cells)] if sentence]
+    if len(dying) == len(line):
+        words.append("no release stands all traffic")
+    elif safe and len(safe) < len(line):
         kept = _verb("survive", safe)
-        words.append(f"only {ranges(safe, line)} {kept} all that was tried on {_it(safe)}")
+        only = "only " if len(safe) + len(dying) == len(line) else ""
+        words.append(f"{only}{ranges(safe, line)} {kept} all that was tried on {_it(safe)}")
+    elif not dying:
+        died = int(cells["died"].sum())
+        crashes = "crashes" if decided.all() and not died else "is found to crash"
+        words.append(f"no release {crashes} under this traffic")
+        if died:
+            words.append(f"{died} of {int(cells['trials'].sum())} servers died all the same")
+    else:
+        words.append(f"{ranges(dying, line)} {_verb('crash', dying)}")
+    if not decided.all():
+        words.append(f"{int((~decided).sum())} of {len(cells)} cells undecided")
     sentence = "; ".join(words)
     return sentence[0].upper() + sentence[1:]
+
+
+def _came_back(cells: pd.DataFrame) -> str:
+    """ "24.08 brings a crash back", of releases that come right after one that survives."""
+    back = set()
+    for parts in returns(cells).values():
+        for i, (spared, dying) in enumerate(pairwise(parts)):
+            if i and dying.dies:
+                old, new = spared.releases[-1], dying.releases[0]
+                back |= {new} if neighbours(old, new) else set()
+    return f"{listing(in_order(back))} {_verb('bring', back)} a crash back" if back else ""
 
 
 def milliseconds(value: float) -> str:

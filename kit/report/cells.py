@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 
 from kit import __version__
+from kit.agenda import cell_of, decisions_of
 from kit.client_limits import client_limits
 from kit.errors import NotEnoughDataError
 from kit.frames import requests_frame, samples_frame, trials_frame
+from kit.sequential.wald import Decision
 from kit.stats.latency import Sample
 from kit.stats.summary import CELL
 from kit.store import StudyFolder
@@ -51,10 +53,30 @@ def result_cells(study: StudyFolder) -> list[dict[str, Any]]:
     samples = _counted(samples_frame(study), counted)
     usage = samples[samples["name"] == KV_USAGE].groupby("trial_id", observed=True)["value"].max()
     limits = _counted(client_limits(study), counted)
+    said = _decisions(study)
     return [
-        _cell(dict(zip(CELL, key, strict=True)), group, requests, usage, limits)
+        _cell(
+            dict(zip(CELL, key, strict=True)),
+            group,
+            requests,
+            usage,
+            limits,
+            said.get(str(group["trial_id"].iloc[0])),
+        )
         for key, group in trials.groupby(list(CELL), sort=False, dropna=False)
     ]
+
+
+def _decisions(study: StudyFolder) -> dict[str, str]:
+    """What a sequential test said of the cell of each trial; empty for a fixed study."""
+    said = decisions_of(study)
+    if not said:
+        return {}
+    ids = {trial.spec.trial_id: cell_of(trial.spec) for trial in study.trials()}
+    return {
+        trial: Decision.UNDECIDED if said[cell].decision is Decision.OPEN else said[cell].decision
+        for trial, cell in ids.items()
+    }
 
 
 def _counted(frame: pd.DataFrame, trials: set[str]) -> pd.DataFrame:
@@ -67,6 +89,7 @@ def _cell(
     requests: pd.DataFrame,
     usage: pd.Series,
     limits: pd.DataFrame,
+    decision: str | None,
 ) -> dict[str, Any]:
     counted = trials[trials["counted"]]
     died = counted[counted["crashed"]]
@@ -97,6 +120,7 @@ def _cell(
         "client_limited": int(limited.sum()) if len(limited) else None,
         "kv_peak_fraction": None if pd.isna(peak) else round(float(peak), 4),
         "requests": len(own),
+        "decision": decision,
     }
 
 
@@ -211,6 +235,12 @@ RESULT_SCHEMA: dict[str, Any] = {
                 ),
                 "requests": _field(
                     "integer", "Sent in the trials that count, failures included.", minimum=0
+                ),
+                "decision": _field(
+                    ["string", "null"],
+                    "What a sequential test said of the cell, at the error rates of the study. "
+                    "null or not there: the number of trials was fixed.",
+                    enum=["crashes", "survives", "undecided", None],
                 ),
             },
         }

@@ -19,7 +19,7 @@ from kit.agenda import decided
 from kit.client_limits import client_sentence
 from kit.frames import trials_frame
 from kit.plan import not_applicable
-from kit.plots.crash import plot_crash_strip, plot_survival
+from kit.plots.crash import curve_count, plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
@@ -89,10 +89,11 @@ def hero(
     skipped: dict[tuple[str, str], str],
     note: str,
     decisions: Mapping[tuple[str, str], str] | None = None,
+    error: float | None = None,
 ) -> Drawing | None:
     """The map where there is much to map, else the result strip of the deadliest scenario.
 
-    decisions: of a sequential study, see release_map.
+    decisions, error: of a sequential study, see release_map and plot_release_map.
     """
     if trials.empty:
         return None
@@ -105,7 +106,7 @@ def hero(
     return Drawing(
         name="map",
         caption="Every release under every scenario.",
-        plot=partial(plot_release_map, cells, not_applicable=skipped),
+        plot=partial(plot_release_map, cells, not_applicable=skipped, error=error),
         size_in=(2.4 + 0.62 * len(releases), 1.8 + 0.46 * len(scenarios)),
         note="  ·  ".join([*signature_key(cells), note]),
     )
@@ -120,7 +121,9 @@ def hero_of(study: StudyFolder) -> Drawing | None:
         triton=trials["triton"].dropna(),
         engines=trials["engine"],
     )
-    return hero(trials, not_applicable(study.spec), line, decided(study))
+    test = study.spec.sequential
+    error = test.beta if test else None
+    return hero(trials, not_applicable(study.spec), line, decided(study), error)
 
 
 def strip(trials: pd.DataFrame, scenario: str, note: str, *, titled: bool = True) -> Drawing:
@@ -156,9 +159,10 @@ def drawings(
             yield Drawing(
                 name=f"survival-{scenario}",
                 caption=f"{scenario}: share of servers still alive, Kaplan-Meier with 95 % "
-                "intervals; upright ticks are servers that were alive when their requests ended.",
+                "intervals; upright ticks are servers that were alive when their requests ended. "
+                "Beneath: servers still at risk.",
                 plot=partial(plot_survival, own),
-                size_in=(WIDTH_IN, 3.4),
+                size_in=(WIDTH_IN, 3.4 + 0.16 * curve_count(own)),
                 note=note,
             )
         asked = requests[requests["scenario"] == scenario]

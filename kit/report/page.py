@@ -15,6 +15,7 @@ from kit.agenda import decided
 from kit.client_limits import client_limits, client_sentence
 from kit.files import write_whole
 from kit.frames import requests_frame, samples_frame, trials_frame
+from kit.map_story import what_it_cost
 from kit.plan import not_applicable
 from kit.plots.style import in_order, provenance
 from kit.plots.titles import percent
@@ -90,7 +91,9 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         spec=spec,
         table=_table(document, trials),
         client=client_sentence(limits),
-        hero=hero(trials, skipped, line, decided(study)),
+        hero=hero(
+            trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
+        ),
         drawings=list(drawings(trials, requests, samples, limits, line)),
         crashes=crash_groups(study, trials),
         without_stack=list(without_stack(trials)),
@@ -101,6 +104,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         theme=[(variable, light, dark) for light, (variable, dark) in THEMED.items()],
         command=command(spec),
         whole_spec=to_json(spec).decode(),
+        cost=what_it_cost(study) if spec.sequential and len(trials) else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
@@ -15,8 +15,8 @@ from kit.recorded import is_recorded
 from kit.records import Engine, Frame, StudySpec
 from kit.scenarios import get_scenario
 from kit.sequential.wald import TrialTest
-from kit.stats.intervals import evidence_sentence
-from kit.stats.summary import crash_table
+from kit.stats.intervals import evidence_of_each
+from kit.stats.summary import CELL, crash_table
 from kit.store import StudyFolder
 
 
@@ -49,10 +49,10 @@ def answer(trials: pd.DataFrame) -> list[str]:
         return ["No trial has ended with a verdict on a server.", "Run the study to its end."]
     died, line = counted[counted["crashed"]], in_order(counted["release"])
     if died.empty:
-        completed = int(counted["completed"].sum())
+        tried = [int(n) for n in crash_table(counted, CELL)["requests"]]
         return [
             f"None of {len(counted)} servers ({ranges(line, line)}) died.",
-            f"That is {evidence_sentence(0, completed)}.",
+            f"That is {evidence_of_each(tried)}.",
         ]
     return [_deaths(counted, line), _survivals(counted, line)]
 
@@ -79,20 +79,28 @@ def _deaths(counted: pd.DataFrame, line: list[str]) -> str:
 
 
 def _survivals(counted: pd.DataFrame, line: list[str]) -> str:
-    cells = crash_table(counted, ("release", "scenario"))
-    alive = cells[cells["crashed"] == 0]
-    if alive.empty:
-        return "No release survived any of the traffic."
+    text = "; ".join(evidence_by_scenario(counted, line))
+    return text[0].upper() + text[1:] + "." if text else "No release survived any of the traffic."
+
+
+def evidence_by_scenario(counted: pd.DataFrame, line: list[str] | None = None) -> list[str]:
+    """What survived, and what that is worth: "under control, 23.10 survived (0 crashes in …)".
+
+    counted: trials that count. line: all releases in order. Releases, engines and concurrencies
+    are not pooled: of several the weakest bound is stated, which each of them keeps.
+    """
+    line = in_order(counted["release"]) if line is None else line
+    cells = crash_table(counted, CELL)
     parts = []
     for scenario in scenarios_in_order(counted):
-        rows = alive[alive["scenario"] == scenario]
+        own = cells[cells["scenario"] == scenario]
+        dead = set(own.loc[own["crashed"] > 0, "release"])
+        rows = own[~own["release"].isin(dead)]
         if rows.empty:
             continue
-        requests = int(rows["requests"].sum())
-        who = ranges(rows["release"], line)
-        parts.append(f"under {scenario}, {who} survived ({evidence_sentence(0, requests)})")
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "."
+        evidence = evidence_of_each([int(n) for n in rows["requests"]])
+        parts.append(f"under {scenario}, {ranges(rows['release'], line)} survived ({evidence})")
+    return parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +161,7 @@ def command(spec: StudySpec) -> str:
     if spec.concurrencies:
         words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
     words += _options("--engine", map(_engine_text, spec.engines))
-    words += ["--sequential"] if spec.sequential else []
+    words += _test_options(spec.sequential)
     words += ["--least", str(spec.least_repeats)] if spec.least_repeats > 1 else []
     words += ["--requests", str(spec.requests)] if spec.requests else []
     words += ["--repeats", str(spec.repeats), "--seed", str(spec.seed)]
@@ -171,7 +179,7 @@ def _as_chosen(spec: StudySpec) -> StudySpec:
         concurrencies=spec.concurrencies,
         requests=spec.requests,
         repeats=spec.repeats,
-        sequential=TrialTest() if spec.sequential else None,
+        sequential=spec.sequential,
         least_repeats=spec.least_repeats,
         seed=spec.seed,
     )
@@ -179,6 +187,15 @@ def _as_chosen(spec: StudySpec) -> StudySpec:
 
 def _engine_text(engine: Engine) -> str:
     return ":".join(filter(None, (engine.kind.value, engine.version)))
+
+
+def _test_options(test: TrialTest | None) -> list[str]:
+    """Only what differs from the usual test."""
+    if test is None:
+        return []
+    usual = asdict(TrialTest())
+    given = {name: value for name, value in asdict(test).items() if value != usual[name]}
+    return ["--sequential", *(word for n, v in given.items() for word in (f"--{n}", f"{v:g}"))]
 
 
 def _options(name: str, values: Iterable[str]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from kit.releases import Release
+from kit.errors import LibpythonMissingError
+from kit.releases import Release, embedded_releases
 from kit.servers.environment import numpy_folder, python_for
 from kit.servers.wheels import server_files
 
@@ -19,3 +20,22 @@ def prepare(releases: Iterable[Release]) -> None:
     """
     for release in releases:
         numpy_folder(python_for(server_files(release), None))
+
+
+def releases_here(on_left_out: Callable[[str], None] | None = None) -> list[str]:
+    """The embedded releases that this machine can run, fetched if they were not in the cache.
+
+    on_left_out is told of each of the others what it lacks.
+
+    Raises:
+        UnsupportedPlatformError, DownloadError, HashMismatchError: as for prepare.
+    """
+    able = []
+    for release in embedded_releases():
+        try:
+            prepare([release])
+            able.append(release.release)
+        except LibpythonMissingError as error:
+            if on_left_out:
+                on_left_out(f"{release.release} is left out: {error.given}")
+    return able

@@ -10,8 +10,8 @@ import pandas as pd
 from lifelines import CoxPHFitter
 from lifelines.exceptions import ConvergenceError
 
-from kit.errors import NotEnoughDataError
-from kit.stats.survival import Clock, _counted
+from kit.errors import NotEnoughDataError, SpecError
+from kit.stats.survival import Clock, counted_trials
 
 #: Ridge penalty where the plain estimate is infinite, for example as some level never died.
 PENALTY = 0.1
@@ -48,8 +48,9 @@ def hazard_ratios(
 
     Raises:
         NotEnoughDataError: fewer than two deaths, nothing to compare, or no convergence.
+        SpecError: a factor is missing in some trials, as concurrency is in an open loop.
     """
-    counted = _counted(trials, over)
+    counted = counted_trials(trials, over)
     deaths = int(counted["crashed"].sum())
     if deaths < 2:
         raise NotEnoughDataError(
@@ -62,8 +63,11 @@ def hazard_ratios(
         raise NotEnoughDataError(
             f"only one level of {', '.join(factors)}", "a factor that varies", "add levels"
         )
+    clock = counted[over].to_numpy(float)
+    if over == "completed":
+        clock = np.maximum(clock, 0.5)  # death at the first request; Cox needs a time above 0
     data = design.assign(
-        _t=np.maximum(counted[over].to_numpy(float), 0.5),  # death at the first request
+        _t=clock,
         _died=counted["crashed"].to_numpy(bool),
         **{f"_stratum_{name}": counted[name].astype(str).to_numpy() for name in strata},
     )
@@ -99,6 +103,12 @@ def _design(
     died = trials["crashed"].to_numpy(bool)
     for factor in factors:
         values = trials[factor]
+        if values.isna().any():
+            raise SpecError(
+                f"{int(values.isna().sum())} of {len(trials)} trials without {factor}",
+                "a value for every trial; open loops have no concurrency",
+                f"leave those trials out, or compare them with {factor} as a stratum",
+            )
         if values.nunique() < 2:
             continue
         if pd.api.types.is_numeric_dtype(values):

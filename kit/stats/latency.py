@@ -19,11 +19,6 @@ from scipy import stats
 from kit.errors import NotEnoughDataError
 from kit.stats.intervals import CONFIDENCE, Interval
 
-DRAWS = 2000
-#: With fewer trials, resampling whole trials says little; requests are resampled instead.
-CLUSTER_TRIALS = 5
-_BINS = 4096
-
 
 def fewest_requests(quantile: float, confidence: float = CONFIDENCE) -> int:
     """The smallest sample of which the largest value bounds `quantile` from above.
@@ -56,74 +51,59 @@ class Sample:
     def failed_fraction(self) -> float:
         return float(np.isinf(self.values_ms).mean()) if self.values_ms.size else math.nan
 
-    def quantile_ms(self, quantile: float) -> float:
+    def quantile_ms(self, quantile: float, confidence: float = CONFIDENCE) -> float:
         """The smallest value with at least that share at or below it (never interpolated).
 
         Raises:
             NotEnoughDataError: fewer requests than `fewest_requests`.
         """
-        n, needed = self.values_ms.size, fewest_requests(quantile)
+        n, needed = self.values_ms.size, fewest_requests(quantile, confidence)
         if n < needed:
             raise NotEnoughDataError(
                 f"p{100 * quantile:g} of {n} requests",
                 f"{needed} or more, else its interval does not exist",
                 "run more requests, or ask for a lower quantile",
             )
-        return float(self.values_ms[max(0, math.ceil(n * quantile - 1e-9) - 1)])
+        return float(self.values_ms[self._rank(quantile)])
 
-    def interval_ms(
-        self, quantile: float, rng: np.random.Generator, confidence: float = CONFIDENCE
-    ) -> tuple[float, float]:
-        """Values between which the quantile lies.
+    def interval_ms(self, quantile: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Values between which the quantile lies: the wider of two intervals.
 
-        With CLUSTER_TRIALS trials or more: percentiles of bootstrap draws of whole trials. Else
-        the order statistics that bracket it whatever the distribution (Wilks 1941): measured at
-        n = 300, the percentile bootstrap of requests covers p95 in 93 % of cases instead of
-        95 %, with its upper bound too low twice as often as it should be.
+        The order statistics that bracket it whatever the distribution, as if all requests were
+        independent (Wilks 1941). And, since those of one server life are alike, the same with
+        the variance between trials of the share below the quantile, and Student's t for so few
+        trials as there are (Woodruff 1952, with the variance of a ratio of cluster totals). One
+        trial alone tells nothing of how much trials differ.
+
+        Measured with latencies that differ by 0 to 20 % between 3 to 15 trials: covers the median
+        in 94 % of cases or more, and p95 in 90 % or more. Bootstrap draws of whole trials, which
+        need no t, cover as little as 82 % with so few.
         """
-        if self.resamples_trials:
-            return _bounds(self.draws_ms(quantile, rng), confidence)
         n, tail = self.values_ms.size, (1 - confidence) / 2
         low = int(stats.binom.ppf(tail, n, quantile)) - 1
         high = int(stats.binom.ppf(1 - tail, n, quantile))
+        if self.trials > 1:
+            reach = float(stats.t.ppf(1 - tail, self.trials - 1)) * self._share_error(quantile)
+            low = min(low, math.floor(n * (quantile - reach)) - 1)
+            high = max(high, math.ceil(n * (quantile + reach)) - 1)
         return float(self.values_ms[max(0, low)]), float(self.values_ms[min(high, n - 1)])
 
-    def draws_ms(self, quantile: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """DRAWS bootstrap values of the quantile (Efron 1979).
-
-        With CLUSTER_TRIALS trials or more whole trials are resampled, since requests of one
-        server life are alike; else requests are.
-        """
-        pick = self._cluster_ranks if self.resamples_trials else self._request_ranks
-        return np.asarray(self.values_ms[pick(quantile, rng)])
-
     @property
-    def resamples_trials(self) -> bool:
-        return np.unique(self.trial).size >= CLUSTER_TRIALS
+    def trials(self) -> int:
+        return int(np.unique(self.trial).size)
 
-    def _request_ranks(self, quantile: float, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Ranks of the quantile when requests are drawn with replacement.
+    def _rank(self, quantile: float) -> int:
+        return max(0, math.ceil(self.values_ms.size * quantile - 1e-9) - 1)
 
-        The rank-th smallest of n uniforms is Beta(rank, n - rank + 1): the same draws as by
-        resampling n requests each time, without doing it.
-        """
-        n = self.values_ms.size
-        rank = max(1, math.ceil(n * quantile - 1e-9))
-        position = rng.beta(rank, n - rank + 1, DRAWS)
-        return np.minimum((position * n).astype(np.int64), n - 1)
-
-    def _cluster_ranks(self, quantile: float, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Ranks of the quantile when trials are drawn with replacement."""
-        n, trials = self.values_ms.size, int(self.trial.max()) + 1
-        edges = np.unique(np.linspace(0, n, _BINS + 1).astype(int))
-        bin_of = np.searchsorted(edges, np.arange(n), side="right") - 1
-        per_trial = np.zeros((trials, edges.size - 1))
-        np.add.at(per_trial, (self.trial, bin_of), 1)
-        weights = rng.multinomial(trials, np.full(trials, 1 / trials), DRAWS)
-        running = np.cumsum(weights @ per_trial, axis=1)
-        reached = (running >= quantile * running[:, -1:] - 1e-9).argmax(axis=1)
-        ranks: NDArray[np.int64] = edges[1:][reached] - 1
-        return ranks
+    def _share_error(self, quantile: float) -> float:
+        """Standard error of the share of requests up to the quantile, from what trials differ."""
+        n, trials = self.values_ms.size, self.trials
+        of_trial = np.bincount(self.trial)
+        below = np.bincount(
+            self.trial, self.values_ms <= self.values_ms[self._rank(quantile)], of_trial.size
+        )
+        excess = below - of_trial * below.sum() / n
+        return math.sqrt(trials / (trials - 1) * float((excess**2).sum())) / n
 
 
 def latency_table(
@@ -133,16 +113,14 @@ def latency_table(
     latency: str = "e2e_ms",
     quantiles: Sequence[float] = (0.5, 0.95, 0.99),
     confidence: float = CONFIDENCE,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """One row a group and quantile: `by`, quantile, n, failed_fraction, ms, low_ms, high_ms,
-    interval ("bootstrap of trials" or "order statistics"), lacks.
+    interval ("3 trials", or "one trial": how much trials differ is then not known), lacks.
 
     ms is inf where the quantile falls among requests that were never answered, and NaN where n
     is too small, with the reason in `lacks`.
     """
     rows = []
-    rng = np.random.default_rng(seed)
     for key, group in requests.groupby(list(by), observed=True, sort=False, dropna=False):
         sample = Sample.of(group, latency)
         if not sample.values_ms.size:
@@ -152,13 +130,11 @@ def latency_table(
                 "quantile": quantile,
                 "n": sample.values_ms.size,
                 "failed_fraction": sample.failed_fraction,
-                "interval": "bootstrap of trials"
-                if sample.resamples_trials
-                else "order statistics",
+                "interval": f"{sample.trials} trials" if sample.trials > 1 else "one trial",
             }
             try:
-                row["ms"] = sample.quantile_ms(quantile)
-                low, high = sample.interval_ms(quantile, rng, confidence)
+                row["ms"] = sample.quantile_ms(quantile, confidence)
+                low, high = sample.interval_ms(quantile, confidence)
                 row |= {"low_ms": low, "high_ms": high, "lacks": ""}
             except NotEnoughDataError as error:
                 row["lacks"] = f"{error.given}; {error.expected}"
@@ -174,29 +150,31 @@ def quantile_ratio(
     *,
     latency: str = "e2e_ms",
     confidence: float = CONFIDENCE,
-    seed: int = 0,
 ) -> Interval:
-    """A's quantile over B's, with its bootstrap interval; requests_frame rows of each.
+    """A's quantile over B's, with an interval made of both of theirs; requests_frame rows of each.
+
+    On the logarithms the bounds of a difference follow from the bounds of either side (Zou and
+    Donner 2008). A side that may never be answered has no finite bound, and neither has the ratio.
 
     Raises:
         NotEnoughDataError: too few requests, or both quantiles are "never".
     """
-    rng = np.random.default_rng(seed)
     first, second = Sample.of(a, latency), Sample.of(b, latency)
-    over, under = first.quantile_ms(quantile), second.quantile_ms(quantile)
+    over, under = (s.quantile_ms(quantile, confidence) for s in (first, second))
     if math.isinf(over) and math.isinf(under):
         raise NotEnoughDataError(
             f"p{100 * quantile:g} among unanswered requests on both sides",
             "an answer on one side",
             "compare the shares that failed",
         )
-    with np.errstate(invalid="ignore"):
-        draws = first.draws_ms(quantile, rng) / second.draws_ms(quantile, rng)
-    low, high = _bounds(np.nan_to_num(draws, nan=1.0, posinf=np.inf), confidence)
-    return Interval(value=over / under, low=low, high=high, confidence=confidence)
-
-
-def _bounds(draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
-    return float(low), float(high)
+    (low_a, high_a), (low_b, high_b) = (
+        s.interval_ms(quantile, confidence) for s in (first, second)
+    )
+    ratio = over / under
+    if math.isinf(over) or math.isinf(under):  # the extremes of both sides are all there is
+        low = low_a / high_b if high_b < math.inf else 0.0
+        high = high_a / low_b if high_a < math.inf else math.inf
+    else:
+        low = ratio * math.exp(-math.hypot(math.log(over / low_a), math.log(high_b / under)))
+        high = ratio * math.exp(math.hypot(math.log(high_a / over), math.log(under / low_b)))
+    return Interval(value=ratio, low=low, high=high, confidence=confidence)

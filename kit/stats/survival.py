@@ -6,8 +6,10 @@ with `counted` False are left out; those that survived are right-censored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -16,6 +18,9 @@ from lifelines import KaplanMeierFitter
 from scipy import stats
 
 from kit.errors import NotEnoughDataError
+
+#: Ways to deal trials out anew of which all, or so many, are looked at.
+SHUFFLES = 10_000
 
 Clock = Literal["completed", "exposure_s"]
 
@@ -45,7 +50,7 @@ def survival_table(
         NotEnoughDataError: no trial counts.
     """
     rows = []
-    for name, group in _counted(trials, over).groupby(by, sort=False, observed=True):
+    for name, group in counted_trials(trials, over).groupby(by, sort=False, observed=True):
         fitter = KaplanMeierFitter(alpha=1 - confidence)
         fitter.fit(group[over].astype(float), group["crashed"].astype(bool))
         events = fitter.event_table
@@ -73,7 +78,7 @@ def at_risk_table(
     trials: pd.DataFrame, times: Sequence[float], *, by: str = "release", over: Clock = "completed"
 ) -> pd.DataFrame:
     """Trials not yet dead or censored just before each time: one row a group, one column a time."""
-    counted = _counted(trials, over)
+    counted = counted_trials(trials, over)
     clock = counted[over].to_numpy(float)
     alive = pd.DataFrame({t: clock >= t for t in times}, index=counted.index)
     return alive.groupby(counted[by], sort=False, observed=True).sum()
@@ -112,7 +117,7 @@ def log_rank(
     Raises:
         NotEnoughDataError: fewer than two groups, or no trial died.
     """
-    counted = _counted(trials, over)
+    counted = counted_trials(trials, over)
     names = list(dict.fromkeys(counted[by]))
     if len(names) < 2:
         raise NotEnoughDataError(
@@ -120,7 +125,9 @@ def log_rank(
         )
     observed, expected = np.zeros(len(names)), np.zeros(len(names))
     variance = np.zeros((len(names), len(names)))
-    layers = [g for _, g in counted.groupby(list(strata), observed=True)] if strata else [counted]
+    # An open loop has no concurrency: its trials are a stratum of their own.
+    grouped = counted.groupby(list(strata), observed=True, dropna=False) if strata else None
+    layers = [counted] if grouped is None else [layer for _, layer in grouped]
     for layer in layers:
         codes = pd.Categorical(layer[by], categories=names).codes
         parts = _log_rank_parts(
@@ -155,6 +162,43 @@ def log_rank(
     )
 
 
+def log_rank_exact(
+    trials: pd.DataFrame, *, by: str = "release", over: Clock = "completed", seed: int = 0
+) -> float:
+    """p-value of the log-rank test of two groups by permutation: right however few trials.
+
+    Observed minus expected deaths of a group are the sum of its trials' scores (Peto and Peto
+    1972); all ways to deal the groups out anew are gone through, or SHUFFLES of them.
+
+    Raises:
+        NotEnoughDataError: not two groups, or no trial died.
+    """
+    counted = counted_trials(trials, over)
+    names, died = list(dict.fromkeys(counted[by])), counted["crashed"].to_numpy(bool)
+    if len(names) != 2 or not died.any():
+        raise NotEnoughDataError(
+            f"{len(names)} groups of {by} with {int(died.sum())} deaths",
+            "two groups and a death",
+            "choose two, or state the upper bounds instead",
+        )
+    clock = counted[over].to_numpy(float)
+    times = np.unique(clock[died])
+    deaths = (clock[died][:, None] == times).sum(axis=0)
+    hazard = deaths / (clock[:, None] >= times).sum(axis=0)
+    scores = died - (clock[:, None] >= times) @ hazard
+    first = (counted[by] == names[0]).to_numpy(bool)
+    n, k = first.size, int(first.sum())
+    if math.comb(n, k) <= SHUFFLES:
+        dealt = np.array(list(combinations(range(n), k)))
+        own = 0
+    else:
+        order = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (SHUFFLES, 1)), axis=1)
+        dealt, own = order[:, :k], 1  # the one that was seen is one of those that could be
+    seen = abs(float(scores[first].sum()))
+    as_far = int((np.abs(scores[dealt].sum(axis=1)) >= seen - 1e-9).sum())
+    return (own + as_far) / (own + len(dealt))
+
+
 def _log_rank_parts(
     clock: np.ndarray, died: np.ndarray, codes: np.ndarray, groups: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -170,7 +214,12 @@ def _log_rank_parts(
     return deaths.sum(0), d @ part, diagonal - np.einsum("t,ti,tj->ij", spread, part, part)
 
 
-def _counted(trials: pd.DataFrame, over: Clock) -> pd.DataFrame:
+def counted_trials(trials: pd.DataFrame, over: Clock) -> pd.DataFrame:
+    """The trials that count and have a clock.
+
+    Raises:
+        NotEnoughDataError: none does.
+    """
     kept = trials[trials["counted"] & trials[over].notna()] if "counted" in trials else trials
     if kept.empty:
         raise NotEnoughDataError(

@@ -1,0 +1,217 @@
+"""Trials and requests of two releases in, which of them is worse out: deaths, and latency.
+
+Or of two engines, concurrencies, protocols or studies. Only like is compared with like: one
+comparison for each traffic that both had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kit.errors import NotEnoughDataError, SpecError
+from kit.plots.style import in_order
+from kit.stats.hazard import hazard_ratios
+from kit.stats.intervals import Interval, rate_ratio
+from kit.stats.latency import quantile_ratio
+from kit.stats.summary import crash_table
+from kit.stats.survival import log_rank, log_rank_exact, median_survival, survival_table
+
+#: What must be the same on both sides, unless it is what is compared.
+LIKE = ("study", "scenario", "release", "engine", "concurrency", "protocol")
+#: Below this chance, if both sides were alike, one is called worse.
+SURE = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What was seen of one of the two."""
+
+    name: str
+    trials: int
+    died: int
+    requests: int  # that the servers faced
+    half_died_by: float | None  # requests; None: fewer than half died
+    answered: int  # requests of the latency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two sides under the same traffic; ratios are of the first over the second."""
+
+    traffic: str
+    first: Side
+    second: Side
+    crash_rate: Interval | None  # crashes a request; None: none died
+    log_rank_p: float | None  # chance if both died alike, exact; None: none died
+    median_latency: Interval | None  # None: too few requests, or never answered on both sides
+
+
+def compare(
+    trials: pd.DataFrame,
+    requests: pd.DataFrame,
+    *,
+    by: str = "release",
+    levels: Sequence[str] = (),
+) -> list[Comparison]:
+    """One comparison for each traffic that both levels of `by` had, in the order of the trials.
+
+    trials, requests: kit.frames, with a column "study" if they are of several. levels: the two to
+        compare; not needed where there are just two.
+
+    Raises:
+        SpecError: not two levels, or one that is not there.
+        NotEnoughDataError: they have no traffic in common.
+    """
+    counted = trials[trials["counted"]]
+    first, second = two_levels(counted, by, levels)
+    own = requests[requests["trial_id"].isin(counted["trial_id"])]
+    like = [column for column in LIKE if column in counted and column != by]
+    found = []
+    for key, group in counted.groupby(like, sort=False, observed=True, dropna=False):
+        sides = [group[group[by].astype(str) == name] for name in (first, second)]
+        if all(len(side) for side in sides):
+            seen = [_requests_of(own, side, by) for side in sides]
+            varying = [v for c, v in zip(like, key, strict=True) if counted[c].nunique() > 1]
+            traffic = " ".join(map(str, varying)) or str(group["scenario"].iloc[0])
+            found.append(_comparison(traffic, by, (first, second), sides, seen))
+    if not found:
+        raise NotEnoughDataError(
+            f"no traffic that both {first} and {second} had",
+            "the same scenario, engine and concurrency on both sides",
+            f"run one of them with what the other had, or compare others than by {by}",
+        )
+    return found
+
+
+def two_levels(trials: pd.DataFrame, by: str, levels: Sequence[str]) -> tuple[str, str]:
+    """The two levels of `by`, releases the newer one first.
+
+    Raises:
+        SpecError: not two, or one that is not there.
+    """
+    there = [str(level) for level in trials[by].dropna().unique()]
+    there = in_order(there)[::-1] if by == "release" else there
+    chosen = list(levels) or there
+    if len(chosen) != 2 or not set(chosen) <= set(there):
+        raise SpecError(
+            f"{by} {', '.join(chosen) or 'none'}",
+            f"two of {', '.join(there)}",
+            f"choose two with --level, or another column than {by}",
+        )
+    return chosen[0], chosen[1]
+
+
+def sentence(found: Comparison) -> str:
+    """Which is worse under one traffic, how much, how surely, and what users waited for."""
+    a, b = found.first, found.second
+    tally = f"{a.died} of {a.trials} servers died against {b.died} of {b.trials}"
+    if found.crash_rate is None or found.log_rank_p is None:
+        said = f"neither {a.name} nor {b.name} died ({a.trials} and {b.trials} servers)"
+    else:
+        rate, p = found.crash_rate, f"log-rank p = {found.log_rank_p:.2g}"
+        worse, other = (a, b) if rate.value > 1 else (b, a)
+        how = (
+            f"{worse.name} is worse than {other.name}"
+            if found.log_rank_p < SURE
+            else f"{a.name} and {b.name} cannot be told apart"
+        )
+        said = f"{how}: {tally} ({p}), {_times(rate)} as many crashes a request"
+        halves = [f"half of {s.name} by {s.half_died_by:,.0f}" for s in (a, b) if s.half_died_by]
+        said += f"; died, in requests: {' and '.join(halves)}" if halves else ""
+    return f"{found.traffic}: {said}; {_latency(found)}."
+
+
+def overall(trials: pd.DataFrame, *, by: str = "release", levels: Sequence[str] = ()) -> str:
+    """Both over all traffic that they had, each kind compared within itself, in one sentence."""
+    counted = trials[trials["counted"]]
+    first, second = two_levels(counted, by, levels)
+    both = counted[counted[by].astype(str).isin((first, second))].astype({by: "string"})
+    like = [column for column in LIKE if column in both and column != by]
+    try:
+        p = log_rank(both, by=by, strata=like).p_value
+        (row,) = hazard_ratios(both, [by], baselines={by: second}, strata=like).to_dict("records")
+    except NotEnoughDataError as error:
+        return f"Over all traffic: nothing can be said ({error.given})."
+    ratio = Interval(value=row["ratio"], low=row["low"], high=row["high"])
+    drawn = ", drawn towards 1 since one side never died" if row["penalised"] else ""
+    return (
+        f"Over all traffic: {first} against {second}, stratified log-rank p = {p:.2g}, "
+        f"hazard {_times(ratio)} as high{drawn}."
+    )
+
+
+def _requests_of(requests: pd.DataFrame, side: pd.DataFrame, by: str) -> pd.DataFrame:
+    own = requests[requests["trial_id"].isin(side["trial_id"])]
+    if "study" in own and "study" in side:
+        own = own[own["study"].isin(side["study"])]
+    return own
+
+
+def _comparison(
+    traffic: str,
+    by: str,
+    names: tuple[str, str],
+    sides: list[pd.DataFrame],
+    requests: list[pd.DataFrame],
+) -> Comparison:
+    first, second = (
+        _side(name, side, seen) for name, side, seen in zip(names, sides, requests, strict=True)
+    )
+    both = pd.concat(sides).astype({by: "string"})
+    try:
+        crash_rate = rate_ratio(first.died, first.requests, second.died, second.requests)
+    except NotEnoughDataError:
+        crash_rate = None
+    try:
+        log_rank_p = log_rank_exact(both, by=by)
+    except NotEnoughDataError:
+        log_rank_p = None
+    try:
+        latency = quantile_ratio(requests[0], requests[1])
+    except NotEnoughDataError:
+        latency = None
+    return Comparison(
+        traffic=traffic,
+        first=first,
+        second=second,
+        crash_rate=crash_rate,
+        log_rank_p=log_rank_p,
+        median_latency=latency,
+    )
+
+
+def _side(name: str, trials: pd.DataFrame, requests: pd.DataFrame) -> Side:
+    (row,) = crash_table(trials.assign(_all=1), ["_all"]).to_dict("records")
+    half = median_survival(survival_table(trials.assign(_all=1), by="_all")).iloc[0]
+    return Side(
+        name=name,
+        trials=row["trials"],
+        died=row["crashed"],
+        requests=row["requests"],
+        half_died_by=None if pd.isna(half) else float(half),
+        answered=int(requests["judged"].sum()),
+    )
+
+
+def _latency(found: Comparison) -> str:
+    a, b, ratio = found.first, found.second, found.median_latency
+    counts = f"n {a.answered:,} and {b.answered:,}"
+    if ratio is None:
+        return f"no median latency to compare, {counts}"
+    if math.isinf(ratio.value) or not ratio.value:
+        lost, other = (b, a) if not ratio.value else (a, b)
+        return f"median latency: never on {lost.name}, answered on {other.name}, {counts}"
+    return f"median latency {_times(ratio)} as long, {counts}"
+
+
+def _times(ratio: Interval) -> str:
+    """ "1.5 (1.2 to 1.9) times"; an estimate that is 0 or infinite by its bound alone."""
+    if ratio.value == math.inf:
+        return f"at least {ratio.low:.2g} times"
+    if ratio.value == 0:
+        return f"at most {ratio.high:.2g} times"
+    return f"{ratio.value:.2g} ({ratio.low:.2g} to {ratio.high:.2g}) times"
