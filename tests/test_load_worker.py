@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
-from load_helpers import finished, run_load, started, workload
+from load_helpers import finished, run_load, started, trial, workload
 from scripted_server import SILENCE, Script, ScriptedServer, asked, generate
 
 from kit.load.traffic import Traffic
 from kit.records import Endpoint, Protocol
+from kit.store import TrialFolder
 
 
 def wait_until(condition: object, timeout_s: float = 20.0) -> None:
@@ -105,6 +110,51 @@ def test_a_worker_whose_parent_is_gone_writes_what_it_has_and_leaves(tmp_path: P
         workers[0].close()
         assert workers[0].wait(10) not in (None, 0)
     assert folder.requests().num_rows > 10
+
+
+def test_a_worker_whose_disk_is_full_fails_and_says_why(tmp_path: Path) -> None:
+    with ScriptedServer(lambda head, body: [0.005, *generate(head, body)]) as server:
+        load = workload(requests=100_000)
+        folder, workers = started(load, Endpoint(http_port=server.port), tmp_path / "t")
+        wait_until(lambda: folder.requests().num_rows > 20)
+        assert workers[0].error() is None
+        pid = workers[0].pid
+        assert pid is not None
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (60_000, 60_000))
+        assert workers[0].wait(30) not in (None, 0), "it lives on, and looks like a hung server"
+        workers[0].close()
+    assert "requests-0.arrows cannot be written" in (workers[0].error() or "")
+    assert "File too large" in (workers[0].error() or "")
+    assert folder.requests().num_rows > 20
+
+
+#: A worker with a defect: a callback of its event loop raises.
+BROKEN = """
+import sys
+from kit.load import worker
+from kit.load.http1 import Wire
+
+Wire.data_received = lambda wire, data: 1 / 0
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+def test_an_error_in_a_callback_ends_the_worker(tmp_path: Path) -> None:
+    folder = TrialFolder.create(tmp_path / "t", trial(workload(requests=100_000)))
+    with ScriptedServer() as server:
+        endpoint = msgspec.json.encode(Endpoint(http_port=server.port)).decode()
+        with subprocess.Popen(
+            [sys.executable, "-c", BROKEN, str(folder.path), "0", endpoint],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                code = process.wait(20)
+            finally:
+                process.kill()
+            assert code == 1
+            assert process.stderr is not None
+            assert process.stderr.read().rstrip().endswith(b"ZeroDivisionError: division by zero")
 
 
 def test_a_stopped_worker_records_what_is_open(tmp_path: Path) -> None:

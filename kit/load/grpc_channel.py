@@ -26,7 +26,7 @@ from kit.load.answers import (
     whole_text,
 )
 from kit.load.call import NEVER, Call
-from kit.load.channel import Host
+from kit.load.channel import Host, let_out
 from kit.load.dialect import malformed
 from kit.load.faults import FaultPlan
 from kit.load.grpc_connection import Connection
@@ -69,6 +69,7 @@ class GrpcChannel:
         self.call = call
         call.begun_ns = self._host.clock()
         self._task = self._host.loop.create_task(self._exchange(call))
+        self._task.add_done_callback(let_out)
 
     def expire(self) -> None:
         """The open call has had its time."""
