@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,16 @@ from kit.load.call import Call
 from kit.load.channels import channels_for
 from kit.load.http1 import Wire
 from kit.load.traffic import Traffic
-from kit.records import AnswerCheck, Endpoint, Outcome, Protocol, TrialSpec
+from kit.records import (
+    AnswerCheck,
+    Endpoint,
+    Fault,
+    FaultKind,
+    Outcome,
+    Protocol,
+    TrialSpec,
+    fixed,
+)
 
 BAD = {Outcome.MALFORMED, Outcome.WRONG_ANSWER, Outcome.HTTP_ERROR, Outcome.RESET}
 
@@ -42,6 +51,9 @@ class Pipe:
     def set_write_buffer_limits(self, high: int) -> None:
         pass
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def abort(self) -> None:
         self.aborted = True
 
@@ -55,8 +67,10 @@ class Exchange:
 
     loop: asyncio.AbstractEventLoop  # not used: the connection is there already
 
-    def __init__(self, protocol: Protocol, check: AnswerCheck = AnswerCheck.EXACT) -> None:
-        load = workload(protocol=protocol, answer_check=check)
+    def __init__(
+        self, protocol: Protocol, check: AnswerCheck = AnswerCheck.EXACT, **changes: Any
+    ) -> None:
+        load = workload(protocol=protocol, answer_check=check, **changes)
         spec = TrialSpec(trial_id="t", release="r", scenario="s", model="m", workload=load)
         self.loop = None  # type: ignore[assignment]
         self.traffic = Traffic(load)
@@ -252,6 +266,78 @@ def test_a_stream_that_repeats_its_text_so_far_is_right() -> None:
     events = b"".join(event("".join(pieces[: n + 1])) for n in range(len(pieces)))
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events)
     assert one.answer([head + events]) is Outcome.OK
+    one.pipe.close()
+
+
+def so_far(pieces: list[str]) -> list[str]:
+    """The same answer by a server that repeats its text so far in each event."""
+    return ["".join(pieces[: n + 1]) for n in range(len(pieces))]
+
+
+def judged(
+    texts: Callable[[list[str]], list[str]],
+    *,
+    tokens: int = 5,
+    check: AnswerCheck = AnswerCheck.EXACT,
+) -> Judgement:
+    """What is made of a stream whose events carry what `texts` makes of the right pieces."""
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM, check, output_tokens=fixed(tokens))
+    prompt, asked_for = asked(one.send().partition(b"\r\n\r\n")[2])
+    assert asked_for == tokens
+    events = b"".join(event(text) for text in texts(right_text(prompt, tokens)))
+    one.wire.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events))
+    one.wire.data_received(events)
+    one.pipe.close()
+    return one.endings.pop()[1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda whole: [*whole[:2], *whole[1:]], "duplicated: event 3 says the same"),
+        (lambda whole: [whole[0], *whole], "duplicated: event 2 says the same"),
+        (lambda whole: [*whole, whole[-1]], "duplicated: event 6 says the same"),
+        (lambda whole: [*whole[:1], *whole[2:]], "event 2 does not say 2 tokens"),
+        (lambda whole: whole[1:], "event 1 does not say 1 tokens"),
+        (lambda whole: [whole[0][:-2], *whole], "event 1 does not say 1 tokens"),
+        (lambda whole: whole[:-1], "truncated: 4 of 5 tokens"),
+        (lambda whole: [*whole, whole[-1] + " more"], "the right tokens with other text"),
+    ],
+)
+def test_a_stream_that_repeats_its_text_so_far_is_wrong_if_any_event_is(
+    damage: Callable[[list[str]], list[str]], cause: str
+) -> None:
+    judgement = judged(lambda pieces: damage(so_far(pieces)))
+    assert judgement.outcome is Outcome.WRONG_ANSWER
+    assert cause in (judgement.cause or "")
+    assert judgement.evidence
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_a_short_answer_that_is_sent_twice_is_wrong(tokens: int) -> None:
+    assert judged(so_far, tokens=tokens).outcome is Outcome.OK
+    twice = judged(lambda pieces: [*so_far(pieces), so_far(pieces)[-1]], tokens=tokens)
+    assert (twice.outcome, (twice.cause or "")[:10]) == (Outcome.WRONG_ANSWER, "duplicated")
+
+
+def test_an_echo_without_a_word_of_its_own_is_no_answer() -> None:
+    def echo(pieces: list[str]) -> list[str]:
+        return [pieces[0].rpartition(" ")[0]]
+
+    said = judged(lambda pieces: [*echo(pieces), " word"], check=AnswerCheck.ECHO)
+    assert said.outcome is Outcome.OK
+    for texts in (echo, lambda pieces: echo(pieces) * 2):
+        judgement = judged(texts, check=AnswerCheck.ECHO)
+        assert judgement.outcome is Outcome.WRONG_ANSWER
+        assert judgement.cause == "the answer says nothing"
+
+
+def test_after_half_a_request_the_connection_is_not_used_again() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE, faults=(Fault(kind=FaultKind.HALF_OPEN),))
+    one.send()
+    refusal = answer(b'{"error":"where is the rest"}', status="408 Request Timeout")
+    assert one.answer([refusal]) is Outcome.HTTP_ERROR
+    assert one.pipe.aborted
     one.pipe.close()
 
 

@@ -224,7 +224,8 @@ class GrpcChannel:
                 await asyncio.sleep(len(data) / (fault.bytes_per_s or 1.0))
         if not pieces:
             return malformed("a stream without a token", b"")
-        return self._judge(call, whole_text(call, pieces, self._check))
+        text = whole_text(call, pieces, self._check)
+        return text if isinstance(text, Judgement) else self._judge(call, text)
 
     def _judge(self, call: Call, text: str) -> Judgement:
         judgement = judge_text(call, text, self._check)
