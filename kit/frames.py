@@ -84,6 +84,8 @@ def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     time_to_death_s  load start to death; NA = censored
     load_started_ns  CLOCK_MONOTONIC; the zero of every `t_s`
     wall_offset_ns   added to it: nanoseconds since the epoch
+    watch_fault      why the watcher ended early; NA = it did not. What has no sample may have been
+                     exported all the same
     """
     folders = open_study(study).trials()
     labels = engine_labels(folder.spec.engine for folder in folders)
@@ -112,6 +114,7 @@ TRIAL_DTYPES = {
     **dict.fromkeys(["duration_s", "ready_s", "exposure_s", "time_to_death_s"], "float64"),
     "load_started_ns": "Int64",
     "wall_offset_ns": "Int64",
+    "watch_fault": "string",
 }
 
 
@@ -233,6 +236,7 @@ def _trial_row(folder: TrialFolder, labels: dict[Engine, str]) -> dict[str, obje
         "time_to_death_s": _seconds(result.load_started_ns, died),
         "load_started_ns": result.load_started_ns,
         "wall_offset_ns": result.wall_offset_ns or None,
+        "watch_fault": result.watch_fault,
     }
 
 

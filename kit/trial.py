@@ -64,6 +64,7 @@ class Trial:
         self._died_ns: int | None = None
         self._exit_code: int | None = None
         self._health = Health()
+        self._watch_fault: str | None = None
         self._quiet_s: float | None = None
         self._in_flight = self._waiting = 0
         self._started_ns = time.monotonic_ns()
@@ -121,7 +122,7 @@ class Trial:
             load.stop()
             watcher.stop()
             load.close()
-        self._health = watcher.health()
+        self._health, self._watch_fault = watcher.health(), watcher.fault
         self._tell("judging", load)
 
     def _drive(self, server: EmbeddedServer, load: Workers) -> None:
@@ -206,6 +207,7 @@ class Trial:
             ended_ns=time.monotonic_ns(),
             wall_offset_ns=self._wall_offset_ns,
             versions=server.versions | self._versions,
+            watch_fault=self._watch_fault,
         )
         self.folder.finish(result)
         return result

@@ -75,6 +75,7 @@ def write_trial(
     warmup: int = 0,
     faults: tuple[Fault, ...] = (),
     not_answered_reason: str = "connection closed",
+    watch_fault: str | None = None,
 ) -> TrialFolder:
     """One trial: `requests` done, or death after `crash_after` with `concurrency` in flight."""
     spec = TrialSpec(
@@ -168,6 +169,7 @@ def write_trial(
             ended_ns=last,
             wall_offset_ns=1_700_000_000_000_000_000 - START_NS,
             versions={"triton": triton, "kit": "0.1.0"},
+            watch_fault=watch_fault,
         )
     )
     return folder
