@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -92,10 +92,18 @@ class Exchange:
         self.channel.send(self.traffic.call(number))
         return os.read(self.pipe.far, 1 << 16)
 
-    def answer(self, pieces: list[bytes], *, then_close: bool = False) -> Outcome | None:
-        for piece in pieces:
+    def answer(
+        self, pieces: list[bytes], *, then_close: bool = False, settles: Iterable[int] = ()
+    ) -> Outcome | None:
+        """The outcome of an answer that comes in these pieces.
+
+        settles: after which of them what was put off is read, as a clock does now and then.
+        """
+        for place, piece in enumerate(pieces):
             if piece and not self.pipe.aborted and not self.wire.closed:
                 self.wire.data_received(piece)
+            if place in settles:
+                self.wire.settle()
         if then_close and not self.pipe.aborted:
             self.wire.connection_lost(None)
         assert len(self.endings) <= 1
@@ -139,6 +147,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 PLACES = st.lists(st.integers(0, 2000), max_size=8)
+SETTLES = st.sets(st.integers(0, 8))
 
 
 @settings(deadline=None, max_examples=150)
@@ -151,13 +160,16 @@ def test_a_right_answer_is_right_however_it_is_cut(places: list[int], framing: s
 
 
 @settings(deadline=None, max_examples=150)
-@given(PLACES, st.integers(1, 5))
-def test_a_right_stream_is_right_however_it_is_cut(places: list[int], a_chunk: int) -> None:
+@given(PLACES, st.integers(1, 5), SETTLES)
+def test_a_right_stream_is_right_however_it_is_cut_and_settled(
+    places: list[int], a_chunk: int, settles: set[int]
+) -> None:
     one = Exchange(Protocol.HTTP_GENERATE_STREAM)
     data = stream(one.send(), a_chunk=a_chunk)
     call = one.channel.call
-    assert one.answer(cut(data, places)) is Outcome.OK
+    assert one.answer(cut(data, places), settles=settles) is Outcome.OK
     assert call.tokens == len(call.token_ns) == 5
+    assert call.token_ns == sorted(call.token_ns)
     assert call.received_bytes == len(data)
     one.pipe.close()
 
@@ -169,16 +181,17 @@ def test_a_right_stream_is_right_however_it_is_cut(places: list[int], a_chunk: i
     st.binary(max_size=4),
     st.integers(0, 6),
     PLACES,
+    SETTLES,
 )
 def test_a_damaged_answer_has_one_outcome_and_is_right_only_if_its_text_is(
-    protocol: Protocol, at: int, damage: bytes, removed: int, places: list[int]
+    protocol: Protocol, at: int, damage: bytes, removed: int, places: list[int], settles: set[int]
 ) -> None:
     one = Exchange(protocol)
     request = one.send()
     good = whole(request) if protocol is Protocol.HTTP_GENERATE else stream(request)
     at %= len(good) + 1
     bad = good[:at] + damage + good[at + removed :]
-    outcome = one.answer(cut(bad, places), then_close=True)
+    outcome = one.answer(cut(bad, places), then_close=True, settles=settles)
     assert outcome in BAD | {Outcome.OK}
     if outcome is Outcome.OK:
         prompt, tokens = asked(request.partition(b"\r\n\r\n")[2])
