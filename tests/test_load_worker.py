@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ import pytest
 from load_helpers import finished, run_load, started, trial, workload
 from scripted_server import SILENCE, Script, ScriptedServer, asked, generate
 
+from kit.load.closed_loop import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
 from kit.load.traffic import Traffic
 from kit.records import Endpoint, Protocol
 from kit.store import TrialFolder
@@ -94,12 +96,19 @@ def test_a_killed_worker_loses_at_most_half_a_second_of_records(tmp_path: Path) 
     with ScriptedServer(slowly) as server:
         load = workload(requests=100_000)
         folder, workers = started(load, Endpoint(http_port=server.port), tmp_path / "t")
-        wait_until(lambda: workers[0].progress().ended > 300)
-        killed_ns = time.monotonic_ns()
+        wait_until(lambda: workers[0].progress().ended > 1000)
         workers[0].kill()
-    ends = folder.requests()["end_ns"].to_pylist()
-    assert killed_ns - max(ends) < 500_000_000
-    assert folder.client().num_rows >= 1
+    # On a busy machine the clock says nothing about the worker, so its own counts and ticks do:
+    # 4 clients whose answers take 5 ms at least end 400 requests in half a second at the most.
+    ended = workers[0].progress().ended
+    workers[0].close()
+    assert ended - folder.requests().num_rows < 400
+    client = folder.client()
+    late_ns = 1e9 * max(client["loop_lag_s"].to_pylist())
+    ticks = client["t_ns"].to_pylist()
+    assert len(ticks) >= 3
+    for earlier, later in pairwise(ticks):
+        assert later - earlier < 500e6 + 5 * late_ns, "it writes every few ticks, late or not"
 
 
 def test_a_worker_whose_parent_is_gone_writes_what_it_has_and_leaves(tmp_path: Path) -> None:
@@ -171,8 +180,12 @@ def test_a_stopped_worker_records_what_is_open(tmp_path: Path) -> None:
 def test_a_refused_client_backs_off(tmp_path: Path) -> None:
     with ScriptedServer() as server:
         port = server.port
-    begun = time.monotonic()
-    rows = run_load(workload(requests=16), port, tmp_path / "t")
+    rows = run_load(workload(requests=24), port, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"refused"}
     assert all(row["sent_ns"] is None for row in rows)
-    assert time.monotonic() - begun > 0.07  # 4 clients x 4 requests: 10 + 20 + 40 ms
+    for client in range(4):
+        due = sorted(row["scheduled_ns"] for row in rows if row["client"] == client)
+        waits = [later - earlier for earlier, later in pairwise(due)]
+        for place, wait_ns in enumerate(waits):
+            least_s = min(FIRST_BACKOFF_S * 2**place, LONGEST_BACKOFF_S)
+            assert wait_ns >= 0.95e9 * least_s, (client, waits)  # timers know milliseconds
