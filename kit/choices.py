@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kit.errors import KitError, SpecError
-from kit.plan import plan
-from kit.records import Engine, EngineKind, StudySpec
+from kit.plan import ENGINES, check_conductible, plan
+from kit.records import Engine, EngineKind, ServerKind, StudySpec
 from kit.releases import embedded_releases, embedded_wheel, get_release
 from kit.scenarios import load_scenarios
 from kit.sequential.wald import TrialTest
@@ -41,15 +41,17 @@ def parse_counts(text: str) -> tuple[int, ...]:
 
 
 def parse_engine(text: str) -> Engine:
-    """An engine such as "simulated", "vllm-cpu" or "vllm-cpu:0.4.3".
+    """An engine such as "simulated", "vllm-cpu" or "vllm-cpu:0.32.0".
 
     Raises:
-        SpecError: no such kind of engine.
+        SpecError: no such kind of engine, or none that a trial can run.
     """
     kind, _, version = text.partition(":")
     if kind not in list(EngineKind):
-        raise SpecError(f"engine {kind!r}", f"one of {', '.join(EngineKind)}", "correct the name")
-    return Engine(kind=EngineKind(kind), version=version or None)
+        raise SpecError(f"engine {kind!r}", f"one of {', '.join(ENGINES)}", "correct the name")
+    engine = Engine(kind=EngineKind(kind), version=version or None)
+    check_conductible(engine, ServerKind.EMBEDDED)
+    return engine
 
 
 def choose(

@@ -6,6 +6,7 @@ written, or after its writer was killed, sees all but the last piece.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,26 +27,33 @@ def write_whole(path: Path, data: bytes) -> None:
         scratch.write_bytes(data)
         scratch.replace(path)
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error}",
-            "a writable folder",
-            "choose another folder or free space",
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be written: {error}",
+        "a writable folder",
+        "choose another folder or free space",
+    )
 
 
 class ArrowAppender:
     """Appends tables of one schema to an Arrow IPC stream file; each batch is one write.
 
-    A killed writer tears at most its last batch; `read_rows` drops the torn tail. Use it as a
-    context manager.
+    A killed writer tears at most its last batch; `read_rows` drops the torn tail. A batch that
+    the disk does not take is a StoreError, and the file ends with the batch before it, so that
+    later ones can be read. Use it as a context manager.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
+        self._path = path
         self._file = path.open("xb", buffering=0)
+        self._size = 0  # up to the last whole piece
         # Messages are serialized whole: pyarrow's own stream writer would make a system call of
         # every buffer, some forty a batch.
-        self._file.write(schema.serialize())
+        self._write(schema.serialize())
 
     def append(self, columns: dict[str, list[object]]) -> None:
         """Append rows given as columns; every column of the schema, equally long."""
@@ -57,13 +65,28 @@ class ArrowAppender:
     def append_batch(self, batch: pa.RecordBatch) -> None:
         """Append a batch of the file's schema that the caller has built."""
         if batch.num_rows:
-            self._file.write(batch.serialize())
+            self._write(batch.serialize())
+
+    def _write(self, piece: bytes | pa.Buffer) -> None:
+        """Append all of it or, if the disk is full, nothing."""
+        rest = memoryview(piece)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
+            raise _unwritable(self._path, error) from error
+        self._size = self._file.tell()
 
     def close(self) -> None:
         """Write the end-of-stream mark and close the file."""
         if not self._file.closed:
-            self._file.write(_END_OF_STREAM)
-            self._file.close()
+            try:
+                self._write(_END_OF_STREAM)
+            finally:
+                self._file.close()
 
     def __enter__(self) -> ArrowAppender:
         return self

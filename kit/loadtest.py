@@ -114,9 +114,8 @@ def run_load(
             if on_progress:
                 on_progress(load, (time.monotonic_ns() - started_ns) / 1e9)
         verdict, reason = Verdict.SURVIVED, "The workload was sent; the server was not watched."
-        if load.failed():
-            verdict = Verdict.CLIENT_FAULT
-            reason = f"A load worker failed: {_last_words(trial.path)}"
+        if why := load.error():
+            verdict, reason = Verdict.CLIENT_FAULT, f"A load worker failed: {why}"
     finally:
         load.stop()
         load.close()
@@ -133,13 +132,3 @@ def run_load(
             )
         )
     return study
-
-
-def _last_words(folder: Path) -> str:
-    lines = [
-        line
-        for log in sorted(folder.glob("load-*.log"))
-        for line in log.read_text(errors="replace").splitlines()
-        if line.strip()
-    ]
-    return lines[-1] if lines else "it said nothing"

@@ -17,6 +17,28 @@ SIMULATED_MODEL = "simulated"
 VLLM_MODEL = "vllm"
 #: Real vLLM takes 20 s to start on a quiet machine.
 VLLM_READY_S = 300.0
+#: What a trial can put behind the server that it starts, which is an embedded one.
+ENGINES = (EngineKind.SIMULATED, EngineKind.VLLM_CPU)
+
+
+def check_conductible(engine: Engine, server_kind: ServerKind) -> None:
+    """Refuse what would run as something else under its name.
+
+    Raises:
+        SpecError: no trial can put that engine behind a server, or start that kind of server.
+    """
+    if engine.kind not in ENGINES:
+        raise SpecError(
+            f"engine {engine.kind.value!r}, which needs a GPU and a server of its own",
+            f"one of {', '.join(ENGINES)}",
+            "take vllm-cpu, real vLLM on this machine's processor, or the simulated engine",
+        )
+    if server_kind is not ServerKind.EMBEDDED:
+        raise SpecError(
+            f"a trial with server_kind {server_kind.value!r}",
+            f"{ServerKind.EMBEDDED.value!r}: a trial starts and ends its server itself",
+            "leave server_kind out; for a server that runs already write a reproducer",
+        )
 
 
 def not_applicable(spec: StudySpec) -> dict[tuple[str, str], str]:
@@ -47,9 +69,11 @@ def plan(spec: StudySpec) -> list[TrialSpec]:
     release gets the same requests.
 
     Raises:
-        SpecError: no cell can be run.
+        SpecError: no cell can be run, or no trial can conduct its engine or kind of server.
         UnknownReleaseError, UnknownScenarioError: a name is wrong.
     """
+    for engine in spec.engines:
+        check_conductible(engine, spec.server_kind)
     skipped = not_applicable(spec)
     trials = [
         _trial(spec, release, get_scenario(scenario), engine, concurrency, repeat)
@@ -103,7 +127,9 @@ def _trial(
 def on_real_vllm(trial: TrialSpec) -> TrialSpec:
     """The same traffic for real vLLM in place of the simulated engine.
 
-    Its words cannot be known beforehand, so only the echo of the prompt is checked.
+    Its words cannot be known beforehand, so only the echo of the prompt is checked. An answer
+    that is not streamed shows nothing before it is whole, and a processor may need long for it,
+    so no silence is a hang that a client would still wait through.
 
     Raises:
         SpecError: the scenario is not about the simulated engine's model.
@@ -122,6 +148,7 @@ def on_real_vllm(trial: TrialSpec) -> TrialSpec:
         model=VLLM_MODEL,
         workload=replace(trial.workload, answer_check=check),
         ready_timeout_s=max(trial.ready_timeout_s, VLLM_READY_S),
+        hang_after_s=max(trial.hang_after_s, trial.workload.timeout_s),
     )
 
 

@@ -295,7 +295,7 @@ class TrialSpec:
     repeat: int = 0
     ready_timeout_s: float = 60.0
     timeout_s: float = 120.0  # of the load; the verdict is then by what was seen
-    hang_after_s: float = 10.0  # no request ended for so long, although some are open
+    hang_after_s: float = 10.0  # no byte of an answer came for so long, although some wait
     sample_interval_s: float = 0.25
     schema: int = 1
 
@@ -384,6 +384,7 @@ class TrialResult:
     ended_ns: int | None = None
     wall_offset_ns: int = 0  # add to a monotonic time of this trial for time since the epoch
     versions: dict[str, str] = field(default_factory=dict)
+    watch_fault: str | None = None  # why a watcher ended early: what it did not see says nothing
     schema: int = 1
 
     @property

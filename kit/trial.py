@@ -17,8 +17,6 @@ from pathlib import Path
 from types import FrameType
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from kit import __version__
 from kit.crash.maps import MemoryMap
@@ -26,8 +24,11 @@ from kit.crash.signature import signature_of
 from kit.crash.verdict import Evidence, judge
 from kit.errors import KitError, ServerStartError
 from kit.files import write_whole
+from kit.load.limited import why_deaf
+from kit.load.tally import count, ended, gave_up, never_answered
 from kit.load.workers import Workers
-from kit.records import ENDED_OUTCOMES, Endpoint, Outcome, TrialResult, TrialSpec, Verdict
+from kit.plan import check_conductible
+from kit.records import ArrivalKind, Endpoint, Outcome, TrialResult, TrialSpec, Verdict
 from kit.releases import get_release
 from kit.scenarios import get_scenario
 from kit.servers.embedded import EmbeddedServer
@@ -56,14 +57,16 @@ class Trial:
         self.folder = folder
         self.interrupt = interrupt
         self.starting = False
-        self.load_finished = self.client_failed = False
+        self.load_finished = False
+        self._client_error: str | None = None
         self._ready_ns: int | None = None
         self._load_started_ns: int | None = None
         self._died_ns: int | None = None
         self._exit_code: int | None = None
         self._health = Health()
-        self._since_last_end_s: float | None = None
-        self._in_flight = 0
+        self._watch_fault: str | None = None
+        self._quiet_s: float | None = None
+        self._in_flight = self._waiting = 0
         self._started_ns = time.monotonic_ns()
         self._wall_offset_ns = time.time_ns() - self._started_ns
         self._told_s = 0.0
@@ -72,6 +75,7 @@ class Trial:
 
     def run(self) -> TrialResult:
         """Start, load, stop, judge; the result is written to the folder, last."""
+        check_conductible(self.spec.engine, self.spec.server_kind)
         vllm = environment_for(self.spec.engine)
         repository = build_repository(self.spec, self.folder.path / "repository")
         server = EmbeddedServer(
@@ -118,7 +122,7 @@ class Trial:
             load.stop()
             watcher.stop()
             load.close()
-        self._health = watcher.health()
+        self._health, self._watch_fault = watcher.health(), watcher.fault
         self._tell("judging", load)
 
     def _drive(self, server: EmbeddedServer, load: Workers) -> None:
@@ -134,41 +138,40 @@ class Trial:
             if load.done():
                 server.wait(SETTLE_S)
                 break
-            if load.in_flight and self._quiet_s(load) >= self.spec.hang_after_s:
+            if load.waiting and (load.quiet_s() or 0.0) >= self.spec.hang_after_s:
                 break
         self._exit_code = server.poll()
         load.look()
-        self._in_flight, self._since_last_end_s = load.in_flight, self._quiet_s(load)
-        self.load_finished, self.client_failed = load.done(), load.failed()
+        self._in_flight, self._waiting = load.in_flight, load.waiting
+        self._quiet_s = load.quiet_s()
+        self.load_finished, self._client_error = load.done(), load.error()
         if self._exit_code is not None:
             self._died_ns = server.died_ns or time.monotonic_ns()
             load.server_died(self._died_ns)
             load.join()
 
-    def _quiet_s(self, load: Workers) -> float:
-        """How long ago the last request ended, or the load began."""
-        since_ns = max(load.last_end_ns or 0, self._load_started_ns or self._started_ns)
-        return (time.monotonic_ns() - since_ns) / 1e9
-
     def _evidence(self, server: EmbeddedServer) -> Evidence:
         requests = self.folder.requests()
-        patient = pc.and_(
-            pc.equal(requests["outcome"], Outcome.TIMEOUT.value), pc.is_null(requests["fault"])
-        )
+        open_loop = self.spec.workload.arrivals.kind is not ArrivalKind.CLOSED
+        client = self.folder.client().to_pydict()
+        hang_after_s = self.spec.hang_after_s
         return Evidence(
             exit_code=server.poll(),
             stop_requested=self._died_ns is None,
             log=_tail(self.folder.log),
-            ended=_ended(requests, self._died_ns),
+            ended=ended(requests, self._died_ns),
             open=self._in_flight,
-            unanswered=pc.sum(patient).as_py() or 0,
-            since_last_end_s=self._since_last_end_s,
-            hang_after_s=self.spec.hang_after_s,
+            waiting=self._waiting,
+            gave_up=gave_up(requests),
+            unanswered=never_answered(requests, after_s=hang_after_s),
+            quiet_s=self._quiet_s,
+            hang_after_s=hang_after_s,
             ready=self._health.ready,
             model_ready=self._health.model_ready,
             stub_alive=self._health.stubs_alive,
             load_finished=self.load_finished,
-            client_failed=self.client_failed,
+            client_error=self._client_error,
+            client_limit=why_deaf(client, silence_s=hang_after_s, open_loop=open_loop),
             interrupted=self.interrupt.is_set(),
             oom=self._killed_for_memory(server),
         )
@@ -188,8 +191,8 @@ class Trial:
             trial_id=self.spec.trial_id,
             verdict=verdict,
             reason=reason,
-            completed=_ended(requests, self._died_ns),
-            in_flight=_count(requests, Outcome.IN_FLIGHT),
+            completed=ended(requests, self._died_ns),
+            in_flight=count(requests, Outcome.IN_FLIGHT),
             exit_code=self._exit_code,
             signature=signature_of(
                 _tail(self.folder.log),
@@ -204,6 +207,7 @@ class Trial:
             ended_ns=time.monotonic_ns(),
             wall_offset_ns=self._wall_offset_ns,
             versions=server.versions | self._versions,
+            watch_fault=self._watch_fault,
         )
         self.folder.finish(result)
         return result
@@ -220,18 +224,6 @@ class Trial:
             "in_flight": load.in_flight if load else 0,
         }
         write_whole(self.folder.progress, msgspec.json.encode({"phase": phase, **counts}))
-
-
-def _ended(requests: pa.Table, died_ns: int | None) -> int:
-    """Requests that ran to an end, before the server died if it did."""
-    ended = pc.is_in(requests["outcome"], pa.array([o.value for o in ENDED_OUTCOMES]))
-    if died_ns is not None:
-        ended = pc.and_(ended, pc.less_equal(requests["end_ns"], died_ns))
-    return pc.sum(ended).as_py() or 0
-
-
-def _count(requests: pa.Table, outcome: Outcome) -> int:
-    return pc.sum(pc.equal(requests["outcome"], outcome.value)).as_py() or 0
 
 
 def _oom_kills() -> int | None:

@@ -61,9 +61,11 @@ class GrpcServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         *,
         credentials: Any = None,
         empty_final: bool = True,
+        ends_streams: bool = False,
     ) -> None:
         self._respond = respond
         self._empty_final = empty_final
+        self._ends_streams = ends_streams  # after each request, in good order
         self._server = grpc.server(ThreadPoolExecutor(32))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         address = "127.0.0.1:0"
@@ -107,6 +109,8 @@ class GrpcServer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 if self._empty_final and last is not None:
                     yield pb.ModelStreamInferResponse(infer_response=_response(last, final=False))
                 yield pb.ModelStreamInferResponse(infer_response=final)
+            if self._ends_streams:
+                return
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         with self._lock:

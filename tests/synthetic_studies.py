@@ -84,6 +84,7 @@ def write_trial(
     not_answered_reason: str = "connection closed",
     arrivals: Arrivals | None = None,
     late_loop_s: float = 0.001,
+    watch_fault: str | None = None,
 ) -> TrialFolder:
     """One trial: `requests` done, or death after `crash_after` with `concurrency` in flight."""
     spec = TrialSpec(
@@ -177,6 +178,7 @@ def write_trial(
             ended_ns=last,
             wall_offset_ns=1_700_000_000_000_000_000 - START_NS,
             versions={"triton": triton, "kit": "0.1.0"},
+            watch_fault=watch_fault,
         )
     )
     return folder

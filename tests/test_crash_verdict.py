@@ -13,9 +13,12 @@ STACK = (
     " 1# 0x00007FC829A5A050 in /lib/x86_64-linux-gnu/libc.so.6\n"
     " 2# 0x000055A6A9460614 in /opt/tritonserver/bin/tritonserver\n"
 )
-LOADING = {"ended": 40, "open": 16, "since_last_end_s": 0.1, "ready": True, "stub_alive": True}
-DONE = {"ended": 200, "load_finished": True, "since_last_end_s": 0.2, "ready": True}
-STALLED = LOADING | {"since_last_end_s": 12.0}
+LOADING = {
+    **{"ended": 40, "open": 16, "waiting": 16, "quiet_s": 0.1},
+    **{"ready": True, "stub_alive": True},
+}
+DONE = {"ended": 200, "load_finished": True, "ready": True}
+STALLED = LOADING | {"quiet_s": 12.0}
 
 CASES = {
     "a segmentation fault under load": (
@@ -46,7 +49,7 @@ CASES = {
         "SIGSEGV",
     ),
     "a crash beats the client's failure that it caused": (
-        LOADING | {"exit_code": -11, "client_failed": True},
+        LOADING | {"exit_code": -11, "client_error": "OSError: reset"},
         Verdict.CRASHED,
         "SIGSEGV",
     ),
@@ -183,19 +186,46 @@ CASES = {
         "behind the server",
     ),
     "a failed load generator": (
-        LOADING | {"client_failed": True},
+        STALLED | {"client_error": "KitError: the disk is full. To mend it: free space."},
         Verdict.CLIENT_FAULT,
-        "The load generator failed after 40 requests; the server lived.",
+        "The load generator failed after 40 requests (KitError: the disk is full; To mend it: "
+        "free space); the server lived.",
     ),
     "no progress": (
         STALLED,
         Verdict.HUNG,
-        "16 requests stayed open and none ended for 12 s although the server says that it is "
+        "16 requests stayed open and nothing came for 12 s although the server says that it is "
         "ready, after 40 requests.",
     ),
     "no progress and not ready": (STALLED | {"ready": False}, Verdict.HUNG, "stayed open"),
+    "requests that the client itself keeps open": (
+        STALLED | {"waiting": 0},
+        Verdict.SURVIVED,
+        "time was up",
+    ),
+    "one that waits among those that the client keeps open": (
+        STALLED | {"waiting": 1},
+        Verdict.HUNG,
+        "1 request stayed open and nothing came for 12 s",
+    ),
+    "requests that were not waited for long enough to say": (
+        DONE | {"gave_up": 3},
+        Verdict.SURVIVED,
+        "All 200 requests ended, 3 of them not answered in time.",
+    ),
+    "requests that were never answered, by a client at its limit": (
+        DONE | {"gave_up": 3, "unanswered": 3, "client_limit": "its core was busy"},
+        Verdict.CLIENT_FAULT,
+        "3 of 200 requests were never answered, but the load generator was itself at its limit "
+        "(its core was busy).",
+    ),
+    "no progress, by a client that was at its limit before": (
+        STALLED | {"client_limit": "its core was busy"},
+        Verdict.HUNG,
+        "nothing came for 12 s",
+    ),
     "requests that were never answered while others were": (
-        DONE | {"unanswered": 20, "ended": 9808},
+        DONE | {"gave_up": 21, "unanswered": 20, "ended": 9808},
         Verdict.HUNG,
         "20 of 9808 requests were never answered although the server says that it is ready.",
     ),
@@ -207,7 +237,7 @@ CASES = {
         "The server lived until the trial's time was up, after 40 requests.",
     ),
     "a slow server is not a hung one": (
-        LOADING | {"since_last_end_s": 9.9},
+        LOADING | {"quiet_s": 9.9},
         Verdict.SURVIVED,
         "time was up",
     ),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,16 @@ from kit.load.call import Call
 from kit.load.channels import channels_for
 from kit.load.http1 import Wire
 from kit.load.traffic import Traffic
-from kit.records import AnswerCheck, Endpoint, Outcome, Protocol, TrialSpec
+from kit.records import (
+    AnswerCheck,
+    Endpoint,
+    Fault,
+    FaultKind,
+    Outcome,
+    Protocol,
+    TrialSpec,
+    fixed,
+)
 
 BAD = {Outcome.MALFORMED, Outcome.WRONG_ANSWER, Outcome.HTTP_ERROR, Outcome.RESET}
 
@@ -42,6 +51,9 @@ class Pipe:
     def set_write_buffer_limits(self, high: int) -> None:
         pass
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def abort(self) -> None:
         self.aborted = True
 
@@ -55,8 +67,10 @@ class Exchange:
 
     loop: asyncio.AbstractEventLoop  # not used: the connection is there already
 
-    def __init__(self, protocol: Protocol, check: AnswerCheck = AnswerCheck.EXACT) -> None:
-        load = workload(protocol=protocol, answer_check=check)
+    def __init__(
+        self, protocol: Protocol, check: AnswerCheck = AnswerCheck.EXACT, **changes: Any
+    ) -> None:
+        load = workload(protocol=protocol, answer_check=check, **changes)
         spec = TrialSpec(trial_id="t", release="r", scenario="s", model="m", workload=load)
         self.loop = None  # type: ignore[assignment]
         self.traffic = Traffic(load)
@@ -78,10 +92,18 @@ class Exchange:
         self.channel.send(self.traffic.call(number))
         return os.read(self.pipe.far, 1 << 16)
 
-    def answer(self, pieces: list[bytes], *, then_close: bool = False) -> Outcome | None:
-        for piece in pieces:
+    def answer(
+        self, pieces: list[bytes], *, then_close: bool = False, settles: Iterable[int] = ()
+    ) -> Outcome | None:
+        """The outcome of an answer that comes in these pieces.
+
+        settles: after which of them what was put off is read, as a clock does now and then.
+        """
+        for place, piece in enumerate(pieces):
             if piece and not self.pipe.aborted and not self.wire.closed:
                 self.wire.data_received(piece)
+            if place in settles:
+                self.wire.settle()
         if then_close and not self.pipe.aborted:
             self.wire.connection_lost(None)
         assert len(self.endings) <= 1
@@ -125,6 +147,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 PLACES = st.lists(st.integers(0, 2000), max_size=8)
+SETTLES = st.sets(st.integers(0, 8))
 
 
 @settings(deadline=None, max_examples=150)
@@ -137,13 +160,16 @@ def test_a_right_answer_is_right_however_it_is_cut(places: list[int], framing: s
 
 
 @settings(deadline=None, max_examples=150)
-@given(PLACES, st.integers(1, 5))
-def test_a_right_stream_is_right_however_it_is_cut(places: list[int], a_chunk: int) -> None:
+@given(PLACES, st.integers(1, 5), SETTLES)
+def test_a_right_stream_is_right_however_it_is_cut_and_settled(
+    places: list[int], a_chunk: int, settles: set[int]
+) -> None:
     one = Exchange(Protocol.HTTP_GENERATE_STREAM)
     data = stream(one.send(), a_chunk=a_chunk)
     call = one.channel.call
-    assert one.answer(cut(data, places)) is Outcome.OK
+    assert one.answer(cut(data, places), settles=settles) is Outcome.OK
     assert call.tokens == len(call.token_ns) == 5
+    assert call.token_ns == sorted(call.token_ns)
     assert call.received_bytes == len(data)
     one.pipe.close()
 
@@ -155,16 +181,17 @@ def test_a_right_stream_is_right_however_it_is_cut(places: list[int], a_chunk: i
     st.binary(max_size=4),
     st.integers(0, 6),
     PLACES,
+    SETTLES,
 )
 def test_a_damaged_answer_has_one_outcome_and_is_right_only_if_its_text_is(
-    protocol: Protocol, at: int, damage: bytes, removed: int, places: list[int]
+    protocol: Protocol, at: int, damage: bytes, removed: int, places: list[int], settles: set[int]
 ) -> None:
     one = Exchange(protocol)
     request = one.send()
     good = whole(request) if protocol is Protocol.HTTP_GENERATE else stream(request)
     at %= len(good) + 1
     bad = good[:at] + damage + good[at + removed :]
-    outcome = one.answer(cut(bad, places), then_close=True)
+    outcome = one.answer(cut(bad, places), then_close=True, settles=settles)
     assert outcome in BAD | {Outcome.OK}
     if outcome is Outcome.OK:
         prompt, tokens = asked(request.partition(b"\r\n\r\n")[2])
@@ -252,6 +279,78 @@ def test_a_stream_that_repeats_its_text_so_far_is_right() -> None:
     events = b"".join(event("".join(pieces[: n + 1])) for n in range(len(pieces)))
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events)
     assert one.answer([head + events]) is Outcome.OK
+    one.pipe.close()
+
+
+def so_far(pieces: list[str]) -> list[str]:
+    """The same answer by a server that repeats its text so far in each event."""
+    return ["".join(pieces[: n + 1]) for n in range(len(pieces))]
+
+
+def judged(
+    texts: Callable[[list[str]], list[str]],
+    *,
+    tokens: int = 5,
+    check: AnswerCheck = AnswerCheck.EXACT,
+) -> Judgement:
+    """What is made of a stream whose events carry what `texts` makes of the right pieces."""
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM, check, output_tokens=fixed(tokens))
+    prompt, asked_for = asked(one.send().partition(b"\r\n\r\n")[2])
+    assert asked_for == tokens
+    events = b"".join(event(text) for text in texts(right_text(prompt, tokens)))
+    one.wire.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events))
+    one.wire.data_received(events)
+    one.pipe.close()
+    return one.endings.pop()[1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda whole: [*whole[:2], *whole[1:]], "duplicated: event 3 says the same"),
+        (lambda whole: [whole[0], *whole], "duplicated: event 2 says the same"),
+        (lambda whole: [*whole, whole[-1]], "duplicated: event 6 says the same"),
+        (lambda whole: [*whole[:1], *whole[2:]], "event 2 does not say 2 tokens"),
+        (lambda whole: whole[1:], "event 1 does not say 1 tokens"),
+        (lambda whole: [whole[0][:-2], *whole], "event 1 does not say 1 tokens"),
+        (lambda whole: whole[:-1], "truncated: 4 of 5 tokens"),
+        (lambda whole: [*whole, whole[-1] + " more"], "the right tokens with other text"),
+    ],
+)
+def test_a_stream_that_repeats_its_text_so_far_is_wrong_if_any_event_is(
+    damage: Callable[[list[str]], list[str]], cause: str
+) -> None:
+    judgement = judged(lambda pieces: damage(so_far(pieces)))
+    assert judgement.outcome is Outcome.WRONG_ANSWER
+    assert cause in (judgement.cause or "")
+    assert judgement.evidence
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_a_short_answer_that_is_sent_twice_is_wrong(tokens: int) -> None:
+    assert judged(so_far, tokens=tokens).outcome is Outcome.OK
+    twice = judged(lambda pieces: [*so_far(pieces), so_far(pieces)[-1]], tokens=tokens)
+    assert (twice.outcome, (twice.cause or "")[:10]) == (Outcome.WRONG_ANSWER, "duplicated")
+
+
+def test_an_echo_without_a_word_of_its_own_is_no_answer() -> None:
+    def echo(pieces: list[str]) -> list[str]:
+        return [pieces[0].rpartition(" ")[0]]
+
+    said = judged(lambda pieces: [*echo(pieces), " word"], check=AnswerCheck.ECHO)
+    assert said.outcome is Outcome.OK
+    for texts in (echo, lambda pieces: echo(pieces) * 2):
+        judgement = judged(texts, check=AnswerCheck.ECHO)
+        assert judgement.outcome is Outcome.WRONG_ANSWER
+        assert judgement.cause == "the answer says nothing"
+
+
+def test_after_half_a_request_the_connection_is_not_used_again() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE, faults=(Fault(kind=FaultKind.HALF_OPEN),))
+    one.send()
+    refusal = answer(b'{"error":"where is the rest"}', status="408 Request Timeout")
+    assert one.answer([refusal]) is Outcome.HTTP_ERROR
+    assert one.pipe.aborted
     one.pipe.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.load.limited import client_limited
+from kit.load.limited import client_limited, why_deaf
 
 
 def rows(**columns: list[float | None]) -> dict[str, list[float | None]]:
@@ -45,3 +45,15 @@ def test_nothing_measured_is_none_and_not_zero() -> None:
     assert limit.busy_fraction is None
     assert limit.late_dispatch_fraction is None
     assert not limit.limited
+
+
+def test_a_client_is_deaf_only_if_it_is_at_its_limit_and_late_beside_the_silence() -> None:
+    busy = rows(cpu_fraction=[0.97] * 100)
+    late = rows(loop_lag_s=[3.0] * 8 + [0.0] * 92)
+    assert why_deaf(rows(), silence_s=10.0, open_loop=False) is None
+    assert why_deaf(busy, silence_s=10.0, open_loop=False) is None
+    assert why_deaf(late, silence_s=100.0, open_loop=False) is None
+    why = why_deaf(late, silence_s=10.0, open_loop=False)
+    assert why is not None
+    assert "8% of the ticks" in why
+    assert why.endswith("once it was 3.0 s late")

@@ -19,7 +19,17 @@ from scripted_server import SILENCE, Script, ScriptedServer, answer, chunk, gene
 from kit.errors import SpecError
 from kit.load.channels import channels_for
 from kit.load.traffic import Traffic
-from kit.records import AnswerCheck, Endpoint, Fault, FaultKind, Protocol, Workload, fixed
+from kit.records import (
+    AnswerCheck,
+    ArrivalKind,
+    Arrivals,
+    Endpoint,
+    Fault,
+    FaultKind,
+    Protocol,
+    Workload,
+    fixed,
+)
 
 TLS = Path(__file__).parent / "tls"
 STREAM, UNARY = Protocol.GRPC_STREAM, Protocol.GRPC_INFER
@@ -175,6 +185,24 @@ def test_a_grpc_stream_carries_a_clients_requests_one_after_the_other(
         times = [row["scheduled_ns"], row["sent_ns"], *row["token_ns"], row["end_ns"]]
         assert times == sorted(times)
         assert row["status"] == 0
+
+
+def test_a_stream_that_the_server_ended_in_good_order_costs_no_request(tmp_path: Path) -> None:
+    arrivals = Arrivals(kind=ArrivalKind.CONSTANT, rate_per_s=4.0, concurrency=1)
+    load = workload(protocol=STREAM, requests=8, arrivals=arrivals)
+    with GrpcServer(ends_streams=True) as server:
+        rows = run_grpc(load, server, tmp_path / "t")
+    assert [row["outcome"] for row in rows] == ["ok"] * 8, rows
+    assert server.streams == 8
+
+
+def test_a_request_that_meets_the_end_of_its_stream_is_reset_and_not_timed_out(
+    tmp_path: Path,
+) -> None:
+    with GrpcServer(ends_streams=True) as server:
+        rows = run_grpc(workload(protocol=STREAM, requests=60), server, tmp_path / "t")
+    assert {row["outcome"] for row in rows} <= {"ok", "reset"}
+    assert Counter(row["outcome"] for row in rows)["ok"] >= 15
 
 
 def test_unary_grpc_answers_are_checked(tmp_path: Path) -> None:

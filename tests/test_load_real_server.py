@@ -13,6 +13,7 @@ import pytest
 from load_helpers import finished, workload
 
 from kit.load.process import LoadWorker
+from kit.load.traffic import Traffic
 from kit.records import (
     Distribution,
     DistributionKind,
@@ -56,6 +57,30 @@ def unary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield up
 
 
+OVER_HTTP = (Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM)
+#: What a lost answer of 23.10 looks like, and how many of them a test puts up with.
+LOST = ("timeout", "no whole answer in time; nothing came")
+MOST_LOST = 5
+
+
+def loses_answers(up: Running, protocol: Protocol) -> bool:
+    """Whether this is the release that leaves some HTTP requests unanswered for ever.
+
+    It is data/crashes.yaml's http-generate-hang-2310, and happens with a single client, too.
+    """
+    return up[0].release == "23.10" and protocol in OVER_HTTP
+
+
+def answered(load: Workload, up: Running, path: Path) -> list[dict[str, Any]]:
+    """The records of a workload but for the few answers that 23.10 is known to lose."""
+    known = loses_answers(up, load.protocol)
+    # Only there a lost answer is waited for, and not long; else none may be late, let alone lost.
+    rows = run(dataclasses.replace(load, timeout_s=5.0 if known else 30.0), up, path)
+    lost = [row for row in rows if known and (row["outcome"], row["cause"]) == LOST]
+    assert len(lost) <= MOST_LOST, f"{len(lost)} of {len(rows)} answers did not come"
+    return [row for row in rows if row not in lost]
+
+
 def run(load: Workload, up: Running, path: Path) -> list[dict[str, Any]]:
     spec = dataclasses.replace(up[0], trial_id="t", workload=load)
     folder = TrialFolder.create(path / "t", spec)
@@ -75,16 +100,16 @@ def test_every_answer_of_a_real_server_is_right(
     load = workload(
         protocol=protocol,
         requests=60,
-        # 23.10 leaves some concurrent HTTP requests unanswered for ever.
+        # The more at a time, the more of them 23.10 leaves unanswered.
         concurrency=1 if simulated[0].release == "23.10" else 8,
         prompt_tokens=LENGTHS,
         output_tokens=LENGTHS,
         prompt_set="unicode",
         turns=2,
-        timeout_s=30.0,
     )
-    rows = run(load, simulated, tmp_path)
-    assert Counter((row["outcome"], row["cause"]) for row in rows) == {("ok", None): 60}
+    rows = answered(load, simulated, tmp_path)
+    assert {(row["outcome"], row["cause"]) for row in rows} == {("ok", None)}
+    assert len(rows) >= 60 - (MOST_LOST if loses_answers(simulated, protocol) else 0)
     for row in rows:
         if protocol is not Protocol.HTTP_GENERATE:
             assert row["tokens"] == row["output_tokens_asked"]
@@ -100,9 +125,10 @@ def test_infer_is_answered_by_a_model_that_is_not_decoupled(
 
 
 def test_a_shared_prefix_is_answered_by_its_checksum(simulated: Running, tmp_path: Path) -> None:
-    load = workload(requests=10, concurrency=1, shared_prefix_tokens=20, timeout_s=30.0)
-    rows = run(load, simulated, tmp_path)
-    assert Counter((row["outcome"], row["cause"]) for row in rows) == {("ok", None): 10}
+    load = workload(requests=10, concurrency=1, shared_prefix_tokens=20)
+    rows = answered(load, simulated, tmp_path)
+    assert {(row["outcome"], row["cause"]) for row in rows} == {("ok", None)}
+    assert len(rows) >= 10 - (MOST_LOST if loses_answers(simulated, load.protocol) else 0)
     assert {row["prompt_tokens"] for row in rows} == {26}
 
 
@@ -122,9 +148,12 @@ def test_a_real_server_refuses_what_it_must(
     simulated: Running, tmp_path: Path, protocol: Protocol
 ) -> None:
     kinds = (FaultKind.BAD_JSON, FaultKind.WRONG_TYPE, FaultKind.OVER_LONG)
-    faults = tuple(Fault(kind=kind, fraction=0.3) for kind in kinds)
-    load = workload(protocol=protocol, requests=30, concurrency=1, faults=faults, timeout_s=30.0)
-    rows = run(load, simulated, tmp_path)
+    faults = tuple(Fault(kind=kind, fraction=0.22) for kind in kinds)
+    load = workload(protocol=protocol, requests=60, concurrency=1, faults=faults)
+    traffic = Traffic(load)
+    planned = Counter(fault and fault.kind for fault in (traffic.call(n).fault for n in range(60)))
+    assert min(planned[kind] for kind in (None, *kinds)) > MOST_LOST, "each kind will be seen"
+    rows = answered(load, simulated, tmp_path)
     seen = {(row["fault"], row["outcome"]) for row in rows}
     assert seen == {(None, "ok"), *((kind.value, "http_error") for kind in kinds)}
     assert all(row["cause"] for row in rows if row["fault"])

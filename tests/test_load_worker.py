@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
-from load_helpers import finished, run_load, started, workload
+from load_helpers import finished, run_load, started, trial, workload
 from scripted_server import SILENCE, Script, ScriptedServer, asked, generate
 
+from kit.load.closed_loop import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
 from kit.load.traffic import Traffic
 from kit.records import Endpoint, Protocol
+from kit.store import TrialFolder
 
 
 def wait_until(condition: object, timeout_s: float = 20.0) -> None:
@@ -89,12 +96,19 @@ def test_a_killed_worker_loses_at_most_half_a_second_of_records(tmp_path: Path) 
     with ScriptedServer(slowly) as server:
         load = workload(requests=100_000)
         folder, workers = started(load, Endpoint(http_port=server.port), tmp_path / "t")
-        wait_until(lambda: workers[0].progress().ended > 300)
-        killed_ns = time.monotonic_ns()
+        wait_until(lambda: workers[0].progress().ended > 1000)
         workers[0].kill()
-    ends = folder.requests()["end_ns"].to_pylist()
-    assert killed_ns - max(ends) < 500_000_000
-    assert folder.client().num_rows >= 1
+    # On a busy machine the clock says nothing about the worker, so its own counts and ticks do:
+    # 4 clients whose answers take 5 ms at least end 400 requests in half a second at the most.
+    ended = workers[0].progress().ended
+    workers[0].close()
+    assert ended - folder.requests().num_rows < 400
+    client = folder.client()
+    late_ns = 1e9 * max(client["loop_lag_s"].to_pylist())
+    ticks = client["t_ns"].to_pylist()
+    assert len(ticks) >= 3
+    for earlier, later in pairwise(ticks):
+        assert later - earlier < 500e6 + 5 * late_ns, "it writes every few ticks, late or not"
 
 
 def test_a_worker_whose_parent_is_gone_writes_what_it_has_and_leaves(tmp_path: Path) -> None:
@@ -105,6 +119,51 @@ def test_a_worker_whose_parent_is_gone_writes_what_it_has_and_leaves(tmp_path: P
         workers[0].close()
         assert workers[0].wait(10) not in (None, 0)
     assert folder.requests().num_rows > 10
+
+
+def test_a_worker_whose_disk_is_full_fails_and_says_why(tmp_path: Path) -> None:
+    with ScriptedServer(lambda head, body: [0.005, *generate(head, body)]) as server:
+        load = workload(requests=100_000)
+        folder, workers = started(load, Endpoint(http_port=server.port), tmp_path / "t")
+        wait_until(lambda: folder.requests().num_rows > 20)
+        assert workers[0].error() is None
+        pid = workers[0].pid
+        assert pid is not None
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (60_000, 60_000))
+        assert workers[0].wait(30) not in (None, 0), "it lives on, and looks like a hung server"
+        workers[0].close()
+    assert "requests-0.arrows cannot be written" in (workers[0].error() or "")
+    assert "File too large" in (workers[0].error() or "")
+    assert folder.requests().num_rows > 20
+
+
+#: A worker with a defect: a callback of its event loop raises.
+BROKEN = """
+import sys
+from kit.load import worker
+from kit.load.http1 import Wire
+
+Wire.data_received = lambda wire, data: 1 / 0
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+def test_an_error_in_a_callback_ends_the_worker(tmp_path: Path) -> None:
+    folder = TrialFolder.create(tmp_path / "t", trial(workload(requests=100_000)))
+    with ScriptedServer() as server:
+        endpoint = msgspec.json.encode(Endpoint(http_port=server.port)).decode()
+        with subprocess.Popen(
+            [sys.executable, "-c", BROKEN, str(folder.path), "0", endpoint],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                code = process.wait(20)
+            finally:
+                process.kill()
+            assert code == 1
+            assert process.stderr is not None
+            assert process.stderr.read().rstrip().endswith(b"ZeroDivisionError: division by zero")
 
 
 def test_a_stopped_worker_records_what_is_open(tmp_path: Path) -> None:
@@ -121,8 +180,12 @@ def test_a_stopped_worker_records_what_is_open(tmp_path: Path) -> None:
 def test_a_refused_client_backs_off(tmp_path: Path) -> None:
     with ScriptedServer() as server:
         port = server.port
-    begun = time.monotonic()
-    rows = run_load(workload(requests=16), port, tmp_path / "t")
+    rows = run_load(workload(requests=24), port, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"refused"}
     assert all(row["sent_ns"] is None for row in rows)
-    assert time.monotonic() - begun > 0.07  # 4 clients x 4 requests: 10 + 20 + 40 ms
+    for client in range(4):
+        due = sorted(row["scheduled_ns"] for row in rows if row["client"] == client)
+        waits = [later - earlier for earlier, later in pairwise(due)]
+        for place, wait_ns in enumerate(waits):
+            least_s = min(FIRST_BACKOFF_S * 2**place, LONGEST_BACKOFF_S)
+            assert wait_ns >= 0.95e9 * least_s, (client, waits)  # timers know milliseconds

@@ -4,7 +4,7 @@ import pytest
 
 from kit.errors import SpecError, UnknownReleaseError, UnknownScenarioError
 from kit.plan import not_applicable, plan
-from kit.records import Engine, StudySpec, from_json, to_json
+from kit.records import Engine, EngineKind, ServerKind, StudySpec, from_json, to_json
 
 
 def study(**given: object) -> StudySpec:
@@ -60,6 +60,34 @@ def test_a_release_without_what_a_scenario_needs_is_left_out_and_said() -> None:
 def test_a_study_that_cannot_run_at_all_is_refused() -> None:
     with pytest.raises(SpecError, match="choose other"):
         plan(study(releases=("23.07",)))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"engines": (Engine(), Engine(kind=EngineKind.VLLM))},
+        {"server_kind": ServerKind.ATTACHED},
+        {"server_kind": ServerKind.CONTAINER},
+    ],
+)
+def test_what_no_trial_can_conduct_is_refused_and_not_run_as_something_else(
+    given: dict[str, object],
+) -> None:
+    with pytest.raises(SpecError, match="To mend it"):
+        plan(study(**given))
+
+
+def test_a_real_engine_may_be_silent_as_long_as_a_client_waits() -> None:
+    [trial] = plan(
+        study(
+            releases=("24.05",),
+            scenarios=("control",),
+            engines=(Engine(kind=EngineKind.VLLM_CPU),),
+            concurrencies=(16,),
+            repeats=1,
+        )
+    )
+    assert trial.hang_after_s >= trial.workload.timeout_s
 
 
 def test_unknown_names_are_refused() -> None:

@@ -283,6 +283,24 @@ def test_the_command_names_what_differs_from_the_usual_test(tmp_path: Path) -> N
     assert "--sequential --crashes 0.8 --alpha 0.01 --least 5" in command(other)
 
 
+def test_a_watcher_that_failed_is_not_taken_for_a_server_that_exports_nothing(
+    tmp_path: Path,
+) -> None:
+    study = write_study(tmp_path / "s", ["23.10", "24.05"], ["cancel-race"])
+    write_trial(study, "23.10", kv=False)
+    write_trial(study, "24.05", kv=False, watch_fault="metrics: ValueError()")
+    text = write_report(study.path, tmp_path / "reports").read_text()
+    rows = re.findall(r"<tr[^>]*>.*?(?=<tr|</tbody)", text, flags=re.DOTALL)
+    said = {
+        release: ("not exported" in row, "watcher failed" in row)
+        for row in rows
+        for release in ("23.10", "24.05")
+        if release in row and ("not exported" in row or "watcher failed" in row)
+    }
+    assert said == {"23.10": (True, False), "24.05": (False, True)}
+    assert "23.10: not exported; 24.05: watcher failed" in text
+
+
 def test_latest_html_is_the_same_report(written: Path) -> None:
     assert (written.parent / "latest.html").read_bytes() == written.read_bytes()
     assert written.name == "first-light.html"

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 
 from kit.agenda import FixedAgenda
 from kit.crash.verdict import is_reported_crash
+from kit.errors import SpecError
 from kit.plan import plan
-from kit.records import StudySpec, TrialResult, TrialSpec, Verdict
+from kit.records import Engine, EngineKind, StudySpec, TrialResult, TrialSpec, Verdict
 from kit.store import StudyFolder, TrialFolder
 from kit.study import run_trials
+from kit.trial import Trial
 
 PATIENCE_S = 60.0
 
@@ -58,17 +61,18 @@ def left_of(folder: TrialFolder) -> list[str]:
 def test_the_racing_check_kills_23_10_with_the_reported_stack(tmp_path: Path) -> None:
     spec = trial("23.10", "cancel-race")
     # It is a race: a trial in twenty or so outlives its requests.
-    specs = [replace(spec, trial_id=f"t{n}", repeat=n) for n in range(2)]
-    found = conduct(specs, tmp_path)
-    crashed = [(f, r) for f, r in found if r.verdict is Verdict.CRASHED]
-    assert crashed, [r.reason for _, r in found]
-    for folder, result in crashed:
-        assert result.exit_code == -signal.SIGSEGV
-        assert is_reported_crash(result.signature), result.signature
-        assert result.crash_iteration == result.completed < 200
-        outcomes = folder.requests()["outcome"].to_pylist()
-        assert outcomes.count("in_flight") == result.in_flight >= 1
+    for number in range(6):
+        own = replace(spec, trial_id=f"t{number}", repeat=number)
+        [(folder, result)] = conduct([own], tmp_path / str(number))
         assert left_of(folder) == []
+        if result.verdict is not Verdict.SURVIVED:
+            break
+    assert result.verdict is Verdict.CRASHED, result.reason
+    assert result.exit_code == -signal.SIGSEGV
+    assert is_reported_crash(result.signature), result.signature
+    assert result.crash_iteration == result.completed < 200
+    outcomes = folder.requests()["outcome"].to_pylist()
+    assert outcomes.count("in_flight") == result.in_flight >= 1
 
 
 def test_24_05_survives_the_same_traffic_and_every_answer_is_right(tmp_path: Path) -> None:
@@ -95,6 +99,16 @@ def test_a_model_that_cannot_start_is_no_verdict_about_the_server(tmp_path: Path
     assert result.verdict is Verdict.CLIENT_FAULT
     assert "nonsense" in result.reason
     assert left_of_run(folder) == []
+
+
+def test_a_trial_of_an_engine_that_it_cannot_start_is_refused_and_starts_none(
+    tmp_path: Path,
+) -> None:
+    spec = replace(trial("24.05", "control"), engine=Engine(kind=EngineKind.VLLM))
+    folder = TrialFolder.create(tmp_path / "t", spec)
+    with pytest.raises(SpecError, match="take vllm-cpu"):
+        Trial(spec, folder, threading.Event()).run()
+    assert not folder.server.exists()
 
 
 def left_of_run(folder: TrialFolder) -> list[str]:

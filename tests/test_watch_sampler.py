@@ -17,7 +17,7 @@ import pytest
 
 from kit.records import Endpoint, TrialSpec
 from kit.store import TrialFolder
-from kit.watch import names
+from kit.watch import names, sampler
 from kit.watch.sampler import LIMIT_BYTES, Watcher
 
 Answering = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -58,6 +58,10 @@ async def talk_garbage(path: bytes, sink: asyncio.StreamWriter) -> None:
 
 async def hang_up(path: bytes, sink: asyncio.StreamWriter) -> None:
     sink.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + METRICS + b"nv_torn 12")
+
+
+async def talk_another_protocol(path: bytes, sink: asyncio.StreamWriter) -> None:
+    sink.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n")
 
 
 async def have_no_such_page(path: bytes, sink: asyncio.StreamWriter) -> None:
@@ -155,7 +159,11 @@ def test_a_server_without_a_metrics_port_is_asked_on_its_http_port(folder: Trial
 
 
 @pytest.mark.parametrize(
-    "answering", [never_answer, drip, flood, talk_garbage, hang_up, have_no_such_page]
+    "answering",
+    [
+        *(never_answer, drip, flood, talk_garbage),
+        *(hang_up, have_no_such_page, talk_another_protocol),
+    ],
 )
 def test_a_bad_metrics_endpoint_delays_neither_the_log_nor_the_end(
     folder: TrialFolder, answering: Answering
@@ -172,6 +180,25 @@ def test_a_bad_metrics_endpoint_delays_neither_the_log_nor_the_end(
 
     assert time.monotonic() - began < 10
     assert watcher.fault is None
+
+
+def test_a_source_that_fails_is_told_and_costs_the_others_nothing(
+    folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(body: bytes, *, t_ns: int, model: str) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(sampler, "parse_metrics", fail)
+    folder.log.touch()
+    with serving(answer_well) as port:
+        watcher = watcher_of(folder, Endpoint(metrics_port=port))
+        watcher.start()
+        wait_until(lambda: watcher.fault)
+        folder.log.write_text(LINE * 20_000)
+        watcher.stop()
+
+    assert watcher.fault == "metrics: ValueError('a defect')"
+    assert folder.samples()["name"].to_pylist().count(names.KV_USAGE) == 20_000
 
 
 def mutated(data: bytes, random: Random) -> bytes:

@@ -21,8 +21,11 @@ The rules in their order; the first that fits decides.
     c. the stub or the engine is dead, or the model is not ready though the server is:
        ENGINE_DIED; likewise when the log says that it died and was restarted;
     d. the load generator failed: CLIENT_FAULT;
-    e. requests are open and none ended for too long, or some were never answered: HUNG;
-    f. otherwise SURVIVED, also when the trial's time was up while requests still ended.
+    e. requests wait, and for too long no byte of any answer came and none ended: HUNG. Those
+       that the client itself keeps open, by a fault that is part of the traffic, do not wait;
+    f. to some requests nothing at all ever came, although the client was patient: HUNG, or
+       CLIENT_FAULT if the client was itself too late to hear it. A slow answer is no hang;
+    g. otherwise SURVIVED, also when the trial's time was up while requests still ended.
 """
 
 from __future__ import annotations
@@ -51,15 +54,18 @@ class Evidence:
     log: str = ""  # the log's tail
     ended: int = 0  # requests that ran to an end
     open: int = 0  # requests in flight when the server died or the load was stopped
-    unanswered: int = 0  # requests that got no answer within the client's generous timeout
-    since_last_end_s: float | None = None  # before the server died or the load was stopped
+    waiting: int = 0  # of them, those that the client does not keep open on purpose
+    gave_up: int = 0  # requests whose clients waited in vain for the whole answer
+    unanswered: int = 0  # of them, those to which nothing came in `hang_after_s` or more
+    quiet_s: float | None = None  # before the end nothing came for so long, though some waited
     hang_after_s: float = 10.0
     ready: bool | None = None  # /v2/health/ready
     model_ready: bool | None = None
     stub_alive: bool | None = None
     engine_alive: bool | None = None
     load_finished: bool = False  # every request of the workload was sent and ended
-    client_failed: bool = False  # a load worker broke
+    client_error: str | None = None  # what a load worker said when it broke
+    client_limit: str | None = None  # why the load generator was itself the bottleneck
     interrupted: bool = False  # the trial was stopped from outside
     oom: bool | None = None  # the kernel or the container engine counted an out-of-memory kill
 
@@ -165,8 +171,12 @@ def _of_life(evidence: Evidence, log: _Log, after: str) -> tuple[Verdict, str]:
     dead = _dead_engine(evidence, log)
     if dead:
         return Verdict.ENGINE_DIED, f"The server lives, but {dead} {after}."
-    if evidence.client_failed:
-        return Verdict.CLIENT_FAULT, f"The load generator failed {after}; the server lived."
+    if evidence.client_error is not None:
+        said = evidence.client_error.rstrip(".").replace(". ", "; ")
+        return (
+            Verdict.CLIENT_FAULT,
+            f"The load generator failed {after} ({said}); the server lived.",
+        )
     return _of_progress(evidence, after)
 
 
@@ -175,17 +185,20 @@ def _of_progress(evidence: Evidence, after: str) -> tuple[Verdict, str]:
     if _stalled(evidence):
         return (
             Verdict.HUNG,
-            f"{_count(evidence.open, 'request')} stayed open and none ended for "
-            f"{evidence.since_last_end_s:.0f} s{says}, {after}.",
+            f"{_count(evidence.waiting, 'request')} stayed open and nothing came for "
+            f"{evidence.quiet_s:.0f} s{says}, {after}.",
         )
     if evidence.unanswered:
+        silent = f"{evidence.unanswered} of {_count(evidence.ended, 'request')} were never answered"
+        if evidence.client_limit is None:
+            return Verdict.HUNG, f"{silent}{says}."
         return (
-            Verdict.HUNG,
-            f"{evidence.unanswered} of {_count(evidence.ended, 'request')} were never answered"
-            f"{says}.",
+            Verdict.CLIENT_FAULT,
+            f"{silent}, but the load generator was itself at its limit ({evidence.client_limit}).",
         )
     if evidence.load_finished:
-        return Verdict.SURVIVED, f"All {_count(evidence.ended, 'request')} ended."
+        late = f", {evidence.gave_up} of them not answered in time" if evidence.gave_up else ""
+        return Verdict.SURVIVED, f"All {_count(evidence.ended, 'request')} ended{late}."
     return Verdict.SURVIVED, f"The server lived until the trial's time was up, {after}."
 
 
@@ -203,8 +216,8 @@ def _dead_engine(evidence: Evidence, log: _Log) -> str | None:
 
 
 def _stalled(evidence: Evidence) -> bool:
-    since = evidence.since_last_end_s
-    return evidence.open > 0 and since is not None and since >= evidence.hang_after_s
+    quiet = evidence.quiet_s
+    return evidence.waiting > 0 and quiet is not None and quiet >= evidence.hang_after_s
 
 
 def _count(number: int, noun: str) -> str:

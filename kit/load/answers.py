@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from kit.load.call import Call
@@ -68,19 +68,44 @@ def judge_text(call: Call, got: str, check: AnswerCheck, *, echoes: bool = True)
     )
 
 
-def whole_text(call: Call, pieces: Sequence[str], check: AnswerCheck) -> str:
-    """The text that a streamed answer's pieces make.
+def whole_text(
+    call: Call, pieces: Sequence[str], check: AnswerCheck, *, echoes: bool = True
+) -> str | Judgement:
+    """The text that a streamed answer's pieces make; a Judgement: they make none.
 
     They continue each other, or each repeats the whole text so far: Triton's vLLM backend did
-    that until 24.05. A stream that is right when read in the first way is read so.
+    that until 24.05. A stream that is right when read in the first way is read so. In the second
+    an event that is lost or doubled does not show in the last text, so each is looked at.
     """
     joined = "".join(pieces)
     if len(pieces) < 2 or not pieces[1].startswith(pieces[0]):
         return joined
-    if check is AnswerCheck.EXACT and judge_text(call, joined, check) is OK:
+    exact = check is AnswerCheck.EXACT
+    if exact and judge_text(call, joined, check, echoes=echoes) is OK:
         return joined
-    cumulative = all(later.startswith(earlier) for earlier, later in pairwise(pieces))
-    return pieces[-1] if cumulative else joined
+    if not all(later.startswith(earlier) for earlier, later in pairwise(pieces)):
+        return joined
+    return _by_steps(call, pieces, echoes=echoes) if exact else pieces[-1]
+
+
+def _by_steps(call: Call, pieces: Sequence[str], *, echoes: bool) -> str | Judgement:
+    """The last of texts that repeat the text so far, if each was one token longer.
+
+    A last text that is wrong says more about what is wrong than those before it.
+    """
+    prompt = call.text.decode()
+    begin = prompt if echoes or pieces[0].startswith(prompt) else ""
+    tokens = [f" {call.digits.decode()}:{index}" for index in range(call.output_tokens)]
+    steps = [begin + step for step in accumulate(tokens)]
+    if list(pieces) == steps or pieces[-1] != steps[-1]:
+        return pieces[-1]
+    at = next(i for i, piece in enumerate(pieces) if i >= len(steps) or piece != steps[i])
+    if at and pieces[at] == pieces[at - 1]:
+        cause = f"duplicated: event {at + 1} says the same as the one before it"
+    else:
+        cause = f"event {at + 1} does not say {at + 1} tokens: one was lost or cut"
+    seen = "\n".join(pieces[max(0, at - 1) : at + 1])
+    return Judgement(Outcome.WRONG_ANSWER, cause, clipped(seen))
 
 
 def kept_bytes(call: Call) -> int:
@@ -121,8 +146,10 @@ def own_words(call: Call, text: str) -> bytes:
 def _judge_echo(call: Call, got: str, *, echoes: bool) -> Judgement:
     """A real engine's text cannot be known; its prompt must come back if the server echoes."""
     prompt = call.text.decode()
-    if got.startswith(prompt) if echoes else True:
-        return OK
+    if not echoes or got.startswith(prompt):
+        if got and got != prompt:
+            return OK
+        return Judgement(Outcome.WRONG_ANSWER, "the answer says nothing", clipped(repr(got)))
     cause = "the answer does not begin with the prompt"
     other = re.search(r"\[n:([0-9a-f]{8})\]", got)
     own = re.search(r"\[n:([0-9a-f]{8})\]", prompt)

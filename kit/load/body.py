@@ -164,7 +164,7 @@ class AnswerBody:
             return malformed("the stream ends without [DONE]", "".join(self._pieces).encode())
         if not self._pieces:
             return malformed("a stream without a token", b"")
-        return whole_text(call, self._pieces, self._check)
+        return whole_text(call, self._pieces, self._check, echoes=self._dialect.echoes)
 
 
 class _Refusal(msgspec.Struct):

@@ -9,6 +9,15 @@ from kit.load.answers import Judgement
 from kit.load.call import Call
 
 
+def let_out(task: asyncio.Task[None]) -> None:
+    """As a task's done callback: its error becomes the event loop's, which ends the run.
+
+    An error that stays in its task would leave the call open for ever.
+    """
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error
+
+
 class Channel(Protocol):
     """One client's line to the server; at most one call open at a time."""
 

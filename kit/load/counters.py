@@ -21,11 +21,14 @@ class Field(IntEnum):
     OK = 3
     ERRORS = 4
     IN_FLIGHT = 5
-    LAST_END_NS = 6
+    PROGRESS_NS = 6
     STARTED_NS = 7
+    WAITING = 8
+    WAITING_SINCE_NS = 9
 
 
 _WORDS = len(Field)
+_TIMES = (Field.READY_NS, Field.PROGRESS_NS, Field.STARTED_NS, Field.WAITING_SINCE_NS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,9 @@ class LoadProgress:
     ended: int = 0  # every request that has its outcome, whatever it is
     ok: int = 0
     in_flight: int = 0
-    last_end_ns: int | None = None
+    progress_ns: int | None = None  # a byte of any answer, or the end of a request, came then
+    waiting: int = 0  # in flight, and not because we hold them open on purpose
+    waiting_since_ns: int | None = None  # ever since then some request has been waiting
     started_ns: int | None = None
 
 
@@ -54,7 +59,7 @@ class Counters:
             self._map = mmap.mmap(file.fileno(), 8 * _WORDS)
         self.words = memoryview(self._map).cast("q")
         if create:
-            for field in (Field.READY_NS, Field.LAST_END_NS, Field.STARTED_NS):
+            for field in _TIMES:
                 self.words[field] = NEVER
 
     def progress(self) -> LoadProgress:
@@ -64,7 +69,9 @@ class Counters:
             ended=words[Field.ENDED],
             ok=words[Field.OK],
             in_flight=words[Field.IN_FLIGHT],
-            last_end_ns=_time(words[Field.LAST_END_NS]),
+            progress_ns=_time(words[Field.PROGRESS_NS]),
+            waiting=words[Field.WAITING],
+            waiting_since_ns=_time(words[Field.WAITING_SINCE_NS]),
             started_ns=_time(words[Field.STARTED_NS]),
         )
 

@@ -37,6 +37,17 @@ OUR_DOING = frozenset(
 )
 
 
+def held_open(fault: FaultPlan | None, received_bytes: int) -> bool:
+    """A request stays open because of what we do to it, not because the server is slow.
+
+    Before its answer has begun a slow reader waits like anybody else.
+    """
+    if fault is None:
+        return False
+    starved = fault.kind is FaultKind.SLOW_READER and received_bytes > 0
+    return starved or fault.kind is FaultKind.HALF_OPEN
+
+
 def as_intended(fault: FaultPlan | None, outcome: Outcome) -> bool:
     """A request ended otherwise than well because we wanted it so."""
     if fault is None:

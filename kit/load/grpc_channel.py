@@ -26,7 +26,7 @@ from kit.load.answers import (
     whole_text,
 )
 from kit.load.call import NEVER, Call
-from kit.load.channel import Host
+from kit.load.channel import Host, let_out
 from kit.load.dialect import malformed
 from kit.load.faults import FaultPlan
 from kit.load.grpc_connection import Connection
@@ -37,6 +37,7 @@ _LEAVING = frozenset({FaultKind.DISCONNECT, FaultKind.CANCEL})
 #: A unary call shows no tokens; a client that is to leave it does so after this time.
 _UNARY_STAY_S = 0.001
 _FAREWELL_S = 1.0
+_INTERNAL = grpc.StatusCode.INTERNAL
 
 
 class GrpcChannel:
@@ -69,6 +70,7 @@ class GrpcChannel:
         self.call = call
         call.begun_ns = self._host.clock()
         self._task = self._host.loop.create_task(self._exchange(call))
+        self._task.add_done_callback(let_out)
 
     def expire(self) -> None:
         """The open call has had its time."""
@@ -111,6 +113,9 @@ class GrpcChannel:
         except grpc.aio.AioRpcError as error:
             self._stream = None
             judgement = _failure(call, error)
+        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+            self._stream = None
+            judgement = Judgement(Outcome.RESET, clipped(f"the stream had ended: {error}"))
         if call is self.call:
             self.call = self._open = None
             self._report(call, judgement)
@@ -149,8 +154,9 @@ class GrpcChannel:
         fault = call.fault
         call.stream()
         alone = fault is not None and fault.kind in (*_LEAVING, FaultKind.DEADLINE)
-        rpc = None if alone else self._stream
-        if rpc is None:
+        rpc: Any = None if alone else self._stream
+        reused = rpc is not None and not rpc.done()  # the server may have ended it since
+        if not reused:
             rpc = self._connection.stream(fault.deadline_s if alone and fault else None)
         if not alone:
             self._stream = rpc
@@ -161,7 +167,7 @@ class GrpcChannel:
             rpc.cancel()
             self._stream = None
             return Judgement(Outcome.DISCONNECTED, "opened a stream, sent nothing")
-        await rpc.write(self._codec.request(call))
+        rpc = await self._write(call, rpc, reused=reused)
         call.sent_ns = self._host.clock()
         judgement = await self._read_stream(call, rpc, fault)
         if alone or judgement.outcome not in (Outcome.OK, Outcome.WRONG_ANSWER):
@@ -169,6 +175,22 @@ class GrpcChannel:
             self._stream = None
             self._part(rpc)
         return judgement
+
+    async def _write(self, call: Call, rpc: Any, *, reused: bool) -> Any:
+        """Send the request; the stream that took it.
+
+        One that the server ends just then takes nothing: gRPC's core refuses the message.
+        """
+        request = self._codec.request(call)
+        try:
+            await rpc.write(request)
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError) as error:
+            refused = not isinstance(error, grpc.aio.AioRpcError) or error.code() is _INTERNAL
+            if not (reused and refused):
+                raise
+            rpc = self._stream = self._open = self._connection.stream(None)
+            await rpc.write(request)
+        return rpc
 
     async def _read_stream(self, call: Call, rpc: Any, fault: FaultPlan | None) -> Judgement:
         pieces: list[str] = []
@@ -202,7 +224,8 @@ class GrpcChannel:
                 await asyncio.sleep(len(data) / (fault.bytes_per_s or 1.0))
         if not pieces:
             return malformed("a stream without a token", b"")
-        return self._judge(call, whole_text(call, pieces, self._check))
+        text = whole_text(call, pieces, self._check)
+        return text if isinstance(text, Judgement) else self._judge(call, text)
 
     def _judge(self, call: Call, text: str) -> Judgement:
         judgement = judge_text(call, text, self._check)

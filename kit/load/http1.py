@@ -50,6 +50,7 @@ class Wire(Protocol):
         self._answer = HttpAnswer(self._on_head)
         self._call: Call | None = None
         self._begun = False  # bytes of the answer have come
+        self._unsent = False  # the transport holds bytes that the kernel has not taken
         self._puts_off = False  # events of this answer are read later
         self._times: list[int] = []  # of the reads that were put off,
         self._counts: list[int] = []  # and how many pieces of the body there were then
@@ -63,7 +64,7 @@ class Wire(Protocol):
         self._call = call
         fault = call.fault
         request = self._request(call) if fault is None else self._faulty(call, fault)
-        if self._fd >= 0:
+        if self._fd >= 0 and not self._unsent:
             try:
                 sent = os.write(self._fd, request)
             except BlockingIOError:
@@ -88,7 +89,11 @@ class Wire(Protocol):
             self._narrow()
         return request
 
+    def pause_writing(self) -> None:
+        self._unsent = True
+
     def resume_writing(self) -> None:
+        self._unsent = False
         if self._call is not None and not self._begun:
             self._call.sent_ns = monotonic_ns()
 
@@ -236,7 +241,7 @@ class Wire(Protocol):
             judgement = judgement._replace(
                 cause=clipped(f"{judgement.cause} (to {answer.location})")
             )
-        keep = answer.complete and answer.keeps and not answer.overrun
+        keep = answer.complete and answer.keeps and not answer.overrun and self._sent_whole(call)
         if judgement is OK:
             if self._channel.quotes and self._body.text is not None:
                 self._channel.answered = own_words(call, self._body.text)
@@ -246,6 +251,11 @@ class Wire(Protocol):
         self._begun = self._puts_off = False
         answer.clear()
         self._channel.end(call, judgement, keep=keep and not self.closed)
+
+    def _sent_whole(self, call: Call) -> bool:
+        """The server has its whole request, so what is sent next cannot end up inside it."""
+        half = call.fault is not None and call.fault.kind is FaultKind.HALF_OPEN
+        return not half and self._transport.get_write_buffer_size() == 0
 
     def _end(self, judgement: Judgement) -> None:
         call, self._call = self._call, None

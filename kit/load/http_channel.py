@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from kit.load.answers import Judgement, clipped
 from kit.load.call import NEVER, Call
-from kit.load.channel import Host
+from kit.load.channel import Host, let_out
 from kit.load.dialect import Dialect
 from kit.load.faults import FaultPlan
 from kit.load.frames import Frames
@@ -66,6 +66,7 @@ class HttpChannel:
         else:
             call.begun_ns = self.host.clock()
             self._connecting = self._loop.create_task(self._connect(call))
+            self._connecting.add_done_callback(let_out)
 
     def expire(self) -> None:
         """The open call has had its time."""

@@ -17,6 +17,9 @@ LATE_LOOP_S = 0.01
 LATE_DISPATCH_S = 0.002
 #: Of the ticks: what a noisy machine does to anybody now and then is forgiven.
 FORGIVEN_FRACTION = 0.05
+#: What has come is read in the next turn of the event loop. A loop that is never later than this
+#: share of a silence, however busy, did not miss the answer that would have ended it.
+DEAF_FRACTION = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,18 @@ def client_limited(rows: Mapping[str, Sequence[float | None]], *, open_loop: boo
         late_loop_fraction=late,
         late_dispatch_fraction=dispatch,
     )
+
+
+def why_deaf(
+    rows: Mapping[str, Sequence[float | None]], *, silence_s: float, open_loop: bool
+) -> str | None:
+    """Why a client that heard nothing for so long may have been the cause itself; None: it was
+    not at its limit, or not nearly as late as that."""
+    limit = client_limited(rows, open_loop=open_loop)
+    worst_s = max((lag for lag in rows["loop_lag_s"] if lag is not None), default=0.0)
+    if not limit.limited or worst_s < DEAF_FRACTION * silence_s:
+        return None
+    return "; ".join((*limit.reasons, f"once it was {worst_s:.1f} s late"))
 
 
 def _share(values: Sequence[float | None], limit: float) -> float | None:

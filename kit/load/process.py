@@ -63,6 +63,17 @@ class LoadWorker:
         """None: running; 0: its workload came to a stop rule; else it failed (see `log`)."""
         return self._process.poll() if self._process else None
 
+    def error(self) -> str | None:
+        """What it said when it failed; None: it has not."""
+        code = self.poll()
+        if code in (0, None):
+            return None
+        with contextlib.suppress(OSError):
+            said = self.log.read_text(errors="replace").split("\n")
+            if lines := [line.strip() for line in said if line.strip()]:
+                return lines[-1]
+        return f"it ended with status {code}"
+
     def wait(self, timeout_s: float) -> int | None:
         """As `poll`, after waiting for the end for at most so long."""
         if self._process is None:

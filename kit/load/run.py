@@ -15,7 +15,7 @@ from kit.load.answers import OK, Judgement
 from kit.load.call import NEVER, Call
 from kit.load.channel import Channel
 from kit.load.counters import Counters, Field
-from kit.load.faults import as_intended
+from kit.load.faults import as_intended, held_open
 from kit.load.health import Health
 from kit.load.pacer import Pacer
 from kit.load.recorder import Recorder
@@ -75,7 +75,10 @@ class Run:
         self._timeout_ns = round(workload.timeout_s * 1e9)
         self._first_calls = traffic.first_calls(worker, processes, workload.requests)
         self._held: list[_Held] = []
-        self._last_end_ns = NEVER
+        self._progress_ns = NEVER
+        self._received = 0  # bytes of the requests that were open when last looked at
+        self._waiting = 0  # of them, those that nothing but the server keeps open
+        self._waiting_since_ns = NEVER
         self._start_ns = NEVER
         self._flush_due_ns = NEVER
         self._expire_due_ns = NEVER
@@ -134,7 +137,7 @@ class Run:
     def ended(self, channel: Channel, call: Call, judgement: Judgement) -> None:
         if judgement is OK:
             self.ok += 1
-            self._last_end_ns = call.end_ns
+            self._progress_ns = call.end_ns
             self._add(call)
         elif judgement.outcome is Outcome.RESET:
             self._held.append(_Held(call, judgement, call.end_ns + HOLD_BACK_NS))
@@ -148,9 +151,12 @@ class Run:
         self.not_ok += 1
         outcome = judgement.outcome
         self._add(call, outcome, judgement.cause, judgement.evidence)
-        if call.end_ns != NEVER:
-            self._last_end_ns = max(self._last_end_ns, call.end_ns)
-        if not as_intended(call.fault, outcome):
+        intended = as_intended(call.fault, outcome)
+        # That a client has waited long enough is nothing that the server did.
+        gave_up = outcome is Outcome.IN_FLIGHT or (outcome is Outcome.TIMEOUT and not intended)
+        if not gave_up:
+            self._progress_ns = max(self._progress_ns, call.end_ns)
+        if not intended:
             self.errors += 1
             self._apply_rules()
 
@@ -213,6 +219,7 @@ class Run:
             self._timer.cancel()
         for channel in self.pacer.channels:
             channel.abandon()
+        self._look_at_open(monotonic_ns())
         self._publish()
         self._recorder.flush()
         self._health.row(self, self._recorder.take_worst_dispatch_ns())
@@ -236,10 +243,29 @@ class Run:
             self._flush_due_ns = now + FLUSH_NS
             for channel in self.pacer.channels:
                 channel.settle()
+            self._look_at_open(now)
             self._recorder.flush()
             self._health.row(self, self._recorder.take_worst_dispatch_ns())
         self.check_end()
         self._schedule_tick(monotonic_ns())
+
+    def _look_at_open(self, now_ns: int) -> None:
+        """See whether anything has come for the open requests, and how many of them wait."""
+        received = waiting = 0
+        for channel in self.pacer.channels:
+            call = channel.call
+            if call is not None:
+                received += call.received_bytes
+                if call.fault is None or not held_open(call.fault, call.received_bytes):
+                    waiting += 1
+        if received > self._received:
+            self._progress_ns = now_ns
+        self._received = received
+        self._waiting = waiting
+        if not waiting:
+            self._waiting_since_ns = NEVER
+        elif self._waiting_since_ns == NEVER:
+            self._waiting_since_ns = now_ns
 
     def _expire(self, now_ns: int) -> None:
         self._expire_due_ns = now_ns + round(_TIMEOUT_STEP * self._timeout_ns)
@@ -262,4 +288,6 @@ class Run:
         words[Field.OK] = self.ok
         words[Field.ERRORS] = self.errors
         words[Field.IN_FLIGHT] = self.sent - self.ended_count
-        words[Field.LAST_END_NS] = self._last_end_ns
+        words[Field.PROGRESS_NS] = self._progress_ns
+        words[Field.WAITING] = self._waiting
+        words[Field.WAITING_SINCE_NS] = self._waiting_since_ns

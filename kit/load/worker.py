@@ -3,7 +3,8 @@
 `python -m kit.load.worker FOLDER WORKER ENDPOINT_JSON` runs worker WORKER of the folder's spec.
 It listens on its standard input: `died <ns>` (the server is dead since), `stop`, and end of file
 (whoever started it is gone); each makes it write what it has and leave. It ends with 0 when its
-workload came to a stop rule, the death of the server included.
+workload came to a stop rule, the death of the server included, and fails with a traceback when
+something in it went wrong: a run that only half goes on would look like a server that hangs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import gc
 import os
 import signal
 import sys
+from contextlib import closing
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from time import monotonic_ns
+from typing import Any
 
 import msgspec
 import uvloop
@@ -59,7 +62,8 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
         loop=asyncio.get_running_loop(),
     )
     ending = _Commands(run)
-    try:
+    faults = _Faults(run)
+    with closing(recorder), closing(health):
         if worker < processes:
             channels = channels_for(spec, endpoint, os.environ)
             run.pacer = pacer_for(run, workload, channels, worker, processes)
@@ -70,11 +74,9 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
             start_ns = await _meet(folder.path, counters, worker, processes)
             run.begin(start_ns)
             await run.done.wait()
+            faults.rethrow()
             run.close()
             await channels.close()
-    finally:
-        recorder.close()
-        health.close()
     return ORPHANED if ending.orphaned else 0
 
 
@@ -103,6 +105,34 @@ def _ready_ns(folder: Path, worker: int) -> int:
     ready = counters.words[Field.READY_NS]
     counters.close()
     return max(0, ready)
+
+
+class _Faults:
+    """Ends the run at the first error that a callback of the event loop lets out.
+
+    Left alone the loop would only log it; a clock that is not set again, or a connection whose
+    end nobody hears of, would then look like a server that does not answer.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._first: BaseException | None = None
+        run.loop.set_exception_handler(self._note)
+
+    def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        # What a task or a future of a library keeps to itself is its own affair, and so is that
+        # gRPC's poller finds nothing to read; the channels let their tasks' errors out.
+        own = not context.keys() & {"task", "future"} and not isinstance(error, BlockingIOError)
+        if isinstance(error, BaseException) and own and self._first is None:
+            self._first = error
+            self._run.done.set()
+
+    def rethrow(self) -> None:
+        """Raise the error, if there was one."""
+        if self._first is not None:
+            raise self._first
 
 
 class _Commands:

@@ -19,8 +19,8 @@ class Workers:
     def __init__(self, spec: TrialSpec, endpoint: Endpoint, folder: TrialFolder) -> None:
         count = spec.workload.processes
         self._workers = [LoadWorker(spec, endpoint, folder, worker=w) for w in range(count)]
-        self.sent = self.ended = self.ok = self.in_flight = 0
-        self.last_end_ns: int | None = None
+        self.sent = self.ended = self.ok = self.in_flight = self.waiting = 0
+        self.quiet_since_ns: int | None = None
 
     def start(self) -> None:
         for worker in self._workers:
@@ -33,13 +33,25 @@ class Workers:
         self.ended = sum(p.ended for p in seen)
         self.ok = sum(p.ok for p in seen)
         self.in_flight = sum(p.in_flight for p in seen)
-        self.last_end_ns = max((p.last_end_ns for p in seen if p.last_end_ns), default=None)
+        self.waiting = sum(p.waiting for p in seen)
+        # Quiet is it from the last progress of any worker on, but not for longer than some
+        # request has been waiting: where requests are rare, there is silence between them.
+        waiting = [p.waiting_since_ns for p in seen if p.waiting_since_ns is not None]
+        progress = [p.progress_ns for p in seen if p.progress_ns is not None]
+        self.quiet_since_ns = max([min(waiting), *progress]) if waiting else None
+
+    def quiet_s(self) -> float | None:
+        """For how long nothing has come although some request was waiting; None: none waits."""
+        if self.quiet_since_ns is None:
+            return None
+        return (time.monotonic_ns() - self.quiet_since_ns) / 1e9
 
     def done(self) -> bool:
         return all(worker.poll() is not None for worker in self._workers)
 
-    def failed(self) -> bool:
-        return any(worker.poll() not in (0, None) for worker in self._workers)
+    def error(self) -> str | None:
+        """What the first worker that failed has said of it; None: none has."""
+        return next((why for worker in self._workers if (why := worker.error())), None)
 
     def server_died(self, died_ns: int) -> None:
         for worker in self._workers:

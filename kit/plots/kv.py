@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from kit.plots.style import DEATH, FAINT, colour, in_order, spread
 from kit.plots.titles import kv_title, listing, set_title
+from kit.watch.names import NOT_EXPORTED, WATCHER_FAILED
 
 NAME = "kv_usage_fraction"
 SOURCES = {"engine_log": "-", "triton_metrics": (0, (4, 1.5)), "vllm_metrics": (0, (1, 1))}
@@ -17,9 +18,10 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
     """KV usage against seconds under load, one line a trial and source, in the release's colour.
 
     samples: kit.frames.samples_frame; reads rows named kv_usage_fraction. trials:
-        kit.frames.trials_frame of the same study; reads release, crashed, time_to_death_s.
+        kit.frames.trials_frame of the same study; reads release, crashed, time_to_death_s,
+        watch_fault.
     A cross marks a server's death, at its last known usage. A release of which no trial reports
-    usage is named as "not exported": missing is not 0.
+    usage is named as "not exported", or "watcher failed" if that is why: missing is not 0.
     """
     usage = samples[samples["name"] == NAME]
     last_seen: dict[str, tuple[float, float]] = {}
@@ -68,8 +70,12 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
     _label_lines(ax, last_seen)
     silent = [r for r in in_order(trials["release"]) if r not in last_seen]
     if silent:
+        unwatched = set(trials.loc[trials["watch_fault"].notna(), "release"])
+        failed = [r for r in silent if r in unwatched]
+        without = [r for r in silent if r not in unwatched]
+        whys = ((without, NOT_EXPORTED), (failed, WATCHER_FAILED))
         ax.annotate(
-            f"{listing(silent)}: not exported",
+            "; ".join(f"{listing(names)}: {why}" for names, why in whys if names),
             (0.02, 0.95),
             xycoords="axes fraction",
             va="top",

@@ -68,6 +68,8 @@ def kv_title(samples: pd.DataFrame, trials: pd.DataFrame) -> str:
     """How full the KV cache was, above all where a server died."""
     usage = samples[samples["name"] == "kv_usage_fraction"]
     if usage.empty:
+        if trials["watch_fault"].notna().any():
+            return "KV usage: not seen, the watcher failed"
         return "KV usage: not exported by any of these servers"
     peak = usage.groupby("trial_id", observed=True)["value"].max()
     dead = peak[peak.index.isin(trials.loc[trials["crashed"], "trial_id"])]

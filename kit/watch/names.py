@@ -75,6 +75,8 @@ WANTED_PREFIXES: Final = ("nv_", "vllm:")
 UNWANTED_SUFFIXES: Final = ("_bucket", "_created")
 
 NOT_EXPORTED: Final = "not exported"
+#: What is said instead where the kit may not have looked.
+WATCHER_FAILED: Final = "watcher failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -125,20 +126,32 @@ class Watcher:
         await self._finish()
 
     async def _finish(self) -> None:
-        await self._read_processes()
+        """A last sample of every source; one that fails costs no other its own."""
         self._ask_metrics_from_ns = 0
-        await self._scrape(LAST_SCRAPE_S)
+        for name, step in (
+            ("processes", self._read_processes),
+            ("metrics", partial(self._scrape, LAST_SCRAPE_S)),
+            ("log", self._read_rest_of_log),
+            ("writing", self._write_rest),
+        ):
+            try:
+                await step()
+            except Exception as error:  # noqa: BLE001 - a defect, which is told and not hidden
+                self.fault = self.fault or f"{name}: {error!r}"
+
+    async def _read_rest_of_log(self) -> None:
         deadline_ns = self._clock_ns() + int(LAST_LOG_S * 1e9)
         await self._read_log()
         while self._tail.behind() and self._clock_ns() < deadline_ns:
             await self._read_log()
         self._add_lines(self._tail.flush())
         self._tail.close()
+
+    async def _write_rest(self) -> None:
         try:
             await self._write()
+        finally:
             self._appender.close()
-        except OSError as error:
-            self.fault = self.fault or f"writing: {error!r}"
 
     def _note_fault(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
