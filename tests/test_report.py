@@ -322,6 +322,12 @@ def test_an_svg_keeps_no_colour_or_id_that_another_could_meet() -> None:
     )
 
 
+def test_marks_of_one_name_get_ids_of_their_own() -> None:
+    svg = '<svg id="a"><g id="row"/><g id="row"/><use xlink:href="#a"/></svg>'
+    ids = re.findall(r'id="([^"]*)"', themed(svg, prefix="p"))
+    assert ids == ["p-a", "p-row", "p-row-2"]
+
+
 def test_many_releases_and_scenarios_are_drawn_as_a_map(tmp_path: Path) -> None:
     releases, scenarios = ["23.12", "24.01", "24.02", "24.03"], ["cancel-race", "control", "third"]
     study = write_study(tmp_path / "s", releases, scenarios[:2])

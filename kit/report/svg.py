@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from matplotlib.colors import to_hex, to_rgb
 
@@ -13,7 +14,15 @@ def themed(svg: str, *, prefix: str) -> str:
     """The SVG for use inside a page: no header, ids of its own, colours as CSS variables."""
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     safe = re.sub(r"[^a-zA-Z0-9_-]", "-", prefix)
-    body = re.sub(r'\bid="([^"]*)"', lambda m: f'id="{safe}-{_word(m[1])}"', body)
+    seen: Counter[str] = Counter()
+
+    def named(found: re.Match[str]) -> str:
+        """Several marks may have one name (matplotlib's gid); as ids only the first has it."""
+        name = _word(found[1])
+        seen[name] += 1
+        return f'id="{safe}-{name}"' if seen[name] == 1 else f'id="{safe}-{name}-{seen[name]}"'
+
+    body = re.sub(r'\bid="([^"]*)"', named, body)
     body = re.sub(r"url\(#([^)]*)\)", lambda m: f"url(#{safe}-{_word(m[1])})", body)
     body = re.sub(r'xlink:href="#([^"]*)"', lambda m: f'xlink:href="#{safe}-{_word(m[1])}"', body)
     for shade, (variable, _) in THEMED.items():
