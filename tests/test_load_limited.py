@@ -32,6 +32,13 @@ def test_a_late_loop_limits_when_it_is_late_often() -> None:
     assert client_limited(rows(loop_lag_s=[0.05] * 8 + [0.0] * 92), open_loop=False).limited
 
 
+def test_one_tick_of_a_short_trial_is_forgiven() -> None:
+    once = rows(cpu_fraction=[0.2] * 5, loop_lag_s=[0.05, 0.0, 0.0, 0.0, 0.0])
+    assert not client_limited(once, open_loop=False).limited
+    twice = rows(cpu_fraction=[0.2] * 5, loop_lag_s=[0.05, 0.05, 0.0, 0.0, 0.0])
+    assert client_limited(twice, open_loop=False).limited
+
+
 def test_a_late_dispatch_limits_an_open_loop_only() -> None:
     late = rows(dispatch_delay_s=[0.02] * 100)
     assert client_limited(late, open_loop=True).limited
@@ -47,12 +54,14 @@ def test_nothing_measured_is_none_and_not_zero() -> None:
     assert not limit.limited
 
 
-def test_a_client_is_deaf_only_if_it_is_at_its_limit_and_late_beside_the_silence() -> None:
+def test_a_client_is_deaf_only_if_it_is_late_beside_the_silence() -> None:
     busy = rows(cpu_fraction=[0.97] * 100)
     late = rows(loop_lag_s=[3.0] * 8 + [0.0] * 92)
     assert why_deaf(rows(), silence_s=10.0, open_loop=False) is None
     assert why_deaf(busy, silence_s=10.0, open_loop=False) is None
     assert why_deaf(late, silence_s=100.0, open_loop=False) is None
+    one_stall = rows(loop_lag_s=[4.0] + [0.0] * 99)
+    assert why_deaf(one_stall, silence_s=10.0, open_loop=False) == "once it was 4.0 s late"
     why = why_deaf(late, silence_s=10.0, open_loop=False)
     assert why is not None
     assert "8% of the ticks" in why

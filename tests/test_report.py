@@ -224,7 +224,7 @@ def test_a_report_says_whether_the_client_was_the_bottleneck(tmp_path: Path) -> 
     write_trial(study, "24.05", scenario="control", repeat=0)
     text = write_report(study, tmp_path / "reports").read_text()
     assert "The client kept up: its event loop was 10 ms late in no tick." in text
-    write_trial(study, "24.05", scenario="control", repeat=1, late_loop_s=0.2)
+    write_trial(study, "24.05", scenario="control", repeat=1, late_loop_s=0.2)  # in all ticks
     text = write_report(study, tmp_path / "reports").read_text()
     assert "Client-limited in 1 of 2 trials (its event loop was more than 10 ms late" in text
     assert result_cells(study)[0]["client_limited"] == 1
