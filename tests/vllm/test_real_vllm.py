@@ -137,7 +137,7 @@ def test_a_server_that_tells_nothing_is_mended_by_the_log_hook(
 
     assert str(names.kv_state(without.samples())) == "not exported"
     assert names.kv_state(hooked.samples()).sources == (names.ENGINE_LOG,)
-    assert labels(hooked, names.ENGINE_LOG) == {names.VIA_LOG}
+    assert labels(hooked, names.ENGINE_LOG) == {names.VIA_HOOK}
     assert before == after[: len(before)], "the same weights, greedily: the same words"
 
 
@@ -152,6 +152,16 @@ def test_the_kits_model_exports_the_engines_figures_and_says_that_it_did(
     assert found >= {names.KV_USAGE, names.RUNNING, names.WAITING, names.PREEMPTIONS}
     assert names.kv_state(trial.samples()).sources == (names.TRITON_METRICS,)
     assert labels(trial, names.TRITON_METRICS) == {names.VIA_METRICS}
+
+
+@pytest.mark.parametrize("version", HERE)
+def test_lines_that_the_kits_model_asks_for_are_not_said_to_come_through_the_hook(
+    tmp_path: Path, version: str
+) -> None:
+    with serving(tmp_path, version, log_stats="true", log_interval_s="0.2") as (generate, trial):
+        ask_several(generate, 4, 8)
+
+    assert labels(trial, names.ENGINE_LOG) == {names.VIA_MODEL}
 
 
 @pytest.mark.parametrize("version", HERE)
