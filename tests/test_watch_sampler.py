@@ -154,6 +154,19 @@ def test_a_server_without_a_metrics_port_is_asked_on_its_http_port(folder: Trial
     assert (names.TRITON_METRICS, names.KV_USAGE) in seen(folder)
 
 
+def test_what_a_torn_answer_of_the_metrics_port_tells_is_tritons(folder: TrialFolder) -> None:
+    async def tear(path: bytes, sink: asyncio.StreamWriter) -> None:
+        sink.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + METRICS.splitlines()[1])
+        sink.write(b"\nnv_torn")
+
+    with serving(tear) as port:
+        watcher = watcher_of(folder, Endpoint(metrics_port=port))
+        watcher.start()
+        watcher.stop()
+
+    assert seen(folder) == {(names.TRITON_METRICS, names.KV_USAGE)}
+
+
 @pytest.mark.parametrize(
     "answering", [never_answer, drip, flood, talk_garbage, hang_up, have_no_such_page]
 )
