@@ -27,6 +27,7 @@ from kit.watch.names import (
     PREFIX_HITS,
     PROMPT_RATE,
     RUNNING,
+    STEP,
     SWAPPED,
     VIA,
     WAITING,
@@ -117,7 +118,7 @@ class EngineLog:
         for found in _STATS.finditer(line):
             yield from self._stats(found.groupdict())
         for found in _STEP.finditer(line):
-            labels = _labels(found.groupdict()) | {"step": found["step"]}
+            labels = _labels(found.groupdict()) | {STEP: found["step"]}
             yield KV_USAGE, float(found["kv"]) / 100, labels
         for found in _V0_HITS.finditer(line):
             yield PREFIX_HITS, float(found["hits"]) / 100, {}

@@ -42,8 +42,21 @@ VLLM_METRICS: Final = "vllm_metrics"
 PROCESS: Final = "process"
 HEALTH: Final = "health"
 
+#: What the log says of single engine steps: the engine's own word, not a sample of it. Its rows
+#: have the source ENGINE_LOG and this label.
+STEP: Final = "step"
+ENGINE_STEPS: Final = "engine_steps"
+
 #: Sources that can tell KV usage, the one nearest to the engine last.
 KV_SOURCES: Final = (ENGINE_LOG, TRITON_METRICS, VLLM_METRICS)
+
+#: Sources of KV usage, for people.
+SOURCE_WORDS: Final = {
+    ENGINE_LOG: "engine log",
+    TRITON_METRICS: "Triton metrics",
+    VLLM_METRICS: "vLLM metrics",
+    ENGINE_STEPS: "engine's steps",
+}
 
 #: The label by which the kit's remedies name themselves (kit/models/vllm/README.md).
 VIA: Final = "via"

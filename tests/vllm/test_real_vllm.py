@@ -121,8 +121,11 @@ def test_expected_peaks_preemptions_and_agreement_of_log_metrics_and_engine(
     assert list(table["concurrency"]) == [1, 4, 8, 16]
     assert table["step_peak"].to_numpy() == pytest.approx(table["expected_peak"], rel=0.1)
     assert list(table["preemptions"] > 0) == [False, False, False, True]
-    assert table["log_agrees"].min() >= 0.9
-    assert table["metrics_agrees"].min() >= 0.9
+    for source in ("log", "metrics"):
+        share, chance = table[f"{source}_agrees"], table[f"{source}_chance"]
+        assert share.notna().all()
+        assert share.min() >= 0.75  # a dozen samples a trial, on a machine that may stall
+        assert (share - chance).mean() >= 0.2
 
 
 @pytest.mark.parametrize("version", HERE)
