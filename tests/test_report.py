@@ -92,6 +92,17 @@ def test_the_page_answers_first_and_shows_every_cell(written: Path) -> None:
     assert "real Triton 2.39.0, 2.46.0, 2.51.0 · engine simulated" in text
 
 
+def test_the_page_says_what_was_expected_of_the_cache_and_what_was_measured(
+    written: Path, tmp_path: Path
+) -> None:
+    assert "the KV cache should be" in written.read_text()
+    text = write_report(RECORDED / "kv_real_and_simulated", tmp_path).read_text()
+    assert "requests will wait for it, or be preempted and computed again" in text
+    assert "This run was limited by the KV cache (Triton metrics: 71 preemptions" in text
+    assert "Most requests that waited" not in text  # the page says a figure's title above it
+    assert "in Triton for the model" in text
+
+
 def test_figures_follow_the_theme(written: Path) -> None:
     text = written.read_text()
     assert (

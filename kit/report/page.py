@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from kit import __version__
 from kit.agenda import decided
 from kit.files import write_whole
-from kit.frames import requests_frame, samples_frame, trials_frame
+from kit.frames import engine_labels, requests_frame, samples_frame, trials_frame
+from kit.kv_advice import study_advice
 from kit.plan import not_applicable
 from kit.plots.style import in_order, provenance
 from kit.plots.titles import percent
@@ -86,6 +87,8 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         table=_table(document, trials),
         hero=hero(trials, skipped, line, decided(study)),
         drawings=list(drawings(trials, requests, samples, line)),
+        kv_advice=study_advice(study),
+        engine_labels=engine_labels(trial.spec.engine for trial in study.trials()),
         crashes=crash_groups(study, trials),
         without_stack=list(without_stack(trials)),
         trials=trials.astype(object).where(trials.notna(), None).to_dict("records"),
