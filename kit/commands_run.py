@@ -177,11 +177,15 @@ def _test(args: Namespace) -> TrialTest | None:
 
 def _run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFolder:
     """Run a study with its progress on standard error."""
+    from kit.kv_advice import foreseen
     from kit.live import TextProgress
+    from kit.plan import plan
     from kit.study import run_study
 
     show = TextProgress(sys.stderr)
     remark(f"study folder: {folder}")
+    for warning in foreseen(plan(spec)):
+        remark(warning)
     _prepare(spec)
     try:
         return run_study(spec, folder, parallel=parallel, on_progress=show)

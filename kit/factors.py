@@ -19,6 +19,10 @@ FACTORS: Final = ("release", "engine", "concurrency")
 #: Below this chance a factor is taken to matter.
 SURE: Final = 0.01
 SHUFFLES: Final = 4000
+#: What may be said of a factor that does not matter: more than "not significant" only if it
+#: changed the outcome nowhere.
+EVERYWHERE: Final = "wherever the rest was alike, so was the outcome"
+NOT_SHOWN: Final = "shows no effect in these trials, which is not proof that it has none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,7 @@ class Factor:
     levels: tuple[Level, ...]
     explained: float  # share of the variance of "crashed" between the levels, 0-1
     p_value: float  # of a share so high if this factor did nothing, the others held fixed
+    changes_nothing: bool  # wherever the others were alike, all its levels had the same outcome
 
     @property
     def matters(self) -> bool:
@@ -103,6 +108,7 @@ def factors(trials: pd.DataFrame, *, seed: int = 0) -> list[Factor]:
                 ),
                 explained=seen,
                 p_value=(1 + as_high) / (1 + SHUFFLES),
+                changes_nothing=_changes_nothing(codes, strata, crashed),
             )
         )
     return found
@@ -127,14 +133,24 @@ def vllm_or_triton(found: list[Factor]) -> str:
         total = sum(level.trials for level in release.levels)
         return f"Nothing crashed in {total} trials, so they cannot tell."
     if release.matters and not engine.matters:
+        said, rest = (
+            ("It is Triton, not vLLM", f"does not: {EVERYWHERE}")
+            if engine.changes_nothing
+            else ("It is Triton", NOT_SHOWN)
+        )
         return (
-            f"It is Triton, not vLLM: the release decides which trials crash ({counts['release']}),"
-            f" and what runs behind it does not ({counts['engine']})."
+            f"{said}: the release decides which trials crash ({counts['release']}); "
+            f"what runs behind it {rest} ({counts['engine']})."
         )
     if engine.matters and not release.matters:
+        said, rest = (
+            ("It is the engine, not Triton", f"does not: {EVERYWHERE}")
+            if release.changes_nothing
+            else ("It is the engine", NOT_SHOWN)
+        )
         return (
-            f"It is the engine, not Triton: {counts['engine']} trials crashed, and the release "
-            f"does not matter ({counts['release']})."
+            f"{said}: the engine decides which trials crash ({counts['engine']}); "
+            f"the release {rest} ({counts['release']})."
         )
     if engine.matters:
         return (
@@ -158,6 +174,19 @@ def _explained(codes: NDArray[np.intp], crashed: NDArray[np.float64]) -> NDArray
         means = of_level @ crashed / np.maximum(sizes, 1)
         between += sizes * (means - mean) ** 2
     return between / total if total else between
+
+
+def _changes_nothing(
+    codes: NDArray[np.intp], strata: NDArray[np.integer[Any]], crashed: NDArray[np.float64]
+) -> bool:
+    """Whether the levels had one share of deaths in each stratum; each must have two or more."""
+    for stratum in np.unique(strata):
+        own = strata == stratum
+        levels = np.unique(codes[own])
+        shares = {float(crashed[own & (codes == level)].mean()) for level in levels}
+        if len(levels) < 2 or len(shares) > 1:
+            return False
+    return True
 
 
 def _dealt(

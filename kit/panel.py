@@ -21,6 +21,7 @@ import ipywidgets as widgets
 
 from kit.choices import STUDIES, choose, parse_counts, study_folder
 from kit.errors import KitError, SpecError
+from kit.kv_advice import foreseen
 from kit.live import PREPARING, progress_html
 from kit.panel_job import RunStudy, StudyJob, error_html, failure_html
 from kit.plan import plan
@@ -244,14 +245,16 @@ def _requests(text: str) -> int | None:
 
 
 def _summary(spec: StudySpec) -> str:
-    """What Run will do: the trials, and what they are the product of."""
-    trials = len(plan(spec))
+    """What Run will do: the trials, what they are the product of, and whose cache will fill."""
+    planned = plan(spec)
+    trials = len(planned)
     parts = [
         f"{len(values)} {word if len(values) == 1 else word + 's'}"
         for word, values in (("release", spec.releases), ("scenario", spec.scenarios))
     ]
     parts.append(f"{spec.repeats} {'repeat' if spec.repeats == 1 else 'repeats'}")
-    return f"{trials} {'trial' if trials == 1 else 'trials'}: {', '.join(parts)}"
+    said = f"{trials} {'trial' if trials == 1 else 'trials'}: {', '.join(parts)}"
+    return "<br>".join([said, *map(escape, foreseen(planned))])
 
 
 def _trouble(attempt: Callable[..., object], *given: object) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.factors import engine_name, factors
+from kit.factors import Factor, engine_name, factors
 from kit.plots.style import DEATH, FAINT, INK
 from kit.plots.titles import listing, set_title
-from kit.watch.names import ENGINE_LOG, KV_USAGE, PREEMPTIONS
+from kit.watch.names import ENGINE_LOG, KV_USAGE, NOT_EXPORTED, PREEMPTIONS
 
 #: Two colours that stay apart in grey and for every eye: the real engine and its model.
 ENGINES = {"vllm-cpu": "#0843be", "simulated": "#e7740f"}
@@ -22,24 +22,27 @@ def plot_real_and_simulated(samples: pd.DataFrame, ax: Axes) -> Axes:
     samples: kit.frames.samples_frame of one trial of each; reads engine, source, name, t_s,
         value, labels. Time begins when a cache is first in use. Of the real engine every step is
         drawn where its log tells them: the mean of the steps that were read together, and a band
-        from the lowest to the highest.
+        from the lowest to the highest. An engine that tells no usage is named as such.
     """
     usage = samples[(samples["name"] == KV_USAGE) & (samples["t_s"] >= 0)]
     preempted = samples[samples["name"] == PREEMPTIONS].groupby("engine", observed=True)["value"]
     counts = preempted.max().astype(int).to_dict()
-    engines = sorted(usage["engine"].unique(), reverse=True)  # the real one first
+    engines = sorted(samples["engine"].unique(), reverse=True)  # the real one first
     for number, engine in enumerate(engines):
         rows = usage[usage["engine"] == engine]
         colour = _engine_colour(engine)
         steps = rows[(rows["source"] == ENGINE_LOG) & rows["labels"].str.contains('"step"')]
         each = (steps if len(steps) else rows).groupby("t_s")["value"]
         mean, low, high = each.mean(), each.min(), each.max()
-        seconds = mean.index.to_numpy() - high.index[high > 0].min()
+        in_use = high.index[high > 0]
+        seconds = mean.index.to_numpy() - (in_use.min() if len(in_use) else 0.0)
         ax.plot(seconds, mean, color=colour, lw=1.8, gid=f"usage {engine}")
         if len(steps):
             ax.fill_between(seconds, low, high, color=colour, alpha=0.2, lw=0)
         ax.annotate(
-            f"{_who(engine)}: {counts.get(engine, 'unknown')} preemptions",
+            f"{_who(engine)}: {_preemptions(counts.get(engine))}"
+            if len(rows)
+            else f"{_who(engine)}: KV usage {NOT_EXPORTED}",
             (0.5, 0.14 - 0.08 * number),
             xycoords="axes fraction",
             ha="center",
@@ -52,7 +55,12 @@ def plot_real_and_simulated(samples: pd.DataFrame, ax: Axes) -> Axes:
     ax.grid(axis="y")
     ax.set_ylabel("KV cache in use")
     ax.set_xlabel("seconds since the first request reached the engine")
-    times = [f"{_who(engine)} {counts.get(engine, 'unknown')} times" for engine in engines]
+    times = [
+        f"{_who(engine)} {counts[engine]} times"
+        if engine in counts
+        else f"{_who(engine)} {NOT_EXPORTED}"
+        for engine in engines
+    ]
     set_title(ax, f"Preemptions under the same traffic: {listing(times)}")
     return ax
 
@@ -102,17 +110,27 @@ def plot_factors(trials: pd.DataFrame, ax: Axes) -> Axes:
         "    ✕ server died   ○ survived"
     )
     by_name = {factor.name: factor for factor in factors(trials)}
-    matter = [name for name in ("release", "engine") if by_name[name].matters]
-    set_title(ax, TITLES[tuple(matter)])
+    set_title(ax, _factor_title(by_name["release"], by_name["engine"]))
     return ax
 
 
-TITLES = {
-    ("release",): "Triton's release decides which servers crash; vLLM does not",
-    ("engine",): "The engine decides which servers crash; Triton's release does not",
-    ("release", "engine"): "Crashes depend on Triton's release and on the engine",
-    (): "These trials do not tell whether Triton or vLLM decides",
-}
+def _factor_title(release: Factor, engine: Factor) -> str:
+    if release.matters and engine.matters:
+        return "Crashes depend on Triton's release and on the engine"
+    if not (release.matters or engine.matters):
+        return "These trials do not tell whether Triton or vLLM decides"
+    decides, other = (release, engine) if release.matters else (engine, release)
+    words = {
+        "release": "Triton's release",
+        "engine": "vLLM" if decides is release else "the engine",
+    }
+    rest = "does not" if other.changes_nothing else "shows no effect"
+    who = words[decides.name][0].upper() + words[decides.name][1:]
+    return f"{who} decides which servers crash; {words[other.name]} {rest}"
+
+
+def _preemptions(count: int | None) -> str:
+    return f"preemptions {NOT_EXPORTED}" if count is None else f"{count} preemptions"
 
 
 def _engine_colour(engine: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,7 @@ class Replay:
     e2e_ms: NDArray[np.float64]
     step_end_ms: NDArray[np.float64]
     kv_usage: NDArray[np.float64]  # share of the usable blocks in each step, 0-1
+    held_back: NDArray[np.bool_]  # steps in which a sequence waited for blocks and nothing else
     preemptions: int
 
 
@@ -66,6 +68,7 @@ def replay(
     on_the_way: list[tuple[float, int]] = []
     ends: list[float] = []
     usage: list[float] = []
+    held_back: list[bool] = []
     now_ms, next_request = 0.0, 0
 
     def send() -> None:
@@ -85,6 +88,7 @@ def replay(
             scheduler.add(module.Sequence(number, *lengths[number]))
         plan = scheduler.schedule()
         usage.append(scheduler.pool.usage)
+        held_back.append(_held_back(scheduler, plan.tokens))
         now_ms += pace.step_ms(len(plan.scheduled), plan.tokens)
         ends.append(now_ms)
         for sequence in scheduler.complete(plan):
@@ -96,8 +100,16 @@ def replay(
         e2e_ms=e2e_ms,
         step_end_ms=np.array(ends),
         kv_usage=np.array(usage),
+        held_back=np.array(held_back),
         preemptions=scheduler.preemptions,
     )
+
+
+def _held_back(scheduler: Any, tokens: int) -> bool:
+    """Whether a sequence waits although the step had tokens and the batch places to spare."""
+    config = scheduler.config
+    places = config.max_sequences - len(scheduler.running)
+    return bool(scheduler.waiting) and places > 0 and tokens < config.max_batched_tokens
 
 
 @cache

@@ -32,7 +32,7 @@ from kit.records import ArrivalKind, Endpoint, Outcome, TrialResult, TrialSpec, 
 from kit.releases import get_release
 from kit.scenarios import get_scenario
 from kit.servers.embedded import EmbeddedServer
-from kit.servers.repository import build_repository
+from kit.servers.repository import build_repository, served_models
 from kit.servers.vllm_env import environment_for
 from kit.store import TrialFolder
 from kit.watch.liveness import Health
@@ -113,6 +113,7 @@ class Trial:
             pid=server.pid,
             interval_s=self.spec.sample_interval_s,
             model=self.spec.model,
+            called=served_models(self.spec.model),
         )
         load = Workers(self.spec, endpoint, self.folder)
         watcher.start()

@@ -156,7 +156,8 @@ def write_trial(
         CLIENT,
         [
             dict.fromkeys(CLIENT.names)
-            | {"t_ns": START_NS, "worker": 0, "loop_lag_s": late_loop_s, "cpu_fraction": 0.2}
+            | {"t_ns": t_ns, "worker": 0, "loop_lag_s": late_loop_s, "cpu_fraction": 0.2}
+            for t_ns in range(START_NS, START_NS + 1_000_000_000, 250_000_000)
         ],
     )
     if not finished:

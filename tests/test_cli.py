@@ -16,6 +16,8 @@ import psutil
 import pytest
 from synthetic_studies import first_light
 
+from kit.records import Engine, StudySpec, to_json
+
 ROOT = Path(__file__).resolve().parent.parent
 RACE = ["--scenario", "cancel-race", "--concurrency", "16"]
 
@@ -254,6 +256,24 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     )
     assert done.stdout.startswith("release")
     assert done.stderr == ""
+
+
+def test_a_cache_that_the_traffic_will_fill_is_said_before_the_run(tmp_path: Path) -> None:
+    spec = StudySpec(
+        name="small-cache",
+        releases=("24.05",),
+        scenarios=("control",),
+        engines=(Engine(blocks=32, block_size_tokens=32, max_model_tokens=512),),
+        requests=16,
+        repeats=1,
+    )
+    path = tmp_path / "spec.json"
+    path.write_bytes(to_json(spec))
+    done = kit("run", "--spec", path, "--out", tmp_path / "study")
+
+    assert done.returncode == 0, done.stderr
+    assert "control: At concurrency 16 this traffic needs" in done.stderr
+    assert done.stderr.index("this traffic needs") < done.stderr.index("servers (fetched")
 
 
 def test_the_kit_runs_in_any_folder_and_with_a_safe_path(tmp_path: Path) -> None:

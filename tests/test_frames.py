@@ -174,7 +174,7 @@ def test_samples_and_client_ticks_count_from_load_start(tmp_path: Path) -> None:
     samples = samples_frame(study)
     assert samples["t_s"].min() == 0
     assert set(samples["release"].unique()) == {"23.10", "24.10"}  # 24.05 exports nothing
-    assert client_frame(study)["t_s"].tolist() == [0.0] * 6
+    assert client_frame(study)["t_s"].tolist() == [0.0, 0.25, 0.5, 0.75] * 6
 
 
 def test_a_million_requests_are_read_in_seconds(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from kit.frames import requests_frame, trials_frame
 from kit.kv_study import KV_STUDY, fit_recorded, kv_study, pace_study
-from kit.kv_table import kv_table
+from kit.kv_table import agreements, kv_table, table_row
 from kit.paths import RECORDED
 from kit.recorded import open_study
+from kit.watch import names
 
 PACE, KV = RECORDED / "vllm_pace", RECORDED / "kv_real_and_simulated"
 
@@ -35,8 +38,62 @@ def test_vllms_peak_is_the_expected_one_at_each_concurrency(table: pd.DataFrame)
 def test_log_and_metrics_agree_with_the_engine_within_one_sample(table: pd.DataFrame) -> None:
     real = table[table["engine"].str.startswith("vllm-cpu")]
 
-    assert real["log_agrees"].min() >= 0.9
-    assert real["metrics_agrees"].min() >= 0.9
+    for source in ("log", "metrics"):
+        share, chance = real[f"{source}_agrees"], real[f"{source}_chance"]
+        assert share.notna().all()
+        assert chance.notna().all()
+        assert share.min() >= 0.85
+        assert share.mean() >= 0.95
+        assert (share - chance).min() >= 0.15
+        assert (share - chance).mean() >= 0.35
+
+
+@pytest.mark.parametrize("change", ["zero", "reverse", "late"])
+def test_metrics_that_are_wrong_do_not_agree(change: str) -> None:
+    """A source that always says 0, one that runs backwards, and one that is seconds late."""
+    samples = open_study(KV).trial("vllm-cpu_mixed_c4").samples().to_pandas()
+    told = (samples["source"] == names.TRITON_METRICS) & (samples["name"] == names.KV_USAGE)
+    values = samples.loc[told, "value"].to_numpy()
+    changed = {"zero": 0.0 * values, "reverse": values[::-1], "late": np.roll(values, 20)}
+    samples.loc[told, "value"] = changed[change]
+    wrong = pa.Table.from_pandas(samples, preserve_index=False)
+    share, _ = agreements(wrong, names.TRITON_METRICS, None)
+
+    assert share < 0.5
+
+
+def test_the_recorded_lines_came_through_the_kits_model_and_not_through_a_hook(
+    table: pd.DataFrame,
+) -> None:
+    """The recording is older than the model's own mark, and says what the hook's would."""
+    real = table["engine"].str.startswith("vllm-cpu")
+
+    assert set(table.loc[real, "via"]) == {f"{names.VIA_MODEL}, {names.VIA_METRICS}"}
+    assert set(table.loc[~real, "via"]) == {""}
+
+
+def test_pressure_is_taken_from_the_log_where_the_metrics_do_not_tell_it() -> None:
+    trial = open_study(KV).trial("vllm-cpu_mixed_c16")
+    samples = trial.samples()
+    log_only = samples.filter(pc.equal(samples["source"], names.ENGINE_LOG))
+    row = table_row(trial.spec, log_only, "vllm")
+
+    assert row["waiting_from"] == names.ENGINE_LOG
+    assert row["waiting_share"] > 0.5
+    assert row["preemptions"] is None, "V1 logs none"
+    assert row["limited"]
+
+
+def test_the_expected_peak_is_right_to_a_tenth_where_lengths_are_the_same(
+    table: pd.DataFrame,
+) -> None:
+    told = pd.concat([table, kv_table(PACE)])
+    open_ended = told[(told["expected_peak"] < 1.0) | (told["measured_peak"] < 1.0)]
+    off = open_ended["measured_peak"] / open_ended["expected_peak"] - 1
+
+    assert off[~open_ended["varied"]].abs().max() < 0.1
+    assert off[open_ended["varied"]].max() < 0.1, "an upper estimate"
+    assert off[open_ended["varied"]].min() < -0.1
 
 
 def test_the_simulated_engine_preempts_as_often_as_vllm(table: pd.DataFrame) -> None:

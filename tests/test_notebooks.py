@@ -157,3 +157,30 @@ def test_a_missing_notebook_and_one_that_computes_its_parameters_are_refused(
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "sums.ipynb")
     with pytest.raises(SpecError, match="line 1"):
         parameters_of(tmp_path / "sums.ipynb")
+
+
+KV = next(path for path in NOTEBOOKS if path.stem == "03_watch_the_kv_cache")
+
+
+def test_the_kv_notebook_shows_agreement_beside_chance_and_advice_for_each_trial(
+    executed: Callable[[Path], Path],
+) -> None:
+    by_id = {cell.id: "".join(texts(cell)) for cell in cells(executed(KV), "code")}
+
+    assert "kit_model_log, kit_stat_logger" in by_id["table"]
+    assert "metrics_agrees" in by_id["table"]
+    assert "metrics_chance" in by_id["table"]
+    assert "its steps confirm the log in" in by_id["agreed"]
+    assert by_id["advice"].count("`vllm-cpu_") == 6
+    assert "requests will wait for it, or be preempted" in by_id["advice"]
+    assert "This run was limited by the KV cache" in by_id["advice"]
+
+
+def test_the_kv_notebook_tells_a_full_cache_from_one_that_held_requests_up(
+    executed: Callable[[Path], Path],
+) -> None:
+    by_id = {cell.id: "".join(texts(cell)) for cell in cells(executed(KV), "code")}
+
+    assert "5 of them were KV-limited" in by_id["limited"]
+    assert "`vllm-cpu_mixed_c4` filled it to 100 % and held nobody up" in by_id["limited"]
+    assert "whose lengths vary" in by_id["expected"]

@@ -7,14 +7,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from synthetic_studies import finish_study, write_trial
 
+from kit.choices import choose
 from kit.errors import DownloadError, SpecError
 from kit.panel import Panel
-from kit.records import StudySpec
+from kit.records import Engine, StudySpec
 from kit.store import StudyFolder
 from kit.study import RunningTrial, StudyProgress
 
@@ -119,6 +121,19 @@ def test_what_run_will_do_is_said_before_it_is_pressed(tmp_path: Path) -> None:
     shown.releases.value = ("23.10",)
     shown.repeats.value = 1
     assert shown.summary.value == "1 trial: 1 release, 1 scenario, 1 repeat"
+
+
+def test_a_cache_that_will_fill_is_said_before_run_is_pressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Engine(blocks=32, block_size_tokens=32, max_model_tokens=512)
+    with_small_cache = partial(choose, engine=small)
+    monkeypatch.setattr("kit.panel.choose", with_small_cache)
+    shown = panel(tmp_path)
+    shown.concurrency.value = "16"
+    assert "At concurrency 16 this traffic needs" in shown.summary.value
+    shown.concurrency.value = "1"
+    assert "KV cache" not in shown.summary.value
 
 
 def test_what_was_typed_just_before_the_click_counts_even_if_it_comes_after(tmp_path: Path) -> None:

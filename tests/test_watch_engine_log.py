@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.watch import names
-from kit.watch.engine_log import EngineLog
+from kit.watch.engine_log import MAX_LINE_CHARS, EngineLog
 from kit.watch.tail import MAX_LINE_BYTES, Tail
 
 LINES = yaml.safe_load(Path(__file__).with_name("engine_log_lines.yaml").read_text())
@@ -139,12 +140,22 @@ def test_a_message_cut_by_another_is_left_out_and_the_other_read(cut: int) -> No
     assert values(V0[:cut] + V1) == values(V1)
 
 
-def test_lines_after_the_log_hooks_mark_say_that_they_came_through_it() -> None:
+@pytest.mark.parametrize(("mark", "via"), names.LOG_MARKS.items())
+def test_lines_after_a_remedys_mark_say_that_they_came_through_it(mark: str, via: str) -> None:
     before, after = EngineLog(), EngineLog()
-    after.read_line(f"{names.LOG_HOOK_MARK} 1.0 s", t_ns=0)
+    after.read_line(f"{mark} 1.0 s", t_ns=0)
 
     assert names.VIA not in before.read_line(V1, t_ns=0)[0].labels
-    assert json.loads(after.read_line(V1, t_ns=0)[0].labels)[names.VIA] == names.VIA_LOG
+    assert json.loads(after.read_line(V1, t_ns=0)[0].labels)[names.VIA] == via
+
+
+def test_with_both_remedies_a_line_names_both_since_either_may_have_asked_for_it() -> None:
+    log = EngineLog()
+    for mark in names.LOG_MARKS:
+        log.read_line(mark, t_ns=0)
+    via = json.loads(log.read_line(V1, t_ns=0)[0].labels)[names.VIA]
+
+    assert via == f"{names.VIA_HOOK}, {names.VIA_MODEL}"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +163,40 @@ def test_lines_after_the_log_hooks_mark_say_that_they_came_through_it() -> None:
 )
 def test_other_lines_give_nothing(line: str) -> None:
     assert read(line) == []
+
+
+#: Pieces of messages that a careless pattern would begin to read again and again.
+HOSTILE = [
+    "7" * 64,
+    "w" * 64,
+    "Engine 0: ",
+    "Iteration(1): ",
+    "# GPU blocks: ",
+    "9,999",
+    ALL_PARTS[:-20],
+    V0[:-20],
+]
+
+
+def read_chunk(line: str) -> float:
+    """Processor time for 1 MiB of such lines."""
+    log, lines = EngineLog(), [line] * (1024 * 1024 // len(line))
+    began = time.process_time()
+    for each in lines:
+        log.read_line(each, t_ns=0)
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_a_hostile_mebibyte_costs_little_more_than_one_of_engine_lines(piece: str) -> None:
+    hostile = (piece * MAX_LINE_CHARS)[: MAX_LINE_CHARS - 20] + " KV cache KV cache "
+
+    assert read_chunk(hostile) < 5 * read_chunk(V1)
+
+
+def test_a_line_longer_than_any_engines_is_passed_over() -> None:
+    assert read(V1 + " " * (MAX_LINE_CHARS - len(V1))) == read(V1)
+    assert read(V1 + " " * MAX_LINE_CHARS) == []
 
 
 @given(st.text(), st.text(), st.integers(0, len(ALL_PARTS)))

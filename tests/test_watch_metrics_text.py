@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from kit.watch import names
 from kit.watch.metrics_text import MAX_LINE_CHARS, parse_metrics
+from kit.watch.names import Sample
+from kit.watch.rates import CounterRates
 
 TRITON = b"""\
 # HELP nv_inference_request_success Number of successful inference requests, all batch sizes
@@ -29,8 +31,9 @@ vllm:time_to_first_token_seconds_count{model="simulated",version="1"} 1
 """
 
 
-def values(body: bytes, model: str | None = None) -> dict[str, float]:
-    return {s.name: s.value for s in parse_metrics(body, t_ns=5, model=model)}
+def values(body: bytes, *models: str) -> dict[str, float]:
+    """The last value of each name; without models, of all of them."""
+    return {s.name: s.value for s in parse_metrics(body, t_ns=5, models=models or None)}
 
 
 def test_triton_metrics_keep_their_names_and_the_engines_get_the_kits() -> None:
@@ -47,6 +50,52 @@ def test_a_body_with_nv_metrics_is_tritons_and_any_other_is_vllms_own() -> None:
 
     assert {s.source for s in parse_metrics(TRITON, t_ns=0)} == {names.TRITON_METRICS}
     assert {s.source for s in parse_metrics(own, t_ns=0)} == {names.VLLM_METRICS}
+
+
+def test_a_torn_body_without_an_nv_line_is_still_of_the_server_that_was_asked() -> None:
+    torn = TRITON[TRITON.index(b"vllm:kv") :]
+    [kv, *_] = parse_metrics(torn, t_ns=0, source=names.TRITON_METRICS)
+
+    assert (kv.source, kv.name) == (names.TRITON_METRICS, names.KV_USAGE)
+
+
+def test_the_models_that_a_model_calls_are_kept_and_no_other() -> None:
+    body = TRITON + b'vllm:num_requests_running{model="other",version="1"} 7\n'
+
+    assert values(body, "bls", "simulated")[names.KV_USAGE] == 0.5
+    assert names.RUNNING not in values(body, "bls", "simulated")
+    assert names.KV_USAGE not in values(body, "bls")
+
+
+def counters(t_s: float, prompt: float, generation: float, *, more: bytes = b"") -> list[Sample]:
+    body = (
+        b'vllm:prompt_tokens_total{model="m"} %f\nvllm:generation_tokens_total{model="m"} %f\n'
+        % (prompt, generation)
+    )
+    return parse_metrics(body + more, t_ns=int(t_s * 1e9), source=names.TRITON_METRICS)
+
+
+def test_two_scrapes_of_the_token_counters_tell_the_throughput() -> None:
+    rates = CounterRates()
+    assert rates.read(counters(10.0, 100, 50)) == []
+    found = rates.read(counters(12.0, 140, 51))
+
+    assert {s.name: s.value for s in found} == {
+        names.PROMPT_RATE: pytest.approx(20.0),
+        names.GENERATION_RATE: pytest.approx(0.5),
+    }
+    assert {(s.source, s.labels, s.t_ns) for s in found} == {
+        (names.TRITON_METRICS, '{"model": "m"}', 12_000_000_000)
+    }
+
+
+def test_a_counter_that_began_anew_and_a_rate_that_is_told_give_no_rate() -> None:
+    rates = CounterRates()
+    rates.read(counters(10.0, 100, 50))
+    told = b"vllm:avg_prompt_throughput_toks_per_s 9\n"
+
+    assert rates.read(counters(11.0, 5, 5)) == []
+    assert [s.name for s in rates.read(counters(12.0, 9, 9, more=told))] == [names.GENERATION_RATE]
 
 
 def test_vllms_own_metrics_are_kept_whatever_its_model_is_called() -> None:

@@ -158,6 +158,19 @@ def test_a_server_without_a_metrics_port_is_asked_on_its_http_port(folder: Trial
     assert (names.TRITON_METRICS, names.KV_USAGE) in seen(folder)
 
 
+def test_what_a_torn_answer_of_the_metrics_port_tells_is_tritons(folder: TrialFolder) -> None:
+    async def tear(path: bytes, sink: asyncio.StreamWriter) -> None:
+        sink.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + METRICS.splitlines()[1])
+        sink.write(b"\nnv_torn")
+
+    with serving(tear) as port:
+        watcher = watcher_of(folder, Endpoint(metrics_port=port))
+        watcher.start()
+        watcher.stop()
+
+    assert seen(folder) == {(names.TRITON_METRICS, names.KV_USAGE)}
+
+
 @pytest.mark.parametrize(
     "answering",
     [
@@ -185,7 +198,7 @@ def test_a_bad_metrics_endpoint_delays_neither_the_log_nor_the_end(
 def test_a_source_that_fails_is_told_and_costs_the_others_nothing(
     folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(body: bytes, *, t_ns: int, model: str) -> None:
+    def fail(body: bytes, **_: object) -> None:
         raise ValueError("a defect")
 
     monkeypatch.setattr(sampler, "parse_metrics", fail)

@@ -8,7 +8,7 @@ import sys
 import threading
 from importlib.metadata import Distribution
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -30,8 +30,15 @@ def load(path: Path, monkeypatch: pytest.MonkeyPatch, **beside: ModuleType) -> M
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def mark_of(remedy: str) -> str:
+    """What the remedy prints before the lines that come through it."""
+    [mark] = (mark for mark, via in names.LOG_MARKS.items() if via == remedy)
+    return mark
 
 
 class FakeLogger:
@@ -68,7 +75,7 @@ def test_the_hook_logs_again_and_again_and_says_so_once(
     logger = vllm()
 
     assert logger.logged.wait(30)
-    assert capsys.readouterr().out == f"{names.LOG_HOOK_MARK} 0.01 s\n"
+    assert capsys.readouterr().out == f"{mark_of(names.VIA_HOOK)} 0.01 s\n"
 
 
 def test_the_hook_leaves_a_vllm_without_that_logger_alone(
@@ -92,7 +99,7 @@ def test_the_words_by_which_the_remedies_are_known_are_the_same_on_both_sides() 
 
     assert f'VIA_METRICS = "{names.VIA_METRICS}"' in model
     assert f'"{names.VIA}": VIA_METRICS' in model
-    assert f'LOG_HOOK_MARK = "{names.LOG_HOOK_MARK}"' in model
+    assert f'LOG_MARK = "{mark_of(names.VIA_MODEL)}"' in model
     exported = [name for name in names.VLLM_NAMES if f'"{name}"' in gauges]
     assert {names.VLLM_NAMES[name] for name in exported} == {
         names.KV_USAGE,
@@ -100,6 +107,37 @@ def test_the_words_by_which_the_remedies_are_known_are_the_same_on_both_sides() 
         names.WAITING,
         names.PREEMPTIONS,
     }
+
+
+def test_engines_of_one_model_are_kept_apart_and_told_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Data parallelism: each engine has a KV cache of its own."""
+    loggers = ModuleType("vllm.v1.metrics.loggers")
+    loggers.StatLoggerBase = object  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, loggers.__name__, loggers)
+    triton = ModuleType("triton_python_backend_utils")
+    monkeypatch.setitem(sys.modules, triton.__name__, triton)
+    stats = load(COMMON / "engine_stats.py", monkeypatch)
+    watch = load(MODEL / "stat_logger.py", monkeypatch, engine_stats=stats).SchedulerWatch()
+    one, other = (watch.logger(object(), index) for index in (0, 1))
+
+    def step(usage: float, waiting: int, preempted: int) -> tuple[SimpleNamespace, ...]:
+        scheduler = SimpleNamespace(
+            kv_cache_usage=usage, num_running_reqs=2, num_waiting_reqs=waiting
+        )
+        iteration = SimpleNamespace(
+            num_preempted_reqs=preempted, num_prompt_tokens=10, num_generation_tokens=3
+        )
+        return scheduler, iteration
+
+    one.record(*step(0.75, 1, 2))
+    other.record(*step(0.25, 4, 0))
+    one.record(*step(0.5, 1, 1))
+
+    assert watch.stats == stats.EngineStats(
+        kv_usage=0.5, running=4, waiting=5, preemptions=3, prompt_tokens=30, generated_tokens=9
+    )
 
 
 def arguments(

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.plots.style import DEATH, FAINT, colour, in_order, spread
 from kit.plots.titles import kv_title, listing, set_title
-from kit.watch.names import NOT_EXPORTED, WATCHER_FAILED
+from kit.watch.names import (
+    ENGINE_LOG,
+    KV_USAGE,
+    NOT_EXPORTED,
+    SOURCE_WORDS,
+    TRITON_METRICS,
+    VLLM_METRICS,
+    WATCHER_FAILED,
+)
 
-NAME = "kv_usage_fraction"
-SOURCES = {"engine_log": "-", "triton_metrics": (0, (4, 1.5)), "vllm_metrics": (0, (1, 1))}
-SOURCE_WORDS = {"engine_log": "engine log", "triton_metrics": "Triton metrics"}
+#: source -> how its lines are drawn, and a mark that looks like it in a line of text
+SOURCES = {
+    ENGINE_LOG: ("-", "──"),
+    TRITON_METRICS: ((0, (4, 1.5)), "╌╌"),
+    VLLM_METRICS: ((0, (1, 1)), "┈┈"),
+}
+OTHER_SOURCE = ("-.", "-·")
 
 
 def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
     """KV usage against seconds under load, one line a trial and source, in the release's colour.
 
     samples: kit.frames.samples_frame; reads rows named kv_usage_fraction. trials:
-        kit.frames.trials_frame of the same study; reads release, crashed, time_to_death_s,
-        watch_fault.
-    A cross marks a server's death, at its last known usage. A release of which no trial reports
-    usage is named as "not exported", or "watcher failed" if that is why: missing is not 0.
+        kit.frames.trials_frame of the same study; reads release, engine, crashed,
+        time_to_death_s, watch_fault.
+    A cross marks a server's death, at its last known usage. Trials that report no usage, or not
+    through a source that others have, are counted as "not exported" by release and engine, or as
+    "watcher failed" if that is why: missing is not 0.
     """
-    usage = samples[samples["name"] == NAME]
+    usage = samples[samples["name"] == KV_USAGE]
     last_seen: dict[str, tuple[float, float]] = {}
     seen_sources = [s for s in SOURCES if (usage["source"] == s).any()]
     seen_sources += sorted(set(usage["source"].dropna()) - set(SOURCES))
@@ -36,7 +52,7 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
                 ordered["t_s"],
                 ordered["value"],
                 color=colour(release),
-                ls=SOURCES.get(str(source), "-."),
+                ls=SOURCES.get(str(source), OTHER_SOURCE)[0],
                 lw=1.4,
                 alpha=0.85,
                 gid=f"{trial['trial_id']} {source}",
@@ -68,14 +84,9 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
                 gid=f"death {trial['trial_id']}",
             )
     _label_lines(ax, last_seen)
-    silent = [r for r in in_order(trials["release"]) if r not in last_seen]
-    if silent:
-        unwatched = set(trials.loc[trials["watch_fault"].notna(), "release"])
-        failed = [r for r in silent if r in unwatched]
-        without = [r for r in silent if r not in unwatched]
-        whys = ((without, NOT_EXPORTED), (failed, WATCHER_FAILED))
+    if missing := not_exported(usage, trials):
         ax.annotate(
-            "; ".join(f"{listing(names)}: {why}" for names, why in whys if names),
+            "\n".join(missing),
             (0.02, 0.95),
             xycoords="axes fraction",
             va="top",
@@ -85,8 +96,8 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
         )
     if len(seen_sources) > 1:
         words = [
-            f"{mark} {SOURCE_WORDS.get(source, source)}"
-            for source, mark in zip(seen_sources, ("──", "╌╌", "┈┈", "-·"), strict=False)
+            f"{SOURCES.get(source, OTHER_SOURCE)[1]} {SOURCE_WORDS.get(source, source)}"
+            for source in seen_sources
         ]
         ax.annotate(
             "   ".join(words),
@@ -106,6 +117,51 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
     ax.set_xlabel("seconds under load" + ("    ✕ server died" if died else ""))
     set_title(ax, kv_title(samples, trials))
     return ax
+
+
+def not_exported(usage: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
+    """What is missing, a line each: "24.05: not exported", "23.10: not in Triton metrics in 1 of 3
+    trials".
+
+    usage: rows of kit.frames.samples_frame that tell it; trials: those that should.
+    A server that died may not have lived to its first sample, which is then said instead.
+    """
+    with_engine = trials["engine"].nunique() > 1
+    told: dict[Any, set[str]] = {}
+    for trial, source in usage[["trial_id", "source"]].drop_duplicates().itertuples(index=False):
+        told.setdefault(trial, set()).add(source)
+    wanted = [s for s in SOURCES if (usage["source"] == s).any()]
+    lines: dict[str, list[str]] = {}
+    for release in in_order(trials["release"]):
+        of_release = trials[trials["release"] == release]
+        for engine, group in of_release.groupby("engine", observed=True):
+            who = f"{release} {engine}" if with_engine else release
+            for what in _lacks(group, told, wanted):
+                lines.setdefault(what, []).append(who)
+    return [f"{listing(who)}: {what}" for what, who in lines.items()]
+
+
+def _lacks(group: pd.DataFrame, told: Mapping[Any, set[str]], wanted: list[str]) -> list[str]:
+    """What the trials of one release and engine do not tell."""
+    quiet = group[~group["trial_id"].isin(list(told))]
+    failed = quiet["watch_fault"].notna()
+    found = [f"{WATCHER_FAILED}{_part(int(failed.sum()), len(group))}"] if failed.any() else []
+    if len(quiet) == len(group) and not failed.any():
+        return [NOT_EXPORTED]
+    early = int((quiet["crashed"] & ~failed).sum())
+    found += [f"no sample before death in {early} of {len(group)} trials"] if early else []
+    silent = int((~quiet["crashed"] & ~failed).sum())
+    lived = group[~group["crashed"]]
+    found += [f"{NOT_EXPORTED}{_part(silent, len(lived))}"] if silent else []
+    for source in wanted:
+        without = sum(source not in told[t] for t in lived["trial_id"] if t in told)
+        if without:
+            found.append(f"not in {SOURCE_WORDS[source]}{_part(without, len(lived))}")
+    return found
+
+
+def _part(some: int, of: int) -> str:
+    return "" if some == of else f" in {some} of {of} trials"
 
 
 def _label_lines(ax: Axes, last_seen: dict[str, tuple[float, float]]) -> None:

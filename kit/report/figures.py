@@ -23,6 +23,7 @@ from kit.plots.crash import curve_count, plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
+from kit.plots.queue import has_gpu, has_queue, plot_gpu, plot_queue
 from kit.plots.release_map import plot_release_map, release_map, signature_key
 from kit.plots.style import STYLE, footnote, provenance
 from kit.report.svg import themed
@@ -179,6 +180,23 @@ def drawings(
             size_in=(WIDTH_IN, 3.4),
             note=note,
         )
+        if has_queue(seen):
+            yield Drawing(
+                name=f"queue-{scenario}",
+                caption=f"{scenario}: requests that wait, in the engine for a place in its batch "
+                "and in Triton for the model, one pair of lines a server.",
+                plot=partial(plot_queue, seen, own),
+                size_in=(WIDTH_IN, 2.6),
+                note=note,
+            )
+        if has_gpu(seen):
+            yield Drawing(
+                name=f"gpu-{scenario}",
+                caption=f"{scenario}: GPU utilisation and memory as Triton exports them.",
+                plot=partial(plot_gpu, seen, own),
+                size_in=(WIDTH_IN, 2.6),
+                note=note,
+            )
 
 
 def _latency(requests: pd.DataFrame, scenario: str, client: str, note: str) -> Drawing:

@@ -15,7 +15,8 @@ from kit import __version__
 from kit.agenda import decided
 from kit.client_limits import client_limits, client_sentence
 from kit.files import write_whole
-from kit.frames import requests_frame, samples_frame, trials_frame
+from kit.frames import engine_labels, requests_frame, samples_frame, trials_frame
+from kit.kv_advice import study_advice
 from kit.map_story import what_it_cost
 from kit.plan import not_applicable
 from kit.plots.style import in_order, provenance
@@ -97,6 +98,8 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
             trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
         ),
         drawings=list(drawings(trials, requests, samples, limits, line)),
+        kv_advice=study_advice(study),
+        engine_labels=engine_labels(trial.spec.engine for trial in study.trials()),
         crashes=crash_groups(study, trials),
         without_stack=list(without_stack(trials)),
         trials=trials.astype(object).where(trials.notna(), None).to_dict("records"),

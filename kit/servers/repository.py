@@ -41,7 +41,7 @@ def build_repository(spec: TrialSpec, into: Path) -> Path:
         SpecError: no such model or parameter, a word that the parameter does not allow, or a
             cache that cannot hold one sequence.
     """
-    names = _needed(spec.model)
+    names = served_models(spec.model)
     templates = {name: (MODELS / name / "config.pbtxt").read_text() for name in names}
     _check_names(spec, templates)
     values = {
@@ -61,8 +61,12 @@ def build_repository(spec: TrialSpec, into: Path) -> Path:
     return into
 
 
-def _needed(model: str) -> list[str]:
-    """The model and those that it calls."""
+def served_models(model: str) -> list[str]:
+    """The model, first, and those that it calls.
+
+    Raises:
+        SpecError: no such model.
+    """
     known = models()
     if model not in known:
         near = difflib.get_close_matches(model, known, n=1)

@@ -21,36 +21,40 @@ from kit.watch.names import (
     KV_SWAP_BLOCKS,
     KV_SWAP_USAGE,
     KV_USAGE,
-    LOG_HOOK_MARK,
+    LOG_MARKS,
     MAX_CONCURRENCY,
     PREEMPTIONS,
     PREFIX_HITS,
     PROMPT_RATE,
     RUNNING,
+    STEP,
     SWAPPED,
     VIA,
-    VIA_LOG,
     WAITING,
     Sample,
 )
 
-_NUMBER: Final = r"(\d+(?:\.\d+)?)"
-_COUNT: Final = r"\d+(?:,\d{3})*"
-_GAP: Final = r"(?:(?!Avg prompt)[^\n]){0,300}?"  # never from one message into the next
+# Every repetition is bounded and begins where a word does, so that the time for a line grows with
+# its length and never with its square: what a server writes between its messages is not ours.
+_DIGITS: Final = r"\d{1,12}"
+_NUMBER: Final = r"\d{1,12}(?:\.\d{1,12})?"
+_COUNT: Final = r"\d{1,12}(?:,\d{3}){0,5}"
+_DEVICE: Final = r"(?<!\w)(?P<device>\w{1,16})"
+_GAP: Final = r"(?:(?!Avg prompt|Iteration\()[^\n]){0,300}?"  # never into the next message
 
 #: The statistics line. V0: "Swapped", "Pending" and two KV figures, the second of the CPU swap
 #: space; V1: "Waiting", one KV figure labelled with the device, parts that may be missing.
 _STATS: Final = re.compile(
-    r"(?:Engine (?P<engine>\d+): |(?P<engines>\d+) Engines Aggregated: )?"
+    rf"(?:Engine (?P<engine>{_DIGITS}): |(?<!\d)(?P<engines>{_DIGITS}) Engines Aggregated: )?"
     rf"Avg prompt throughput: (?P<prompt>{_NUMBER}) tokens/s, "
     rf"Avg generation throughput: (?P<generation>{_NUMBER}) tokens/s, "
-    r"Running: (?P<running>\d+) reqs?, "
-    r"(?:Swapped: (?P<swapped>\d+) reqs?, )?"
-    r"(?:Pending|Waiting): (?P<waiting>\d+) reqs?"
-    r"(?:, Deferred: (?P<deferred>\d+) reqs?)?"
+    rf"Running: (?P<running>{_DIGITS}) reqs?, "
+    rf"(?:Swapped: (?P<swapped>{_DIGITS}) reqs?, )?"
+    rf"(?:Pending|Waiting): (?P<waiting>{_DIGITS}) reqs?"
+    rf"(?:, Deferred: (?P<deferred>{_DIGITS}) reqs?)?"
     rf"(?:, KV fetch: {_GAP})?"
-    r"(?:, Preemptions: (?P<preemptions>\d+))?"
-    rf", (?P<device>\w+) KV cache usage: (?P<kv>{_NUMBER})%"
+    rf"(?:, Preemptions: (?P<preemptions>{_DIGITS}))?"
+    rf", {_DEVICE} KV cache usage: (?P<kv>{_NUMBER})%"
     rf"(?:, CPU KV cache usage: (?P<swap>{_NUMBER})%)?"
     rf"(?:, Prefix cache hit rate: (?P<hits>{_NUMBER})%)?"
 )
@@ -58,20 +62,20 @@ _STATS: Final = re.compile(
 _V0_HITS: Final = re.compile(rf"Prefix cache hit rate: GPU: (?P<hits>{_NUMBER})%")
 #: One engine step (enable_logging_iteration_details).
 _STEP: Final = re.compile(
-    rf"(?:Engine (?P<engine>\d+): )?Iteration\((?P<step>\d+)\): {_GAP}"
-    rf"(?P<device>\w+) KV cache usage: (?P<kv>{_NUMBER})%"
+    rf"(?:Engine (?P<engine>{_DIGITS}): )?Iteration\((?P<step>{_DIGITS})\): {_GAP}"
+    rf"{_DEVICE} KV cache usage: (?P<kv>{_NUMBER})%"
 )
 #: V0 only, the first and then every fiftieth preemption.
 _PREEMPTED: Final = re.compile(
-    r"Sequence group \S+ is preempted by PreemptionMode\.(?P<mode>RECOMPUTE|SWAP) mode because "
-    r"there is not enough KV cache space\.[^\n]{0,300}?"
-    r"total_(?:num_)?cumulative_preemption(?:_cnt)?=(?P<total>\d+)"
+    r"Sequence group \S{1,64} is preempted by PreemptionMode\.(?P<mode>RECOMPUTE|SWAP) mode "
+    r"because there is not enough KV cache space\.[^\n]{0,300}?"
+    rf"total_(?:num_)?cumulative_preemption(?:_cnt)?=(?P<total>{_DIGITS})"
 )
 _BLOCKS: Final = re.compile(
-    rf"# (?P<device>\w+) blocks: (?P<blocks>{_COUNT})"
+    rf"# {_DEVICE} blocks: (?P<blocks>{_COUNT})"
     rf"(?:, # (?:CPU|cpu) blocks: (?P<swap>{_COUNT}))?"
 )
-_TOKENS: Final = re.compile(rf"(?P<device>\w+) KV cache size: (?P<tokens>{_COUNT}) tokens")
+_TOKENS: Final = re.compile(rf"{_DEVICE} KV cache size: (?P<tokens>{_COUNT}) tokens")
 _CONCURRENCY: Final = re.compile(
     rf"Maximum concurrency for (?P<tokens>{_COUNT}) tokens per request: (?P<times>{_NUMBER})x"
 )
@@ -83,9 +87,9 @@ _MARKS: Final = (
     " blocks: ",
     "Maximum concurrency for ",
     "cumulative_preemption",
-    LOG_HOOK_MARK,
+    *LOG_MARKS,
 )
-#: A longer line is no engine's message; its head is searched all the same.
+#: A longer line is no engine's message, and is passed over.
 MAX_LINE_CHARS: Final = 8192
 
 
@@ -93,19 +97,18 @@ class EngineLog:
     """Reads lines in order and remembers what later lines need.
 
     V1 counts preemptions from one statistics line to the next; the kit's figure is the sum since
-    the start. The mark of the kit's log hook says through which remedy later lines came.
+    the start. The marks of the kit's remedies say through which of them later lines came.
     """
 
     def __init__(self) -> None:
         self._preempted: dict[str, int] = {}
-        self._hooked = False
+        self._via: set[str] = set()
 
     def read_line(self, line: str, *, t_ns: int) -> list[Sample]:
         """The samples of one line, with or without its newline; none for most lines."""
-        if not any(mark in line for mark in _MARKS):
+        if len(line) > MAX_LINE_CHARS or not any(mark in line for mark in _MARKS):
             return []
-        line = line[:MAX_LINE_CHARS]
-        self._hooked = self._hooked or LOG_HOOK_MARK in line
+        self._via |= {via for mark, via in LOG_MARKS.items() if mark in line}
         return [
             Sample(t_ns=t_ns, source=ENGINE_LOG, name=name, value=value, labels=label_text(labels))
             for name, value, labels in self._messages(line)
@@ -115,7 +118,7 @@ class EngineLog:
         for found in _STATS.finditer(line):
             yield from self._stats(found.groupdict())
         for found in _STEP.finditer(line):
-            labels = _labels(found.groupdict()) | {"step": found["step"]}
+            labels = _labels(found.groupdict()) | {STEP: found["step"]}
             yield KV_USAGE, float(found["kv"]) / 100, labels
         for found in _V0_HITS.finditer(line):
             yield PREFIX_HITS, float(found["hits"]) / 100, {}
@@ -135,8 +138,8 @@ class EngineLog:
         self, found: Mapping[str, str | None]
     ) -> Iterator[tuple[str, float, dict[str, str]]]:
         labels = _labels(found)
-        if self._hooked:
-            labels[VIA] = VIA_LOG
+        if self._via:
+            labels[VIA] = ", ".join(sorted(self._via))
         counts = (
             (PROMPT_RATE, "prompt", 1),
             (GENERATION_RATE, "generation", 1),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,20 +29,28 @@ MAX_LINES = 50_000
 _VLLM_RANK = {name: rank for rank, name in enumerate(VLLM_NAMES)}
 
 
-def parse_metrics(body: bytes, *, t_ns: int, model: str | None = None) -> list[Sample]:
+def parse_metrics(
+    body: bytes,
+    *,
+    t_ns: int,
+    source: str = VLLM_METRICS,
+    models: Collection[str] | None = None,
+) -> list[Sample]:
     """The wanted samples of one scrape, under the kit's names where it has one.
 
-    model: keep only this model's samples (and those that name no model); None keeps all.
-    A body with any `nv_` metric is Triton's, any other is vLLM's own. A last line without its
-    newline is torn and dropped: its number may be cut short.
+    source: whose port was asked. A body with any `nv_` metric is Triton's, whoever was asked;
+    one without is not the other's, for it may be torn.
+    models: keep only their samples (and those that name no model); None keeps all.
+    A last line without its newline is torn and dropped: its number may be cut short.
     """
     lines = body.decode("utf-8", errors="replace").split("\n")[:-1]
     wanted = [line for line in lines[:MAX_LINES] if _is_wanted(line)]
-    source = TRITON_METRICS if any(x.startswith("nv_") for x in wanted) else VLLM_METRICS
+    if any(line.startswith("nv_") for line in wanted):
+        source = TRITON_METRICS
     best: dict[tuple[str, str], tuple[int, Sample]] = {}
     for line in wanted:
         for name, labels, value in _parse_line(line):
-            if not math.isfinite(value) or not _is_of(labels, model):
+            if not math.isfinite(value) or not _is_of(labels, models):
                 continue
             if name in VLLM_NAMES and value < 0:
                 continue  # vLLM's way to say that a feature is off
@@ -72,9 +80,9 @@ def _is_wanted(line: str) -> bool:
     return bool(name) and not name.endswith(UNWANTED_SUFFIXES)
 
 
-def _is_of(labels: Mapping[str, str], model: str | None) -> bool:
+def _is_of(labels: Mapping[str, str], models: Collection[str] | None) -> bool:
     # Only Triton's label counts: vLLM's own "model_name" is a path or a name of its user's.
-    return model is None or labels.get("model", model) == model
+    return models is None or "model" not in labels or labels["model"] in models
 
 
 def _parse_line(line: str) -> Iterator[tuple[str, dict[str, str], float]]:

@@ -42,16 +42,34 @@ VLLM_METRICS: Final = "vllm_metrics"
 PROCESS: Final = "process"
 HEALTH: Final = "health"
 
+#: What the log says of single engine steps: the engine's own word, not a sample of it. Its rows
+#: have the source ENGINE_LOG and this label.
+STEP: Final = "step"
+ENGINE_STEPS: Final = "engine_steps"
+
 #: Sources that can tell KV usage, the one nearest to the engine last.
 KV_SOURCES: Final = (ENGINE_LOG, TRITON_METRICS, VLLM_METRICS)
 
-#: The label by which the kit's two remedies name themselves (kit/models/vllm/README.md).
+#: Sources of KV usage, for people.
+SOURCE_WORDS: Final = {
+    ENGINE_LOG: "engine log",
+    TRITON_METRICS: "Triton metrics",
+    VLLM_METRICS: "vLLM metrics",
+    ENGINE_STEPS: "engine's steps",
+}
+
+#: The label by which the kit's remedies name themselves (kit/models/vllm/README.md).
 VIA: Final = "via"
 VIA_METRICS: Final = "kit_stat_logger"
-VIA_LOG: Final = "kit_log_hook"
+VIA_HOOK: Final = "kit_log_hook"
+VIA_MODEL: Final = "kit_model_log"  # the kit's model asks vLLM for its line; no hook is needed
 
-#: What the log hook prints once, so that the lines after it can be told from vLLM's own.
-LOG_HOOK_MARK: Final = "triton-crash-kit: engine statistics are logged every"
+#: What the log hook and the kit's model print once, so that the lines after it can be told from
+#: those that vLLM writes by itself.
+LOG_MARKS: Final = {
+    "triton-crash-kit: engine statistics are logged every": VIA_HOOK,
+    "triton-crash-kit: this model has its engine's statistics logged every": VIA_MODEL,
+}
 
 #: vLLM's metric names since 0.2.3 → the kit's. Where a server exports two names for one figure
 #: (0.9.2: both KV gauges), the one that stands first here is taken. The figures have the kit's
@@ -68,6 +86,13 @@ VLLM_NAMES: Final = {
     "vllm:avg_prompt_throughput_toks_per_s": PROMPT_RATE,
     "vllm:avg_generation_throughput_toks_per_s": GENERATION_RATE,
     "vllm:gpu_prefix_cache_hit_rate": PREFIX_HITS,
+}
+
+#: Counters of tokens since the start → the rate that two scrapes of one tell. vLLM exported the
+#: rates themselves up to 0.7; Triton's own vLLM backend has these counters from 24.08 on.
+RATE_OF: Final = {
+    "vllm:prompt_tokens_total": PROMPT_RATE,
+    "vllm:generation_tokens_total": GENERATION_RATE,
 }
 
 #: Names that a scrape keeps; a histogram's buckets are left out, its _sum and _count stay.

@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import fields, replace
 from functools import partial
 from typing import Final
@@ -25,7 +25,15 @@ from kit.watch.engine_log import EngineLog
 from kit.watch.fetch import Answer, NoAnswer, get
 from kit.watch.liveness import Health, ServerProcesses
 from kit.watch.metrics_text import parse_metrics
-from kit.watch.names import HEALTH, MODEL_READY, SERVER_READY, Sample
+from kit.watch.names import (
+    HEALTH,
+    MODEL_READY,
+    SERVER_READY,
+    TRITON_METRICS,
+    VLLM_METRICS,
+    Sample,
+)
+from kit.watch.rates import CounterRates
 from kit.watch.tail import Tail
 
 #: A whole /metrics body of Triton with one model is 10 kB.
@@ -49,6 +57,7 @@ MAX_ROWS_HELD: Final = 200_000
 class Watcher:
     """Samples one server from start() to stop() into samples-watch.arrows.
 
+    model: whose readiness is asked. called: further models whose metrics are kept, which it calls.
     The engine's figures are written at every tick, `nv_` metrics and `_info` when they change.
     """
 
@@ -60,18 +69,21 @@ class Watcher:
         pid: int | None,
         interval_s: float,
         model: str,
+        called: Collection[str] = (),
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._endpoint = endpoint
         self._path = folder.path / "samples-watch.arrows"
         self._interval_s = interval_s
         self._model = model
+        self._models = frozenset({model, *called})
         self._clock_ns = clock_ns
         self._processes = None if pid is None else ServerProcesses(pid)
         self._tail = Tail(folder.log)
         self._engine_log = EngineLog()
         self._rows: deque[Sample] = deque(maxlen=MAX_ROWS_HELD)
         self._last_value: dict[tuple[str, str], float] = {}
+        self._rates = CounterRates()
         self._ask_metrics_from_ns = 0
         self._health = Health()
         self._stopping = asyncio.Event()
@@ -170,19 +182,21 @@ class Watcher:
         if self._clock_ns() < self._ask_metrics_from_ns:
             return
         if end.metrics_port is not None:  # Triton serves metrics in the clear, whatever `tls` says
+            source = TRITON_METRICS
             answer = await self._get(end.metrics_port, "/metrics", timeout_s, tls=False)
         elif end.http_port is not None:  # vLLM's own server has them on its one port
+            source = VLLM_METRICS
             answer = await self._get(end.http_port, "/metrics", timeout_s, tls=end.tls)
         else:
             return
         t_ns = self._clock_ns()
         if answer.status == 200:
-            self._add(parse_metrics(answer.body, t_ns=t_ns, model=self._model))
+            self._add(parse_metrics(answer.body, t_ns=t_ns, source=source, models=self._models))
         elif answer.status is not None:
             self._ask_metrics_from_ns = t_ns + int(REFUSED_INTERVAL_S * 1e9)
 
-    def _add(self, samples: Iterable[Sample]) -> None:
-        for sample in samples:
+    def _add(self, samples: list[Sample]) -> None:
+        for sample in (*samples, *self._rates.read(samples)):
             if sample.name.startswith("nv_") or sample.name.endswith("_info"):
                 key = sample.name, sample.labels
                 if self._last_value.get(key) == sample.value:

@@ -121,8 +121,11 @@ def test_expected_peaks_preemptions_and_agreement_of_log_metrics_and_engine(
     assert list(table["concurrency"]) == [1, 4, 8, 16]
     assert table["step_peak"].to_numpy() == pytest.approx(table["expected_peak"], rel=0.1)
     assert list(table["preemptions"] > 0) == [False, False, False, True]
-    assert table["log_agrees"].min() >= 0.9
-    assert table["metrics_agrees"].min() >= 0.9
+    for source in ("log", "metrics"):
+        share, chance = table[f"{source}_agrees"], table[f"{source}_chance"]
+        assert share.notna().all()
+        assert share.min() >= 0.75  # a dozen samples a trial, on a machine that may stall
+        assert (share - chance).mean() >= 0.2
 
 
 @pytest.mark.parametrize("version", HERE)
@@ -137,7 +140,7 @@ def test_a_server_that_tells_nothing_is_mended_by_the_log_hook(
 
     assert str(names.kv_state(without.samples())) == "not exported"
     assert names.kv_state(hooked.samples()).sources == (names.ENGINE_LOG,)
-    assert labels(hooked, names.ENGINE_LOG) == {names.VIA_LOG}
+    assert labels(hooked, names.ENGINE_LOG) == {names.VIA_HOOK}
     assert before == after[: len(before)], "the same weights, greedily: the same words"
 
 
@@ -152,6 +155,16 @@ def test_the_kits_model_exports_the_engines_figures_and_says_that_it_did(
     assert found >= {names.KV_USAGE, names.RUNNING, names.WAITING, names.PREEMPTIONS}
     assert names.kv_state(trial.samples()).sources == (names.TRITON_METRICS,)
     assert labels(trial, names.TRITON_METRICS) == {names.VIA_METRICS}
+
+
+@pytest.mark.parametrize("version", HERE)
+def test_lines_that_the_kits_model_asks_for_are_not_said_to_come_through_the_hook(
+    tmp_path: Path, version: str
+) -> None:
+    with serving(tmp_path, version, log_stats="true", log_interval_s="0.2") as (generate, trial):
+        ask_several(generate, 4, 8)
+
+    assert labels(trial, names.ENGINE_LOG) == {names.VIA_MODEL}
 
 
 @pytest.mark.parametrize("version", HERE)

@@ -79,9 +79,23 @@ class Gauges:
             ("running", "vllm:num_requests_running", gauge, "Requests in the running batch"),
             ("waiting", "vllm:num_requests_waiting", gauge, "Requests waiting to be scheduled"),
             ("preemptions", "vllm:num_preemptions_total", counter, "Preemptions since the start"),
+            # In the words of Triton's vLLM backend, which has these two: one name, one meaning.
+            (
+                "prompt_tokens",
+                "vllm:prompt_tokens_total",
+                counter,
+                "Number of prefill tokens processed.",
+            ),
+            (
+                "generated_tokens",
+                "vllm:generation_tokens_total",
+                counter,
+                "Number of generation tokens processed.",
+            ),
         )
         self._families = []  # they must live as long as their metrics
         self._metrics = {}
+        self._counters = {field for field, _, kind, _ in rows if kind == counter}
         for field, name, kind, about in rows:
             family = pb_utils.MetricFamily(name=name, description=about, kind=kind)
             self._families.append(family)
@@ -91,7 +105,7 @@ class Gauges:
     def show(self, stats: EngineStats) -> None:
         for field, metric in self._metrics.items():
             before, value = getattr(self._shown, field), getattr(stats, field)
-            if field == "preemptions" and value > before:
+            if field in self._counters and value > before:
                 metric.increment(value - before)
             elif value != before:
                 metric.set(value)

@@ -35,7 +35,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 #: kit/watch/names.py knows these words: they say through which remedy the kit sees KV usage.
 VIA_METRICS = "kit_stat_logger"
-LOG_HOOK_MARK = "triton-crash-kit: engine statistics are logged every"
+LOG_MARK = "triton-crash-kit: this model has its engine's statistics logged every"
 
 
 class TritonPythonModel(DecoupledModel):
@@ -101,7 +101,7 @@ class TritonPythonModel(DecoupledModel):
         """vLLM writes its statistics only when asked; Triton's own backend never asks."""
         if not self._log_stats:
             await asyncio.Event().wait()
-        print(f"{LOG_HOOK_MARK} {self._log_interval_s:g} s", flush=True)  # noqa: T201
+        print(f"{LOG_MARK} {self._log_interval_s:g} s", flush=True)  # noqa: T201
         while True:
             await asyncio.sleep(self._log_interval_s)
             await engine.do_log_stats()
