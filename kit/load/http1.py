@@ -46,7 +46,7 @@ class Wire(Protocol):
         self._known = channel.frames.is_answer
         self._learns = channel.check is AnswerCheck.EXACT and not channel.dialect.streams
         self._ended = channel.host.ended
-        self._body = AnswerBody(channel.dialect, channel.check, channel.frames)
+        self._body = AnswerBody(channel.dialect, channel.check)
         self._answer = HttpAnswer(self._on_head)
         self._call: Call | None = None
         self._begun = False  # bytes of the answer have come
@@ -171,12 +171,12 @@ class Wire(Protocol):
         self._answer.pieces.clear()
         enough = None
         # Mostly each read is one piece and each piece one event.
-        if len(pieces) != len(times) or not self._body.feed_each(pieces, times):
-            begin = 0
-            for now, end in zip(times, counts, strict=True):
-                if end > begin:
-                    enough = enough or self._body.feed(b"".join(pieces[begin:end]), now)
-                begin = end
+        alone = next((k for k, end in enumerate(counts) if end != k + 1), len(counts))
+        begin = taken = self._body.feed_each(pieces[:alone], times[:alone]) if alone else 0
+        for now, end in zip(times[taken:], counts[taken:], strict=True):
+            if end > begin:
+                enough = enough or self._body.feed(b"".join(pieces[begin:end]), now)
+            begin = end
         if enough is not None and self._call is not None:
             self._call.end_ns = times[-1]
             self._end(enough)
