@@ -2,7 +2,7 @@
 
 What is stamped: `sent_ns` when the kernel has taken the last byte of the request, `first_ns` and
 `token_ns` when the bytes came to this process, before anything else is done about them. The body
-of a stream is only stamped when it comes; its events are read a quarter of a second later or when
+of a stream is only stamped when it comes; its events are read a third of a second later or when
 the answer is whole, many at a time, which costs a third and leaves the loop free for the stamps.
 
 An answer that is like a known one (kit.load.frames) need not be parsed.
