@@ -72,10 +72,10 @@ def free_port() -> int:
 
 @contextmanager
 def own_source(
-    *, interval_us: int = 0, stamps: int = 0, core: int | None = None
+    *, interval_us: int = 0, stamps: int = 0, is_pinned: bool = True
 ) -> Iterator[Source]:
     """Our source: answers in one write, or an event every `interval_us`."""
-    core = source_core() if core is None else core
+    core = source_core() if is_pinned else None
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
         port, file = free_port(), Path(scratch, "shared")
         binary = compiled(Path(scratch))
