@@ -1,7 +1,8 @@
 """The kit and perf_analyzer against the same real Triton model: throughput, latencies and cost.
 
-Requests are counted by the server, for both alike, and processor time is taken over the whole
-process tree in the part of a run in which the server was busy: neither is charged its start.
+Rates and latencies are what each client says, from its first request to its last answer. Processor
+time is that of the whole process tree while the server was busy, a request as the server counts
+them: neither is charged its start.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ _AGREEMENT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What one run was like: rate and cost by the server's count, latency by the client's.
+    """What one run was like.
 
     Latency is that of whole answers. (Of a decoupled model perf_analyzer says that it measures
-    its first response; `average_ms` shows that it does not: clients / rate is the same.)
+    its first response; `average_ms` shows that it does not: it is nearly clients / rate.)
     """
 
     requests_per_s: float
@@ -151,9 +152,8 @@ def agreement(ours: Sequence[Seen], theirs: Sequence[Seen]) -> tuple[bool, str]:
     note = (
         f"p50 of the kit {low:.2f}-{high:.2f} ms; of perf_analyzer "
         f"{min(s.p50_ms for s in theirs):.2f}-{max(s.p50_ms for s in theirs):.2f} ms, with its "
-        f"standard deviations {least:.2f}-{most:.2f} ms. perf_analyzer's average of "
-        f"{peer.average_ms:.1f} ms is that of whole answers: clients / rate is "
-        f"{1e3 * CLIENTS / peer.requests_per_s:.1f} ms"
+        f"standard deviations {least:.2f}-{most:.2f} ms. perf_analyzer's average is "
+        f"{peer.average_ms:.1f} ms, clients / rate {1e3 * CLIENTS / peer.requests_per_s:.1f} ms"
     )
     return low <= most and least <= high, note
 
@@ -186,7 +186,7 @@ def _kit(protocol: Protocol, model: str, endpoint: Endpoint, seconds: float) -> 
     span_s = (max(row["end_ns"] for row in rows) - min(row["sent_ns"] for row in rows)) / 1e9
     latencies = [(row["end_ns"] - row["sent_ns"]) / 1e6 for row in rows]
     return Seen(
-        requests_per_s=usage.requests_per_s or len(rows) / span_s,
+        requests_per_s=len(rows) / span_s,
         cpu_us_a_request=usage.cpu_us_a_request,
         p50_ms=statistics.median(latencies),
         average_ms=statistics.fmean(latencies),
@@ -220,7 +220,7 @@ def _perf_analyzer(
     assert found, said
     average, deviation, p50 = (float(text) / 1e3 for text in found.groups()[1:])
     seen = Seen(
-        requests_per_s=usage.requests_per_s or float(found[1]),
+        requests_per_s=float(found[1]),
         cpu_us_a_request=usage.cpu_us_a_request,
         p50_ms=p50,
         average_ms=average,
