@@ -25,25 +25,38 @@ class Frames:
     """What a worker has learned of its server's whole answers; shared by its connections."""
 
     def __init__(self) -> None:
-        #: By the length of a whole HTTP answer: what stood before and after the text.
-        self._answers: dict[int, tuple[bytes, bytes]] = {}
+        #: By the length of a whole HTTP answer: what stood before the text,
+        self._befores: dict[int, bytes] = {}
+        self._after = b""  # and after it: the same in all of them.
+        #: By a number of tokens: what stands around their digits, the end of the answer included.
+        self._around_digits: dict[int, tuple[bytes, ...]] = {}
 
     def is_answer(self, call: Call, answer: bytes) -> bool:
         """`answer` is a known one with the text that is right for `call`."""
-        frame = self._answers.get(len(answer))
-        if frame is None:
+        before = self._befores.get(len(answer))
+        if before is None:
             return False
-        tokens = call.digits.join(between_digits[call.output_tokens])
-        return answer == b"".join((frame[0], call.prompt, tokens, frame[1]))
+        around = self._around_digits.get(call.output_tokens) or self._around(call.output_tokens)
+        return answer == b"".join((before, call.prompt, call.digits.join(around)))
+
+    def _around(self, tokens: int) -> tuple[bytes, ...]:
+        *inner, last = between_digits[tokens]
+        around = (*inner, last + self._after)
+        if len(self._around_digits) < _ANSWERS_KEPT:
+            self._around_digits[tokens] = around
+        return around
 
     def learn_answer(self, call: Call, answer: bytes) -> None:
         """Remember a right answer to `call`, from the first byte of its head to the last."""
         tokens = continuation(call.digits, call.output_tokens)
         before, found, after = answer.partition(call.prompt + tokens)
-        if found:
-            if len(self._answers) >= _ANSWERS_KEPT:
-                self._answers.clear()
-            self._answers[len(answer)] = before, after
+        if not found:
+            return
+        if after != self._after or len(self._befores) >= _ANSWERS_KEPT:
+            self._befores.clear()
+            self._around_digits.clear()
+            self._after = after
+        self._befores[len(answer)] = before
 
 
 class EventFrame:
