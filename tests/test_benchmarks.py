@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from benchmarks import __main__ as program  # noqa: E402
 from benchmarks import readme, results, source  # noqa: E402
 from benchmarks.commands import readable  # noqa: E402
 from benchmarks.kit_worker import prepare, trial, workload  # noqa: E402
+from benchmarks.processes import measure  # noqa: E402
 from benchmarks.real import Seen, agreement  # noqa: E402
 from benchmarks.results import Result, Results, summary  # noqa: E402
 from benchmarks.tools import PEERS, Work, tokenizer  # noqa: E402
@@ -97,6 +101,42 @@ def test_no_two_openai_answers_of_the_source_have_the_same_id() -> None:
             ids.append({event["id"] for event in events})
     assert all(len(one) == 1 for one in ids)
     assert len(set.union(*ids)) == 3
+
+
+LEAVES_A_CHILD = """
+import signal, subprocess, sys
+stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
+print(child.pid, flush=True)
+"""
+
+
+def test_nothing_that_a_tool_leaves_running_lives_on(tmp_path: Path) -> None:
+    with source.own_source(is_pinned=False) as up:
+        command = [sys.executable, "-c", LEAVES_A_CHILD]
+        usage = measure(command, up.count, core=None, folder=tmp_path)
+        assert not Path(f"/proc/{int(usage.output)}").exists()
+        assert up.count() == (0, 0)  # the source is no tool: it goes on
+
+
+def test_what_ran_before_a_tool_is_not_charged_to_it_and_lives_on(tmp_path: Path) -> None:
+    burns = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
+    with (
+        source.own_source(is_pinned=False) as up,
+        subprocess.Popen([sys.executable, "-c", burns], start_new_session=True) as server,
+    ):
+        peer = "import time; time.sleep(3)"
+        begun = time.monotonic()
+
+        def count() -> tuple[int, int]:
+            return round(1000 * (time.monotonic() - begun)), 0
+
+        usage = measure([sys.executable, "-c", peer], count, core=None, folder=tmp_path)
+        assert server.poll() is None
+        os.killpg(server.pid, signal.SIGKILL)
+    assert usage.cores is not None
+    assert usage.cores < 0.2
+    assert up.port
 
 
 def seen(p50_ms: float, deviation_ms: float) -> Seen:
