@@ -1,7 +1,7 @@
 """`python -m benchmarks [install | CASE ...]`: the load generator beside its peers.
 
-Without a case all are run. Results go to benchmarks/results.json as they come; a case that is run
-again replaces its own.
+Without a case all are run. Results go to benchmarks/results.json as they come, and from there into
+the table of benchmarks/README.md; a case that is run again replaces its own, all cases all of them.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import argparse
 import os
 import sys
 
+from benchmarks import readme
 from benchmarks.cases import CASES
-from benchmarks.results import Results
-from benchmarks.tools import PEERS, install
+from benchmarks.install import install
+from benchmarks.results import PATH, Result, Results, summary
+from benchmarks.tools import PEERS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"install, or some of: {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison (3)")
+    parser.add_argument("--strict", action="store_true", help="end with 1 if a target is missed")
     given = parser.parse_args()
     if given.cases == ["install"]:
         install()
@@ -30,16 +33,18 @@ def main() -> int:
         parser.error(f"no case {', '.join(unknown)}; known: {', '.join(CASES)}")
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("the client and its source need a core each; this machine gives one")
-    failed = False
+    figures: list[Result] = []
+    if not given.cases:
+        PATH.unlink(missing_ok=True)  # all are taken anew: none of an older program's is to stay
     for case in given.cases or CASES:
         print(f"\n{case}: {CASES[case].__doc__}", flush=True)
         results = Results()
         CASES[case](results, given.rounds)
         results.write()
-        failed = failed or any(figure.met is False for figure in results.figures)
-    if failed:
-        print("\nSome targets are not met; see above.")
-    return 0
+        readme.update()
+        figures += results.figures
+    print(f"\n{summary(figures)}")
+    return int(given.strict and any(figure.met is False for figure in figures))
 
 
 if __name__ == "__main__":

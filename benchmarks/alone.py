@@ -1,11 +1,21 @@
-"""One load worker without its trial: `kit.load.worker` with a standard input that stays open."""
+"""Load workers without their trial: `kit.load.worker` with a standard input that stays open.
+
+`alone.py FOLDER WORKERS ENDPOINT_JSON` runs that many, one of them in this process.
+"""
 
 import os
+import subprocess
 import sys
 
 from kit.load.worker import main
 
 if __name__ == "__main__":
-    read, write = os.pipe()  # nobody writes; the end of file would stop the worker
+    folder, workers, endpoint = sys.argv[1:]
+    read, write = os.pipe()  # nobody writes; the end of file would stop a worker
     os.dup2(read, 0)
-    sys.exit(main(sys.argv[1:]))
+    others = [
+        subprocess.Popen([sys.executable, "-P", "-m", "kit.load.worker", folder, str(w), endpoint])
+        for w in range(1, int(workers))
+    ]
+    codes = [main([folder, "0", endpoint]), *(other.wait() for other in others)]
+    sys.exit(max(map(abs, codes)))

@@ -28,6 +28,33 @@ def closed_loop(results: Results, rounds: int) -> None:
     absolutes(results, "closed_loop_rate", taken, commands, _rate, "requests/s")
 
 
+def closed_loop_all_cores(results: Results, rounds: int) -> None:
+    """The same with nobody pinned: one core penalises tools that have many processes."""
+
+    def taken_by(names: tuple[str, ...], rounds: int) -> tuple[compare.Taken, dict[str, str]]:
+        return side_by_side(
+            lambda: own_source(is_pinned=False),
+            names,
+            clients=64,
+            tokens=16,
+            streams=False,
+            seconds=6.0,
+            rounds=rounds,
+            on_all_cores=True,
+        )
+
+    for names, times in (
+        (("wrk", "perf_analyzer", "aiohttp", "locust"), rounds),
+        (("aiperf", "guidellm"), 1),
+    ):
+        taken, commands = taken_by(names, times)
+        name = "closed_loop_all_cores_rate"
+        ratios(results, name, taken, commands, _rate, dict.fromkeys(names))
+        if "aiperf" in names:
+            taken.pop(compare.KIT)
+        absolutes(results, name, taken, commands, _rate, "requests/s")
+
+
 def _closed(results: Results, taken: compare.Taken, commands: dict[str, str]) -> None:
     least: dict[str, str | None] = {
         "wrk": ">= 0.6",
@@ -113,6 +140,7 @@ def _rate(usage: compare.Usage) -> float | None:
 
 CASES: dict[str, Callable[[Results, int], None]] = {
     "closed-loop": closed_loop,
+    "closed-loop-all-cores": closed_loop_all_cores,
     "nginx": nginx,
     "streams": streams,
     "real-http": real.http,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from benchmarks import kit_worker
-from benchmarks.processes import Usage, client_core, measure
+from benchmarks.commands import readable
+from benchmarks.processes import Usage, client_core, cores, measure
 from benchmarks.results import Result, Results, over_rounds
 from benchmarks.source import Source
 from benchmarks.tools import PEERS, Work
@@ -18,6 +18,8 @@ from kit.records import Endpoint, Workload
 KIT = "kit"
 #: Tools that need so long before the first request that a short run would measure their start.
 _SECONDS = {"aiperf": 20.0, "guidellm": 20.0}
+#: Some need a minute or two on one core until the first request.
+_TIMEOUT_S = 300.0
 
 Taken = dict[str, list[Usage]]
 
@@ -32,8 +34,13 @@ def side_by_side(
     seconds: float,
     rounds: int,
     change: Callable[[Workload], Workload] = lambda load: load,
+    on_all_cores: bool = False,
 ) -> tuple[Taken, dict[str, str]]:
-    """What each client took, by round, and the commands; all on the same core, one at a time."""
+    """What each client took, by round, and the commands; one at a time.
+
+    on_all_cores: each client runs wherever it likes, with as many processes as there are cores
+        where it can be told; otherwise all of them run on the same one.
+    """
     taken: Taken = {name: [] for name in (KIT, *names)}
     commands: dict[str, str] = {}
     for _ in range(rounds):
@@ -48,6 +55,7 @@ def side_by_side(
                     streams=streams,
                     seconds=_SECONDS.get(name, seconds),
                     folder=Path(scratch),
+                    cores=len(cores()) if on_all_cores else 1,
                 )
                 if name == KIT:
                     load = change(kit_worker.workload(work))
@@ -55,13 +63,16 @@ def side_by_side(
                     command = kit_worker.prepare(load, endpoint, work.folder)
                 else:
                     command = PEERS[name].command(work)
-                usage = measure(command, up.count, core=client_core(), folder=work.folder)
+                core = None if on_all_cores else client_core()
+                usage = measure(
+                    command, up.count, core=core, folder=work.folder, timeout_s=_TIMEOUT_S
+                )
                 if name == KIT:
                     _check(work.folder, usage)
                 elif usage.requests_per_s is None:
                     print(f"{name}: no steady part; it said: {usage.output[-800:]}")
             taken[name].append(usage)
-            commands[name] = _readable(command, scratch, work.port)
+            commands[name] = readable(command, {scratch: "FOLDER", str(work.port): "PORT"})
     return taken, commands
 
 
@@ -73,11 +84,6 @@ def _check(folder: Path, usage: Usage) -> None:
         raise AssertionError(f"outcomes {wrong}, exit {usage.exit_code}: {usage.output[-2000:]}")
     if len(outcomes) != usage.requests:
         raise AssertionError(f"{len(outcomes)} records of {usage.requests} requests served")
-
-
-def _readable(command: Sequence[str], scratch: str, port: int) -> str:
-    text = shlex.join(command).replace(scratch, "FOLDER").replace(str(port), "PORT")
-    return text.replace(str(Path.home()), "~")
 
 
 def ratios(

@@ -1,4 +1,4 @@
-"""A workload in, the command that runs one of the kit's load workers on it and its records out."""
+"""A workload in, the command that runs the kit's load workers on it and their records out."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def workload(work: Work, **changes: object) -> Workload:
         prompt_tokens=fixed(8),
         output_tokens=fixed(work.tokens),
         answer_check=AnswerCheck.EXACT,
+        processes=work.cores,
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -45,7 +46,7 @@ def prepare(load: Workload, endpoint: Endpoint, folder: Path, model: str = "m") 
     trial = TrialFolder.create(folder / "trial", spec)
     return [
         *(sys.executable, "-P", str(Path(__file__).parent / "alone.py")),
-        *(str(trial.path), "0", msgspec.json.encode(endpoint).decode()),
+        *(str(trial.path), str(load.processes), msgspec.json.encode(endpoint).decode()),
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -93,6 +95,7 @@ def measure(
     """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     log = folder / "output.txt"
+    others = frozenset(_descendants())  # the source, or a server, and what belongs to it
     children_before, served_before = _reaped_s(), count()
     with log.open("wb") as out:
         where = ["taskset", "-c", str(core)] if core is not None else []
@@ -108,7 +111,7 @@ def measure(
         peak = 0
         begun = time.monotonic()
         while process.poll() is None and time.monotonic() - begun < timeout_s:
-            cpu_s, rss = _tree()
+            cpu_s, rss = _tree(others)
             peak = max(peak, rss)
             samples.append(
                 Sample(time.monotonic(), cpu_s + _reaped_s() - children_before, *count())
@@ -121,7 +124,7 @@ def measure(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    _reap_all()
+    _end_all(others)
     total_s = _reaped_s() - children_before
     served = count()
     return _usage(
@@ -188,9 +191,15 @@ def _steady(samples: Sequence[Sample]) -> tuple[Sample, Sample] | None:
     return (samples[start], samples[last]) if samples[last].t_s - samples[start].t_s > 0.5 else None
 
 
-def _tree() -> tuple[float, int]:
-    """(processor seconds, resident bytes) of all living descendants of this process."""
-    parents: dict[int, int] = {}
+def _tree(others: Container[int]) -> tuple[float, int]:
+    """(processor seconds, resident bytes) of all living descendants but `others` and theirs."""
+    used = _descendants(others)
+    return sum(cpu_s for cpu_s, _ in used.values()), sum(rss for _, rss in used.values())
+
+
+def _descendants(others: Container[int] = ()) -> dict[int, tuple[float, int]]:
+    """Of each: (processor seconds, resident bytes)."""
+    children: dict[int, list[int]] = {}
     used: dict[int, tuple[float, int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -199,25 +208,17 @@ def _tree() -> tuple[float, int]:
             except OSError:
                 continue
             fields = text[text.rindex(")") + 2 :].split()
-            parents[int(entry)] = int(fields[1])
+            children.setdefault(int(fields[1]), []).append(int(entry))
             cpu_s = sum(map(int, fields[11:15])) / _TICKS  # its own and its reaped children's
             used[int(entry)] = cpu_s, int(fields[21]) * _PAGE
-    found = {os.getpid()}
-    grown = True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
-        found |= more
-        grown = bool(more)
-    found -= {os.getpid()} | _NOT_OURS
-    return sum(used[pid][0] for pid in found), sum(used[pid][1] for pid in found)
-
-
-_NOT_OURS: set[int] = set()
-
-
-def leave_out(pid: int) -> None:
-    """A child of ours that is no part of what is measured: the source."""
-    _NOT_OURS.add(pid)
+    found: dict[int, tuple[float, int]] = {}
+    to_see = [os.getpid()]
+    while to_see:
+        for pid in children.get(to_see.pop(), ()):
+            if pid not in others:
+                found[pid] = used[pid]
+                to_see.append(pid)
+    return found
 
 
 def _reaped_s() -> float:
@@ -225,12 +226,29 @@ def _reaped_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _reap_all() -> None:
-    """What a tool left running came to us; none of it is to live on."""
+def _end_all(others: Container[int]) -> None:
+    """What a tool left running came to us (we are the subreaper); none of it is to live on."""
+    # Asked, then made to; the process that removes the semaphores of the others is last.
+    for sign, spares, seconds in (
+        (signal.SIGTERM, b"", 3.0),
+        (signal.SIGKILL, b"resource_tracker", 3.0),
+        (signal.SIGKILL, b"", 3.0),
+    ):
+        for pid in _descendants(others):
+            with contextlib.suppress(OSError):
+                if not spares or spares not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, sign)
+        deadline = time.monotonic() + seconds
+        while _reap(others) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _reap(others: Container[int]) -> bool:
+    """Take the ended ones; whether any are left that have not."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            return False
         if pid == 0:
-            return
+            return bool(_descendants(others))

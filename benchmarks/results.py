@@ -79,6 +79,18 @@ class Results:
         PATH.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
+def summary(figures: Sequence[Result]) -> str:
+    """How many targets were met, and which were not or could not be told."""
+    aimed = [figure for figure in figures if figure.target is not None]
+    missed = [figure for figure in aimed if figure.met is False]
+    unknown = [figure for figure in aimed if figure.met is None]
+    met = len(aimed) - len(missed) - len(unknown)
+    lines = [f"Targets: {met} met, {len(missed)} not met, {len(unknown)} not measured."]
+    for title, some in (("Not met", missed), ("Not measured", unknown)):
+        lines += [f"{title}:"] * bool(some) + [f"  {line(figure)}" for figure in some]
+    return "\n".join(lines)
+
+
 def line(result: Result) -> str:
     if result.value is None:
         return f"{result.name:48} not measured: {result.note}"

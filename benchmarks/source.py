@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import leave_out, pinned, source_core
+from benchmarks.processes import pinned, source_core
 
 HERE = Path(__file__).parent
 _HEADER_BYTES = 64
@@ -72,16 +72,15 @@ def free_port() -> int:
 
 @contextmanager
 def own_source(
-    *, interval_us: int = 0, stamps: int = 0, core: int | None = None
+    *, interval_us: int = 0, stamps: int = 0, is_pinned: bool = True
 ) -> Iterator[Source]:
     """Our source: answers in one write, or an event every `interval_us`."""
-    core = source_core() if core is None else core
+    core = source_core() if is_pinned else None
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
         port, file = free_port(), Path(scratch, "shared")
         binary = compiled(Path(scratch))
         command = [str(binary), str(port), str(interval_us), str(file), str(stamps)]
         with pinned(command, core) as process:
-            leave_out(process.pid)
             _wait_for(port)
             with file.open("r+b") as opened:
                 shared = mmap.mmap(opened.fileno(), 0)
@@ -98,7 +97,6 @@ def nginx_source() -> Iterator[Source]:
         Path(scratch, "nginx.conf").write_text(config)
         command = [program, "-p", scratch, "-c", "nginx.conf", "-e", "error.log"]
         with pinned(command, source_core()) as process:
-            leave_out(process.pid)
             _wait_for(port)
             yield Source(port=port, shared=None, pid=process.pid)
 

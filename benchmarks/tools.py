@@ -1,7 +1,8 @@
 """The peers in: where each is installed, and the command that makes it do what the kit does.
 
 Each peer has an environment of its own below KIT_BENCH_HOME, so none of them touches the kit's.
-`python -m benchmarks install` makes them; what is missing is reported as not measured.
+`python -m benchmarks install` (benchmarks.install) makes them; what is missing is reported as not
+measured.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -25,13 +25,16 @@ HOME = Path(
 )
 PROMPT = "[n:01234567] Tell me in a few plain words"
 #: glibc that perf_analyzer's wheel needs; with an older one it runs in a newer Debian's root.
-_PERF_ANALYZER_GLIBC = (2, 38)
-_PERF_ANALYZER_ROOT = HOME / "debian-trixie"
+PERF_ANALYZER_GLIBC = (2, 38)
+PERF_ANALYZER_ROOT = HOME / "debian-trixie"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a client is to do: a closed loop against a source, for about `seconds`."""
+    """What a client is to do: a closed loop against a source, for about `seconds`.
+
+    cores: how many it may use; tools that take a number of processes are given that.
+    """
 
     port: int
     clients: int
@@ -39,6 +42,7 @@ class Work:
     streams: bool
     seconds: float
     folder: Path
+    cores: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +59,13 @@ def venv(name: str) -> Path:
     return HOME / name
 
 
-def _python(name: str) -> str:
+def python_of(name: str) -> str:
     return str(venv(name) / "bin" / "python")
 
 
 def _package_version(name: str, package: str) -> str | None:
     code = f"import importlib.metadata as m; print('version', m.version({package!r}))"
-    said = _said([_python(name), "-c", code])
+    said = _said([python_of(name), "-c", code])
     return said.removeprefix("version ") if said and said.startswith("version ") else None
 
 
@@ -84,7 +88,7 @@ def _wrk_version() -> str | None:
 
 def _wrk(work: Work) -> list[str]:
     return [
-        *("wrk", "-t1", f"-c{work.clients}", f"-d{work.seconds:.0f}"),
+        *("wrk", f"-t{work.cores}", f"-c{work.clients}", f"-d{work.seconds:.0f}"),
         *("-s", str(HERE / "peers" / "wrk.lua")),
         f"http://127.0.0.1:{work.port}/v2/models/m/generate",
     ]
@@ -95,7 +99,7 @@ def _wrk(work: Work) -> list[str]:
 
 def _aiohttp(work: Work) -> list[str]:
     return [
-        *(_python("aiohttp"), str(HERE / "peers" / "aiohttp_client.py")),
+        *(python_of("aiohttp"), str(HERE / "peers" / "aiohttp_client.py")),
         *(str(work.port), str(work.clients), f"{work.seconds:.0f}"),
         *(str(work.tokens), str(int(work.streams))),
     ]
@@ -104,33 +108,34 @@ def _aiohttp(work: Work) -> list[str]:
 def _locust(work: Work) -> list[str]:
     return [
         *("env", f"TOKENS={work.tokens}", f"STREAM={int(work.streams)}"),
-        *(_python("locust"), "-m", "locust", "-f", str(HERE / "peers" / "locustfile.py")),
+        *(python_of("locust"), "-m", "locust", "-f", str(HERE / "peers" / "locustfile.py")),
         *("--headless", "-u", str(work.clients), "-r", str(work.clients)),
         *("-t", f"{work.seconds:.0f}s", "--host", f"http://127.0.0.1:{work.port}"),
         *("--only-summary", "--stop-timeout", "1"),
+        *(("--processes", str(work.cores)) if work.cores > 1 else ()),
     ]
 
 
 # --- perf_analyzer
 
 
-def _glibc() -> tuple[int, ...]:
+def glibc() -> tuple[int, ...]:
     return tuple(int(part) for part in platform.libc_ver()[1].split(".")[:2])
 
 
 def perf_analyzer() -> list[str]:
     """How perf_analyzer is called here."""
-    if _glibc() >= _PERF_ANALYZER_GLIBC:
+    if glibc() >= PERF_ANALYZER_GLIBC:
         return [str(next(venv("perf_analyzer").glob("lib/*/site-packages/perf_analyzer/bin/*")))]
-    return ["chroot", str(_PERF_ANALYZER_ROOT), "/usr/local/bin/perf_analyzer"]
+    return ["chroot", str(PERF_ANALYZER_ROOT), "perf_analyzer"]
 
 
 def perf_analyzer_file(name: str, content: object) -> str:
     """A JSON file that perf_analyzer can read, wherever it runs."""
-    inside = _glibc() < _PERF_ANALYZER_GLIBC
-    folder = _PERF_ANALYZER_ROOT / "tmp" if inside else HOME
+    inside = glibc() < PERF_ANALYZER_GLIBC
+    folder = PERF_ANALYZER_ROOT / "tmp" if inside else HOME
     (folder / name).write_text(json.dumps(content))
-    return f"/tmp/{name}" if inside else str(folder / name)
+    return f"tmp/{name}" if inside else str(folder / name)  # chroot goes to the root's top
 
 
 def _perf_analyzer_version() -> str | None:
@@ -214,14 +219,22 @@ def _aiperf(work: Work) -> list[str]:
 
 
 def _guidellm(work: Work) -> list[str]:
-    data = json.dumps({"prompt_tokens": 8, "output_tokens": work.tokens})
+    backend = {
+        "kind": "openai_http",
+        "target": f"http://127.0.0.1:{work.port}",
+        "model": "m",
+        "request_format": "/v1/chat/completions",
+        "stream": work.streams,
+    }
+    data = {"kind": "synthetic_text", "prompt_tokens": 8, "output_tokens": work.tokens}
     return [
-        *(str(venv("guidellm") / "bin" / "guidellm"), "benchmark", "run"),
-        *("--target", f"http://127.0.0.1:{work.port}", "--model", "m"),
-        *("--processor", str(tokenizer()), "--data", data),
-        *("--profile", "concurrent", "--rate", str(work.clients)),
-        *("--max-seconds", f"{work.seconds:.0f}", "--disable-console-interactive"),
-        *("--output-dir", str(work.folder), "--outputs", "json"),
+        *("env", f"GUIDELLM__MAX_WORKER_PROCESSES={work.cores}"),  # else ten, whatever there is
+        *(str(venv("guidellm") / "bin" / "guidellm"), "run"),
+        *("--backend", json.dumps(backend), "--data", json.dumps(data)),
+        *("--profile", f"kind=concurrent,streams={work.clients}"),
+        *("--constraint", f"kind=max_duration,seconds={work.seconds:.0f}"),
+        *("--tokenizer", f"kind=huggingface_auto,model={tokenizer()}"),
+        *("--disable-console-interactive", "--output", f"kind=json,path={work.folder}/report.json"),
     ]
 
 
@@ -235,7 +248,7 @@ def _vllm_environment() -> tuple[str, dict[str, str]] | None:
     return str(base), {"PYTHONPATH": str(version), "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def _vllm_version() -> str | None:
+def vllm_version() -> str | None:
     home = platformdirs.user_cache_path("triton-crash-kit") / "vllm"
     version = max(home.glob("vllm-*"), default=None)
     return version.name.removeprefix("vllm-") if version and _vllm_environment() else None
@@ -280,48 +293,6 @@ PEERS = {
         _peer("locust", _locust),
         _peer("aiperf", _aiperf),
         _peer("guidellm", _guidellm),
-        _peer("vllm", _vllm, _vllm_version),
+        _peer("vllm", _vllm, vllm_version),
     )
 }
-
-
-def install() -> None:
-    """Make what can be made: environments from the package index, perf_analyzer's Debian root."""
-    HOME.mkdir(parents=True, exist_ok=True)
-    for name in ("aiohttp", "locust", "aiperf", "guidellm"):
-        if PEERS[name].version() is None:
-            subprocess.run([sys.executable, "-m", "venv", str(venv(name))], check=True)
-            pip = [_python(name), "-m", "pip", "install", "--quiet", *PEERS[name].packages]
-            subprocess.run(pip, check=False)
-    _install_perf_analyzer()
-    for program in ("wrk", "nginx"):
-        if not shutil.which(program, path=f"{os.environ.get('PATH')}:/usr/sbin"):
-            print(f"{program} is missing: install it with the system's package manager")
-    if _vllm_version() is None:
-        print("vLLM's bench is missing: `make vllm` installs it")
-
-
-def _install_perf_analyzer() -> None:
-    machine = platform.machine()
-    fetch = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(HOME)),
-        *("--only-binary=:all:", "--platform", f"manylinux_2_38_{machine}"),
-        *("--python-version", "3.12", "perf-analyzer"),
-    ]
-    if not list(HOME.glob("perf_analyzer-*.whl")):
-        subprocess.run(fetch, check=False)
-    wheel = next(HOME.glob("perf_analyzer-*.whl"), None)
-    if wheel is None:
-        return
-    if _glibc() >= _PERF_ANALYZER_GLIBC:
-        subprocess.run([sys.executable, "-m", "venv", str(venv("perf_analyzer"))], check=True)
-        subprocess.run([_python("perf_analyzer"), "-m", "pip", "install", "-q", wheel], check=False)
-        return
-    if not (_PERF_ANALYZER_ROOT / "usr").exists():
-        make = ["debootstrap", "--variant=minbase", "trixie", str(_PERF_ANALYZER_ROOT)]
-        subprocess.run(make, check=False)
-    unpacked = HOME / "perf_analyzer-wheel"
-    shutil.unpack_archive(wheel, unpacked, "zip")
-    target = _PERF_ANALYZER_ROOT / "usr" / "local" / "bin" / "perf_analyzer"
-    shutil.copy(next(unpacked.glob("**/bin/perf_analyzer")), target)
-    target.chmod(0o755)

@@ -272,6 +272,21 @@ def test_a_wrong_stream_says_in_what_way_it_is_wrong(damage: Any, cause: str) ->
     one.pipe.close()
 
 
+def test_an_event_is_stamped_when_it_came_though_only_its_length_came_before() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM)
+    head, *chunks = stream(one.send()).split(b"\r\n\r\n", 1)
+    lines = chunks[0].split(b"\r\n")
+    first, length, rest = lines[:2], lines[2], lines[3:]
+    one.answer([head + b"\r\n\r\n" + b"\r\n".join([*first, b""])])
+    call = one.channel.call
+    one.answer([length + b"\r\n", b"\r\n".join([*rest[:3], b""])])
+    one.channel.settle()
+    assert len(call.token_ns) == 3
+    assert call.token_ns[0] < call.token_ns[1] == call.token_ns[2]
+    assert one.answer([b"\r\n".join(rest[3:])]) is Outcome.OK
+    one.pipe.close()
+
+
 def test_a_stream_that_repeats_its_text_so_far_is_right() -> None:
     one = Exchange(Protocol.HTTP_GENERATE_STREAM)
     prompt, tokens = asked(one.send().partition(b"\r\n\r\n")[2])

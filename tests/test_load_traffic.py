@@ -7,14 +7,17 @@ import statistics
 from pathlib import Path
 from zlib import crc32
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from load_helpers import workload
 
 from kit.errors import SpecError
-from kit.load.draws import BLOCK, Purpose, quantile, uniforms
+from kit.load import quantiles
+from kit.load.draws import BLOCK, Purpose, quantile, uniform_array, uniforms, whole_quantile
 from kit.load.prompts import Corpus, load_corpus
+from kit.load.quantiles import inverse_normal, whole_quantiles
 from kit.load.traffic import Traffic, continuation
 from kit.records import Distribution, DistributionKind, Fault, FaultKind, fixed
 
@@ -48,6 +51,84 @@ def test_the_traffic_of_a_seed_stays_the_same_from_version_to_version() -> None:
 
 
 GOLDEN = 1892281732
+
+
+@pytest.mark.parametrize(
+    ("prompt_tokens", "output_tokens", "golden"),
+    [
+        (LENGTHS, Distribution(kind=DistributionKind.GEOMETRIC, mean=30), 3779769380),
+        (
+            Distribution(kind=DistributionKind.NORMAL, mean=50, stdev=15, low=1),
+            Distribution(kind=DistributionKind.UNIFORM, low=2, high=60),
+            2826277780,
+        ),
+    ],
+)
+def test_lengths_and_faults_of_a_seed_stay_the_same_too(
+    prompt_tokens: Distribution, output_tokens: Distribution, golden: int
+) -> None:
+    after = Distribution(kind=DistributionKind.UNIFORM, low=1, high=9)
+    deadline = Distribution(kind=DistributionKind.LOGNORMAL, mean=0.02, stdev=0.01)
+    faults = (
+        Fault(kind=FaultKind.DISCONNECT, fraction=0.2, after=after),
+        Fault(kind=FaultKind.DEADLINE, fraction=0.1, deadline_s=deadline),
+        Fault(kind=FaultKind.SLOW_READER, fraction=0.05),
+    )
+    load = workload(
+        seed=11, prompt_tokens=prompt_tokens, output_tokens=output_tokens, faults=faults
+    )
+    traffic = Traffic(load)
+    plans = [traffic.call(number).plan for number in range(3000)]
+    assert crc32(repr(plans).encode()) == golden
+
+
+LOW = st.integers(-5, 20) | st.sampled_from([2.5, 10.5])
+HIGH = st.integers(20, 500) | st.just(30.5)
+DISTRIBUTIONS = st.builds(
+    Distribution,
+    kind=st.sampled_from(
+        [kind for kind in DistributionKind if kind is not DistributionKind.UNIFORM]
+    ),
+    mean=st.integers(-2, 300) | st.floats(0.1, 300.0),
+    stdev=st.just(0.0) | st.floats(0.0, 300.0),
+    low=st.none() | LOW,
+    high=st.none() | HIGH,
+) | st.builds(Distribution, kind=st.just(DistributionKind.UNIFORM), low=LOW, high=HIGH)
+
+
+@settings(deadline=None, max_examples=300)
+@given(DISTRIBUTIONS, st.integers(0, 2**64), st.integers(0, 1))
+def test_a_block_of_lengths_is_what_each_length_is_alone(
+    distribution: Distribution, seed: int, least: int
+) -> None:
+    draws = uniform_array(seed, Purpose.OUTPUT_TOKENS, 0)
+    draws[:4] = 2.0**-53, 1e-13, 1 - 2.0**-53, 0.5
+    alone = [whole_quantile(distribution, u, least) for u in draws.tolist()]
+    assert whole_quantiles(distribution, draws, least) == alone
+
+
+def test_a_length_next_to_where_it_changes_is_what_it_is_alone_whatever_the_last_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quantiles, "inverse_normal", lambda u: inverse_normal(u) * (1 + 1e-13))
+    distribution = Distribution(kind=DistributionKind.LOGNORMAL, mean=40, stdev=20)
+    low, high = 0.5, 0.9
+    for _ in range(60):  # where it goes from one length to the next, to the last bit
+        middle = (low + high) / 2
+        if whole_quantile(distribution, middle, 1) == whole_quantile(distribution, 0.5, 1):
+            low = middle
+        else:
+            high = middle
+    around = [low * (1 + step * 2.0**-52) for step in range(-20, 21)]
+    alone = [whole_quantile(distribution, u, 1) for u in around]
+    assert len(set(alone)) == 2
+    assert whole_quantiles(distribution, np.array(around), 1) == alone
+
+
+def test_the_inverse_normal_is_that_of_python() -> None:
+    shares = np.concatenate([uniform_array(1, Purpose.GAP, 0), [1e-300, 1e-12, 1 - 1e-12]])
+    expected = [statistics.NormalDist().inv_cdf(share) for share in shares.tolist()]
+    assert inverse_normal(shares) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
 def test_a_prompt_begins_with_a_nonce_that_no_other_request_of_the_trial_has() -> None:

@@ -5,7 +5,7 @@
  * POST .../generate, .../generate_stream, /v1/completions and /v1/chat/completions, streamed when
  * the body says "stream":true. The answer follows the text contract of the kit's models: prompt,
  * then max_tokens tokens " <hex>:<i>", where <hex> is the nonce that the prompt begins with; the
- * OpenAI protocols do not echo. INTERVAL_US 0 sends a streamed answer in one write (coalesced);
+ * OpenAI protocols do not echo, and each of their answers has an id of its own. INTERVAL_US 0 sends a streamed answer in one write (coalesced);
  * otherwise each event is a write of its own, INTERVAL_US after the one before (paced), and a
  * whole answer comes INTERVAL_US after its request.
  *
@@ -47,7 +47,7 @@ struct connection {
     /* the answer under way */
     enum kind kind;
     int streaming, busy, tokens, next_token, hang_up;
-    char digits[9];
+    char digits[9], id[17];
     char *prompt;
     size_t prompt_length;
     int64_t due_ns;
@@ -85,6 +85,15 @@ static void put(struct buffer *b, const void *bytes, size_t length)
 
 #define PUT(b, literal) put(b, literal, sizeof literal - 1)
 
+/* Sixteen hexadecimal digits, as servers draw them at random: no answer has those of another. */
+static void draw_id(struct connection *c)
+{
+    static const char hex[] = "0123456789abcdef";
+    static uint64_t answers;
+    uint64_t id = ++answers * 0x9E3779B97F4A7C15ull;
+    for (int digit = 0; digit < 16; digit++, id >>= 4) c->id[digit] = hex[id & 15];
+}
+
 static void put_number(struct buffer *b, unsigned n)
 {
     char text[12];
@@ -116,7 +125,9 @@ static void put_event(struct buffer *b, struct connection *c, int index)
         put_token(b, c, index);
         PUT(b, "\"}\n\n");
     } else if (c->kind == CHAT) {
-        PUT(b, "{\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\","
+        PUT(b, "{\"id\":\"chatcmpl-");
+        put(b, c->id, 16);
+        PUT(b, "\",\"object\":\"chat.completion.chunk\","
                "\"created\":1700000000,\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":"
                "{\"content\":\"");
         put_token(b, c, index);
@@ -124,7 +135,9 @@ static void put_event(struct buffer *b, struct connection *c, int index)
         if (last) PUT(b, "\"length\"}]}\n\n");
         else PUT(b, "null}]}\n\n");
     } else {
-        PUT(b, "{\"id\":\"cmpl-0123456789abcdef\",\"object\":\"text_completion\","
+        PUT(b, "{\"id\":\"cmpl-");
+        put(b, c->id, 16);
+        PUT(b, "\",\"object\":\"text_completion\","
                "\"created\":1700000000,\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"");
         put_token(b, c, index);
         PUT(b, "\",\"logprobs\":null,\"finish_reason\":");
@@ -148,11 +161,15 @@ static void put_whole(struct buffer *b, struct connection *c)
         PUT(&body, "{\"model_name\":\"m\",\"model_version\":\"1\",\"text_output\":\"");
         put(&body, c->prompt, c->prompt_length);
     } else if (c->kind == CHAT) {
-        PUT(&body, "{\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion\","
+        PUT(&body, "{\"id\":\"chatcmpl-");
+        put(&body, c->id, 16);
+        PUT(&body, "\",\"object\":\"chat.completion\","
                    "\"created\":1700000000,\"model\":\"m\",\"choices\":[{\"index\":0,\"message\":"
                    "{\"role\":\"assistant\",\"content\":\"");
     } else {
-        PUT(&body, "{\"id\":\"cmpl-0123456789abcdef\",\"object\":\"text_completion\","
+        PUT(&body, "{\"id\":\"cmpl-");
+        put(&body, c->id, 16);
+        PUT(&body, "\",\"object\":\"text_completion\","
                    "\"created\":1700000000,\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"");
     }
     for (int i = 0; i < c->tokens; i++) put_token(&body, c, i);
@@ -270,6 +287,7 @@ static void start(struct connection *c, const char *head, const char *body, cons
         memcpy(c->prompt, at, c->prompt_length);
     }
     c->next_token = 0;
+    draw_id(c);
     c->stamps = NULL;
     int count = c->streaming ? c->tokens : 1;
     if (stamp_words && shared[2] + 3 + count <= stamp_words) {

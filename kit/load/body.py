@@ -22,21 +22,23 @@ from kit.load.answers import (
 )
 from kit.load.call import NEVER, Call
 from kit.load.dialect import DONE, NOTHING, Dialect, error_text, malformed
-from kit.load.frames import Frames
+from kit.load.frames import EventFrame
 from kit.load.sse import SseParser
 from kit.records import AnswerCheck, Outcome
 
 _ERROR_BYTES = 8192
 _EVENTS_LIMITS = 16
+#: How many events of an answer are looked at for what the others will be like.
+_LESSONS = 4
 
 
 class AnswerBody:
     """Collects one answer at a time; used again for the next. `text` is what a good one says."""
 
-    def __init__(self, dialect: Dialect, check: AnswerCheck, frames: Frames) -> None:
+    def __init__(self, dialect: Dialect, check: AnswerCheck) -> None:
         self._dialect = dialect
         self._check = check
-        self._frames = frames
+        self._frame = EventFrame()
         self._sse = SseParser()
         self._parts: list[bytes] = []
         self._pieces: list[str] = []
@@ -50,7 +52,7 @@ class AnswerBody:
         self._most_events = most_events(call)
         self._size = 0
         self._events = 0
-        self._learned = False
+        self._lessons = _LESSONS
         self._done = False
         self._failure: Judgement | None = None
         self.text: str | None = None
@@ -75,41 +77,38 @@ class AnswerBody:
         self._parts.append(data)
         return None
 
-    def feed_each(self, pieces: list[bytes], times_ns: list[int]) -> bool:
-        """Take pieces that are one known event each, all at once; False: they are not, and
-        nothing was done."""
+    def feed_each(self, pieces: list[bytes], times_ns: list[int]) -> int:
+        """Take those of the pieces that are one known event each, up to the first that is not,
+        all at once; how many that were."""
         if self._failure is not None or self._sse.unfinished:
-            return False
-        known = self._frames.texts(b"".join(pieces))
-        if known is None:
-            return False
-        texts, rest = known
-        if rest or len(texts) != len(pieces) or not all(texts):
-            return False
-        if not all(piece.endswith(b"\n\n") for piece in pieces):
-            return False
-        self._learned = True
+            return 0
+        texts = self._frame.texts_of_each(pieces)
+        count = len(texts)
+        size, events = self._size + sum(map(len, pieces[:count])), self._events + count
+        too_many = events > self._most_events or size > _EVENTS_LIMITS * self._limit
+        if count == 0 or too_many or not all(texts):
+            return 0
+        self._lessons = 0
         self._sse.skipped()
-        self._size += sum(map(len, pieces))
-        self._events += len(texts)
+        self._size, self._events = size, events
         self._pieces += texts
         call = self._call
         if call.first_ns == NEVER:
             call.first_ns = times_ns[0]
-        call.stamp_each(times_ns)
-        return True
+        call.stamp_each(times_ns[:count])
+        return count
 
     def _feed_stream(self, data: bytes, now_ns: int) -> Judgement | None:
         call, pieces = self._call, self._pieces
         seen = len(pieces)
-        if self._failure is None and not self._sse.unfinished:
-            known = self._frames.texts(data)
-            if known is not None:
-                texts, data = known
-                self._learned = True  # nothing better to learn
-                self._sse.skipped()
-                self._events += len(texts)
-                pieces += texts if all(texts) else filter(None, texts)
+        data = self._read_known(data)
+        # One by one, until the rest is known.
+        for _ in range(self._lessons):
+            end = data.find(b"\n\n") + 2
+            if self._lessons == 0 or end < 2:
+                break
+            self._read_events(self._sse.feed(data[:end]))
+            data = self._read_known(data[end:])
         if data:
             self._read_events(self._sse.feed(data))
         fresh = len(pieces) - seen
@@ -123,6 +122,20 @@ class AnswerBody:
             return self._failure or too_much(call, "".join(pieces[:8]).encode())
         return None
 
+    def _read_known(self, data: bytes) -> bytes:
+        """Read the known events that `data` begins with; what follows them."""
+        if self._failure is not None or self._sse.unfinished:
+            return data
+        known = self._frame.texts(data)
+        if known is None:
+            return data
+        texts, rest = known
+        self._lessons = 0
+        self._sse.skipped()
+        self._events += len(texts)
+        self._pieces += texts if all(texts) else filter(None, texts)
+        return rest
+
     def _read_events(self, events: list[bytes]) -> None:
         self._events += len(events)
         if self._failure is not None:
@@ -132,14 +145,14 @@ class AnswerBody:
             if isinstance(piece, str):
                 if piece:
                     self._pieces.append(piece)
-                    if not self._learned:
-                        self._frames.learn_event(event, piece)
-                        self._learned = True
+                    if self._lessons:
+                        self._frame.learn(event, piece)
             elif piece is DONE:
                 self._done = True
             elif piece is not None:
                 self._failure = piece
                 break
+            self._lessons = max(0, self._lessons - 1)
 
     def finish(self) -> Judgement:
         """The answer is whole as far as HTTP can tell."""

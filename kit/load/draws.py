@@ -17,7 +17,7 @@ from kit.records import Distribution, DistributionKind
 
 #: Draws made at a time.
 BLOCK = 1024
-_NORMAL = NormalDist()
+NORMAL = NormalDist()
 
 
 class Purpose(IntEnum):
@@ -33,11 +33,16 @@ class Purpose(IntEnum):
     GAP = 7
 
 
-def uniforms(seed: int, purpose: Purpose, block: int) -> list[float]:
+def uniform_array(seed: int, purpose: Purpose, block: int) -> np.ndarray:
     """The BLOCK uniform numbers in (0, 1) for draws block*BLOCK and on."""
     words = Philox(key=seed % 2**64, counter=[0, 0, block, purpose]).random_raw(BLOCK)
     # 52 bits in the middle of their steps: neither 0 nor 1, where inverse functions are infinite.
-    numbers: list[float] = (((words >> np.uint64(12)) + 0.5) * 2.0**-52).tolist()
+    return ((words >> np.uint64(12)) + 0.5) * 2.0**-52
+
+
+def uniforms(seed: int, purpose: Purpose, block: int) -> list[float]:
+    """The same as plain numbers."""
+    numbers: list[float] = uniform_array(seed, purpose, block).tolist()
     return numbers
 
 
@@ -68,14 +73,12 @@ def _unclipped(distribution: Distribution, u: float) -> float:
             low, high = distribution.low or 0.0, distribution.high or 0.0
             return low + u * (high - low)
         case DistributionKind.NORMAL:
-            return mean + stdev * _NORMAL.inv_cdf(u)
+            return mean + stdev * NORMAL.inv_cdf(u)
         case DistributionKind.LOGNORMAL:
             if mean <= 0.0:
                 return 0.0
             variance = math.log1p((stdev / mean) ** 2)
-            return math.exp(
-                math.log(mean) - variance / 2 + math.sqrt(variance) * _NORMAL.inv_cdf(u)
-            )
+            return math.exp(math.log(mean) - variance / 2 + math.sqrt(variance) * NORMAL.inv_cdf(u))
         case DistributionKind.GEOMETRIC:
             if mean <= 1.0:
                 return 1.0

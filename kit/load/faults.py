@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kit.errors import SpecError
-from kit.load.draws import quantile, whole_quantile
+from kit.load.draws import quantile
+from kit.load.quantiles import whole_quantiles
 from kit.records import Fault, FaultKind, Outcome
 
 #: A client deadline where the workload gives none.
@@ -72,19 +75,28 @@ def check_faults(faults: Sequence[Fault]) -> None:
         )
 
 
-def plan_fault(
-    faults: Sequence[Fault], u: float, u_after: float, u_deadline: float
-) -> FaultPlan | None:
-    """The fault of a request whose draws are these three; None for most."""
+def plan_faults(
+    faults: Sequence[Fault], draws: np.ndarray, after: np.ndarray, deadlines: np.ndarray
+) -> list[FaultPlan | None]:
+    """The fault of each request, three draws for each; None for most."""
+    plans: list[FaultPlan | None] = [None] * len(draws)
+    above = draws.copy()  # how far above the faults before this one
+    free = np.ones(len(draws), bool)
     for fault in faults:
-        if u < fault.fraction:
-            return _plan(fault, u_after, u_deadline)
-        u -= fault.fraction
-    return None
+        hit = free & (above < fault.fraction)
+        counts = [0] * len(draws)
+        if fault.after is not None:
+            counts = whole_quantiles(fault.after, after[hit], 0)
+        for number, count, u in zip(
+            np.flatnonzero(hit).tolist(), counts, deadlines[hit].tolist(), strict=False
+        ):
+            plans[number] = _plan(fault, count, u)
+        free &= ~hit
+        above -= fault.fraction
+    return plans
 
 
-def _plan(fault: Fault, u_after: float, u_deadline: float) -> FaultPlan:
-    after = 0 if fault.after is None else whole_quantile(fault.after, u_after, 0)
+def _plan(fault: Fault, after: int, u_deadline: float) -> FaultPlan:
     deadline_s = None
     if fault.deadline_s is not None:
         deadline_s = max(1e-6, quantile(fault.deadline_s, u_deadline))

@@ -2,7 +2,7 @@
 
 What is stamped: `sent_ns` when the kernel has taken the last byte of the request, `first_ns` and
 `token_ns` when the bytes came to this process, before anything else is done about them. The body
-of a stream is only stamped when it comes; its events are read a quarter of a second later or when
+of a stream is only stamped when it comes; its events are read a third of a second later or when
 the answer is whole, many at a time, which costs a third and leaves the loop free for the stamps.
 
 An answer that is like a known one (kit.load.frames) need not be parsed.
@@ -46,7 +46,7 @@ class Wire(Protocol):
         self._known = channel.frames.is_answer
         self._learns = channel.check is AnswerCheck.EXACT and not channel.dialect.streams
         self._ended = channel.host.ended
-        self._body = AnswerBody(channel.dialect, channel.check, channel.frames)
+        self._body = AnswerBody(channel.dialect, channel.check)
         self._answer = HttpAnswer(self._on_head)
         self._call: Call | None = None
         self._begun = False  # bytes of the answer have come
@@ -176,12 +176,12 @@ class Wire(Protocol):
         self._answer.pieces.clear()
         enough = None
         # Mostly each read is one piece and each piece one event.
-        if len(pieces) != len(times) or not self._body.feed_each(pieces, times):
-            begin = 0
-            for now, end in zip(times, counts, strict=True):
-                if end > begin:
-                    enough = enough or self._body.feed(b"".join(pieces[begin:end]), now)
-                begin = end
+        alone = next((k for k, end in enumerate(counts) if end != k + 1), len(counts))
+        begin = taken = self._body.feed_each(pieces[:alone], times[:alone]) if alone else 0
+        for now, end in zip(times[taken:], counts[taken:], strict=True):
+            if end > begin:
+                enough = enough or self._body.feed(b"".join(pieces[begin:end]), now)
+            begin = end
         if enough is not None and self._call is not None:
             self._call.end_ns = times[-1]
             self._end(enough)

@@ -16,6 +16,11 @@ from kit.load.channel import Channel
 from kit.load.run import Run
 from kit.load.timer import Timer
 
+#: What is due as soon as this is waited for: the way through the event loop takes as long.
+_SOON_NS = 20_000
+#: So long at most before answers get their turn again.
+_PUMP_NS = 1_000_000
+
 
 class OpenLoop:
     """The pacer of an open loop.
@@ -36,10 +41,12 @@ class OpenLoop:
         self._next_ns: int | None = None
         self._timer = Timer(run.loop, self._pump)
         self.channels: list[Channel] = []
+        # The first may take long to find: it is not to be late because of that.
+        self._first_s = next(due_s, None)
 
     def begin(self, start_ns: int) -> None:
         self._start_ns = start_ns
-        self._advance()
+        self._next_ns = self._at(self._first_s)
         self._pump()
 
     def freed(self, channel: Channel, call: Call, judgement: Judgement) -> None:
@@ -65,13 +72,18 @@ class OpenLoop:
         return self._next_ns is not None
 
     def _advance(self) -> None:
-        due_s = next(self._due_s, None)
-        self._next_ns = None if due_s is None else self._start_ns + round(due_s * 1e9)
+        self._next_ns = self._at(next(self._due_s, None))
+
+    def _at(self, due_s: float | None) -> int | None:
+        return None if due_s is None else self._start_ns + round(due_s * 1e9)
 
     def _pump(self) -> None:
         """Send everything that is due and has room; then wait for what is due next."""
         now = monotonic_ns()
-        while self._next_ns is not None and self._next_ns <= now:
+        until = now + _PUMP_NS
+        while self._next_ns is not None and self._next_ns - now < _SOON_NS and now < until:
+            while now < self._next_ns:
+                now = monotonic_ns()
             channel = self._channel()
             if channel is None:
                 return  # the end of a request brings us back
@@ -82,6 +94,7 @@ class OpenLoop:
             call.scheduled_ns = self._next_ns
             self._advance()
             channel.send(call)
+            now = monotonic_ns()
         if self._next_ns is not None:
             self._timer.set(self._next_ns)
         else:

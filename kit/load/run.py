@@ -28,6 +28,8 @@ HOLD_BACK_NS = 500_000_000
 TICK_S = 0.05
 #: Rows lie in memory no longer than this; with the tick it stays well under half a second.
 FLUSH_NS = 250_000_000
+#: A tick settles one channel in so many, so that the loop is never away for long.
+_SETTLE_PARTS = 5
 #: Timeouts are looked for this often, as a share of themselves, but not more often than ticks.
 _TIMEOUT_STEP = 0.01
 
@@ -83,6 +85,7 @@ class Run:
         self._flush_due_ns = NEVER
         self._expire_due_ns = NEVER
         self._tick_due_ns = NEVER
+        self._settle_part = 0
         self._timer: asyncio.TimerHandle | None = None
         self.pacer: Pacer
 
@@ -241,11 +244,13 @@ class Run:
         self._publish()
         if now >= self._flush_due_ns:
             self._flush_due_ns = now + FLUSH_NS
-            for channel in self.pacer.channels:
-                channel.settle()
             self._look_at_open(now)
             self._recorder.flush()
             self._health.row(self, self._recorder.take_worst_dispatch_ns())
+        else:
+            for channel in self.pacer.channels[self._settle_part :: _SETTLE_PARTS]:
+                channel.settle()
+            self._settle_part = (self._settle_part + 1) % _SETTLE_PARTS
         self.check_end()
         self._schedule_tick(monotonic_ns())
 

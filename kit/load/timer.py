@@ -36,11 +36,18 @@ class Timer:
         self._handle: asyncio.TimerHandle | None = None
         self._fd = -1
         if sys.platform == "linux":
-            self._libc = ctypes.CDLL(None)
-            fd = self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+            libc = ctypes.CDLL(None)
+            fd = libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
             if fd >= 0:
                 self._fd = fd
+                self._is_set = False
                 self._spec = _Spec(0, 0, 0, 0)
+                self._at = ctypes.byref(self._spec)
+                self._settime = libc.timerfd_settime
+                self._settime.argtypes = (
+                    *(ctypes.c_int, ctypes.c_int),
+                    *(ctypes.c_void_p, ctypes.c_void_p),
+                )
                 loop.add_reader(fd, self._fired)
 
     def set(self, at_ns: int) -> None:
@@ -48,7 +55,8 @@ class Timer:
         if self._fd >= 0:
             at_ns = max(1, at_ns)  # 0 would switch it off
             self._spec.value_s, self._spec.value_ns = divmod(at_ns, 1_000_000_000)
-            self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(self._spec), None)
+            self._settime(self._fd, _TFD_TIMER_ABSTIME, self._at, None)
+            self._is_set = True
             return
         if self._handle is not None:
             self._handle.cancel()
@@ -56,9 +64,13 @@ class Timer:
         self._handle = self._loop.call_later(delay_s, self._ring)
 
     def _fired(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._fd, 8)
-        self._ring()
+        self._is_set = False
+        try:
+            self._ring()
+        finally:
+            if not self._is_set and self._fd >= 0:  # setting it makes it forget that it rang
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._fd, 8)
 
     def close(self) -> None:
         if self._fd >= 0:

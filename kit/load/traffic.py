@@ -24,14 +24,14 @@ import numpy as np
 
 from kit.load.arrivals import TraceRow, read_trace
 from kit.load.call import Call
-from kit.load.draws import BLOCK, Purpose, uniforms, whole_quantile
-from kit.load.faults import FaultPlan, check_faults, plan_fault
+from kit.load.draws import BLOCK, Purpose, uniform_array, uniforms
+from kit.load.faults import FaultPlan, check_faults, plan_faults
 from kit.load.prompts import Corpus, load_corpus
+from kit.load.quantiles import whole_quantiles
 from kit.records import (
     AnswerCheck,
     ArrivalKind,
     Distribution,
-    DistributionKind,
     FaultKind,
     Workload,
 )
@@ -79,7 +79,7 @@ class _Block:
         nonces = numbers // np.uint64(turns) * np.uint64(_STRIDE) + np.uint64(mix)
         digits = nonces.astype(">u4").tobytes().hex().encode()
         self.digits = [digits[at : at + 8] for at in range(0, 8 * BLOCK, 8)]
-        draws = np.array(uniforms(seed, Purpose.PROMPT_START, block))
+        draws = uniform_array(seed, Purpose.PROMPT_START, block)
         picked = (draws * len(corpus.starts)).astype(np.intp)
         self.starts: list[int] = corpus.starts[picked].tolist()
         self.prompt_tokens: list[int] = (
@@ -95,19 +95,17 @@ class _Block:
                 self.output_tokens[number] = max(1, row.output_tokens)
         self.faults: list[FaultPlan | None] | None = None
         if workload.faults:
-            three = zip(
-                uniforms(seed, Purpose.FAULT, block),
-                uniforms(seed, Purpose.FAULT_AFTER, block),
-                uniforms(seed, Purpose.DEADLINE, block),
-                strict=True,
+            self.faults = plan_faults(
+                workload.faults,
+                *(
+                    uniform_array(seed, purpose, block)
+                    for purpose in (Purpose.FAULT, Purpose.FAULT_AFTER, Purpose.DEADLINE)
+                ),
             )
-            self.faults = [plan_fault(workload.faults, *draw) for draw in three]
 
 
 def _lengths(distribution: Distribution, seed: int, purpose: Purpose, block: int) -> list[int]:
-    if distribution.kind is DistributionKind.FIXED:
-        return [whole_quantile(distribution, 0.5, 1)] * BLOCK
-    return [whole_quantile(distribution, u, 1) for u in uniforms(seed, purpose, block)]
+    return whole_quantiles(distribution, uniform_array(seed, purpose, block), 1)
 
 
 class Traffic:
@@ -130,6 +128,7 @@ class Traffic:
         self._mix = int(uniforms(workload.seed, Purpose.NONCE, 0)[0] * 2**32)
         self._prefix, self._prefix_text = self._shared_prefix(workload.shared_prefix_tokens)
         self._plain = not self._prefix and self._turns == 1
+        self._load(0)  # not between the first requests
 
     def _shared_prefix(self, words: int) -> tuple[bytes, bytes]:
         prompt, text = self._corpus.run(0, words)
