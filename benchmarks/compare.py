@@ -18,8 +18,8 @@ from kit.records import Endpoint, Workload
 KIT = "kit"
 #: Tools that need so long before the first request that a short run would measure their start.
 _SECONDS = {"aiperf": 20.0, "guidellm": 20.0}
-#: Some need a minute or two on one core until the first request.
-_TIMEOUT_S = 300.0
+#: And some need a minute or two on one core until they send it.
+_TIMEOUT_S = {"guidellm": 300.0}
 
 Taken = dict[str, list[Usage]]
 
@@ -65,7 +65,11 @@ def side_by_side(
                     command = PEERS[name].command(work)
                 core = None if on_all_cores else client_core()
                 usage = measure(
-                    command, up.count, core=core, folder=work.folder, timeout_s=_TIMEOUT_S
+                    command,
+                    up.count,
+                    core=core,
+                    folder=work.folder,
+                    timeout_s=_TIMEOUT_S.get(name, 120.0),
                 )
                 if name == KIT:
                     _check(work.folder, usage)
