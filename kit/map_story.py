@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import pandas as pd
+
 from kit.agenda import decided, decisions_of
 from kit.crash.groups import group_crashes
 from kit.frames import trials_frame
@@ -28,7 +30,15 @@ def map_answer(study: StudyFolder) -> str:
     said = {release: set(own["verdict"]) for release, own in cells.groupby("release")}
     standing = [release for release in line if said[release] == {Decision.SURVIVES}]
     dying = [release for release in line if Decision.CRASHES in said[release]]
-    if standing:
+    kinds = cells.groupby("release")["scenario"].nunique()
+    part = [release for release in standing if kinds[release] < cells["scenario"].nunique()]
+    if standing and standing == part:
+        first = (
+            f"No release stands all the traffic that was tried: {len(dying)} of {len(line)} die of "
+            f"some of it, and {ranges(part, line)} stood the {_kinds(cells, part)} that "
+            f"{'it' if len(part) == 1 else 'they'} can serve"
+        )
+    elif standing:
         first = f"Of {len(line)} releases {ranges(standing, line)} stood all the traffic tried"
     elif len(dying) == len(line):
         first = f"None of {len(line)} releases stands all the traffic that was tried"
@@ -45,6 +55,13 @@ def map_answer(study: StudyFolder) -> str:
     if second:
         return f"{first}{open_ones}. And crashes return: {second}."
     return f"{first}{open_ones}; no crash is sure to have gone and come back."
+
+
+def _kinds(cells: pd.DataFrame, releases: list[str]) -> str:
+    """How many kinds of traffic these releases had, of all: "3 of 7 kinds"."""
+    own = cells[cells["release"].isin(releases)].groupby("release")["scenario"].nunique()
+    counts = f"{own.min()}" if own.nunique() == 1 else f"{own.min()} to {own.max()}"
+    return f"{counts} of {cells['scenario'].nunique()} kinds"
 
 
 def _along(parts: list[Segment], line: list[str]) -> str:

@@ -137,3 +137,15 @@ def test_the_map_is_drawn_from_the_study_with_its_decisions(study: StudyFolder) 
     rows = [label.get_text() for label in ax.get_yticklabels()]
     assert rows[-1] == "control", "controls stand below the faults"
     assert len(ax.patches) == 15
+
+
+def test_a_release_that_can_serve_only_a_part_stands_only_that(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study", ["23.07", "24.05"], ["cancel-race", "bls-concurrency"])
+    for repeat in range(5):
+        write_trial(study, "23.07", scenario="bls-concurrency", repeat=repeat)
+        write_trial(study, "24.05", scenario="bls-concurrency", repeat=repeat, crash_after=3)
+        write_trial(study, "24.05", repeat=repeat, crash_after=3)
+    assert map_answer(study).startswith(
+        "No release stands all the traffic that was tried: 1 of 2 die of some of it, "
+        "and 23.07 stood the 1 of 2 kinds that it can serve"
+    )

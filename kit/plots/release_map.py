@@ -30,8 +30,8 @@ def release_map(
 
     decisions: what a sequential test said of a cell ("crashes", "survives", "undecided"); without
     one a cell in which any trial died "crashes", one with trials otherwise "survives", and one
-    whose trials all say nothing is "undecided". signature: the commonest among the deaths, in one
-    line, since offsets differ from build to build.
+    whose trials all say nothing is "undecided". signature: the commonest way to die, in one line,
+    since offsets differ from build to build; None where that is to leave no stack.
     """
     rows = []
     for (release, scenario), group in trials.groupby(
@@ -40,7 +40,9 @@ def release_map(
         counted = group[group["counted"]]
         died = counted[counted["crashed"]]
         verdict = "crashes" if len(died) else "survives" if len(counted) else "undecided"
-        common = died["signature_text"].dropna().mode()
+        # Deaths without a stack are a kind of their own: a lone stack among hangs names no cell.
+        ways = died["signature_text"].astype(object).where(died["signature_text"].notna(), None)
+        common = ways.value_counts(dropna=False).index[:1]
         rows.append(
             {
                 "release": str(release),
@@ -49,7 +51,7 @@ def release_map(
                 "died": len(died),
                 "median_iteration": float(died["crash_iteration"].median()) if len(died) else None,
                 "verdict": (decisions or {}).get((str(release), str(scenario)), verdict),
-                "signature": str(common.iloc[0]) if len(common) else None,
+                "signature": common[0] if len(common) and isinstance(common[0], str) else None,
             }
         )
     columns = ["release", "scenario", "trials", "died", "median_iteration", "verdict"]
