@@ -32,6 +32,7 @@ from kit.store import StudyFolder
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
+SHOWN_DPI = 110
 #: With so many releases and scenarios the map says more than a strip.
 MAP_RELEASES, MAP_SCENARIOS = 4, 3
 #: Cells that fit side by side into WIDTH_IN.
@@ -69,6 +70,12 @@ class Drawing:
         with style.context([STYLE, {"svg.fonttype": "path"}]):
             figure = self._drawn(titled=True)
             figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else {})
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows where this is the last line of a cell."""
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png", dpi=SHOWN_DPI)
+        return buffer.getvalue()
 
     def figure(self) -> Figure:
         """For a notebook: drawn and titled."""
