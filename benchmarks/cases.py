@@ -112,6 +112,7 @@ def streams(results: Results, rounds: int) -> None:
                 streams=True,
                 seconds=6.0,
                 rounds=rounds,
+                interval_us=interval_us,
             )
             name = f"sse_{mode}_{clients}"
             ratios(results, f"{name}_cpu", taken, commands, lambda u: u.cpu_us_an_event, limits)

@@ -35,6 +35,7 @@ def side_by_side(
     rounds: int,
     change: Callable[[Workload], Workload] = lambda load: load,
     on_all_cores: bool = False,
+    interval_us: int = 0,
 ) -> tuple[Taken, dict[str, str]]:
     """What each client took, by round, and the commands; one at a time.
 
@@ -56,6 +57,7 @@ def side_by_side(
                     seconds=_SECONDS.get(name, seconds),
                     folder=Path(scratch),
                     cores=len(cores()) if on_all_cores else 1,
+                    interval_us=interval_us,
                 )
                 if name == KIT:
                     load = change(kit_worker.workload(work))

@@ -42,7 +42,17 @@ class Work:
     streams: bool
     seconds: float
     folder: Path
+    interval_us: int = 0  # between the source's events; 0: an answer comes in one write
     cores: int = 1
+
+    def requests(self, most_per_s: int) -> int:
+        """How many to ask of a tool that cannot be told for how long: as many as it can do in
+        the time, or as the source's pace allows.
+        """
+        rate = float(most_per_s)
+        if self.streams and self.interval_us:
+            rate = min(rate, self.clients / (self.tokens * self.interval_us / 1e6))
+        return max(self.clients, round(rate * self.seconds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +166,12 @@ def _perf_analyzer(work: Work) -> list[str]:
         "max_tokens": work.tokens,
         "stream": work.streams,
     }
-    requests = {False: 9_000, True: 1_500}[work.streams] * work.seconds
+    requests = work.requests({False: 9_000, True: 5_000}[work.streams])
     return [
         *(*perf_analyzer(), "-m", "m", "--service-kind", "openai", "-i", "http", "--async"),
         *("-u", f"127.0.0.1:{work.port}", "--endpoint", "v1/chat/completions"),
         *("--input-data", perf_analyzer_file("chat.json", {"data": [{"payload": [body]}]})),
-        *("--concurrency-range", str(work.clients), "--request-count", f"{requests:.0f}"),
+        *("--concurrency-range", str(work.clients), "--request-count", str(requests)),
         *("-s", "99"),  # the request itself asks for a stream
     ]
 
@@ -257,7 +267,7 @@ def vllm_version() -> str | None:
 def _vllm(work: Work) -> list[str]:
     found = _vllm_environment()
     python, env = found if found else (sys.executable, {})
-    requests = work.seconds * 900
+    requests = work.requests(1_200)
     return [
         *("env", *(f"{name}={value}" for name, value in env.items())),
         *(python, str(HERE / "peers" / "vllm_bench.py")),
@@ -265,7 +275,7 @@ def _vllm(work: Work) -> list[str]:
         *("--base-url", f"http://127.0.0.1:{work.port}", "--model", "m"),
         *("--tokenizer", str(tokenizer()), "--dataset-name", "random"),
         *("--random-input-len", "8", "--random-output-len", str(work.tokens)),
-        *("--num-prompts", f"{requests:.0f}", "--max-concurrency", str(work.clients)),
+        *("--num-prompts", str(requests), "--max-concurrency", str(work.clients)),
         "--disable-tqdm",
     ]
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ def work(folder: Path, **changes: Any) -> Work:
         "folder": folder,
     }
     return Work(**plain | changes)
+
+
+def test_a_tool_is_asked_for_no_more_than_the_source_can_send(tmp_path: Path) -> None:
+    streams = work(tmp_path, streams=True, clients=64, tokens=50, seconds=6.0)
+    assert streams.requests(1_000) == 6_000
+    paced = replace(streams, interval_us=20_000)  # an answer takes a second
+    assert paced.requests(1_000) == 64 * 6
+    assert replace(paced, seconds=0.1).requests(1_000) == 64
 
 
 @pytest.fixture

@@ -200,6 +200,8 @@ def _side(name: str, trials: pd.DataFrame, requests: pd.DataFrame) -> Side:
 def _latency(found: Comparison) -> str:
     a, b, ratio = found.first, found.second, found.median_latency
     counts = f"n {a.answered:,} and {b.answered:,}"
+    if not a.answered and not b.answered:
+        return "no latency on record"
     if ratio is None:
         return f"no median latency to compare, {counts}"
     if math.isinf(ratio.value) or not ratio.value:
