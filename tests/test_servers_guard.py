@@ -15,9 +15,9 @@ from server_helpers import traces_of, wait_until_gone
 
 from kit.errors import ServerStartError
 from kit.servers.guarded import GuardedProcess
-from kit.servers.processes import MARKER, SHM, marked, start_ticks
+from kit.servers.processes import MARKER, SHM, marked, semaphores_of, start_ticks
 from kit.servers.runs import Run, is_over, register, registered, this_process
-from kit.servers.traces import sweep
+from kit.servers.traces import remove, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,29 @@ def test_stop_ends_child_grandchild_and_shared_memory(tmp_path: Path) -> None:
     assert process.stop() == 0
     assert traces_of(run.name) == []
     assert registered() == []
+
+
+#: As vLLM has them: named, and to be removed by a process that is killed as well.
+SEMAPHORE = "import multiprocessing as m; lock = m.get_context('spawn').Lock()"
+
+
+def test_semaphores_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    process = guarded(register(), tmp_path, before=SEMAPHORE)
+    assert process.pid is not None
+    [name] = semaphores_of([process.pid])
+    assert (SHM / name).exists()
+    process.stop()
+    assert not (SHM / name).exists()
+
+
+def test_semaphores_go_with_what_owner_and_guard_leave(tmp_path: Path) -> None:
+    run = register()
+    process = guarded(run, tmp_path, before=SEMAPHORE)
+    assert process.pid is not None
+    [name] = semaphores_of([process.pid])
+    assert name in remove(run).shared_memory
+    assert not (SHM / name).exists()
+    process.stop()
 
 
 def test_stop_twice_and_poll_after_it_are_harmless(tmp_path: Path) -> None:

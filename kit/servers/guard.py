@@ -24,7 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kit.servers.processes import children, descendants, kill, remove_shared_memory
+from kit.servers.processes import (
+    children,
+    descendants,
+    kill,
+    remove_shared_memory,
+    semaphores_of,
+)
 from kit.servers.python_env import remove_noted
 
 _PR_SET_PDEATHSIG = 1
@@ -39,6 +45,7 @@ class Guard:
         self._order = order
         self._pid = 0
         self._ended = False
+        self._semaphores: set[str] = set()
         self._kill_at: float | None = None  # set once it is to stop
         self._libc = ctypes.CDLL(None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -104,7 +111,7 @@ class Guard:
         while not self._ended:
             left = None if self._kill_at is None else self._kill_at - time.monotonic()
             if left is not None and left <= 0:
-                kill([self._pid, *descendants(self._pid)], timeout_s=1.0)
+                self._kill([self._pid, *descendants(self._pid)])
                 left = 0.1
             for handle in select.select(list(self._inputs), [], [], left)[0]:
                 self._inputs[handle]()
@@ -127,6 +134,7 @@ class Guard:
         What a server does after that, two seconds of waiting for its threads, nobody needs.
         """
         pids = children(self._pid)
+        self._semaphores |= semaphores_of([self._pid, *descendants(self._pid)])
         models = set(_handles(pids))
 
         def ended(handle: int) -> None:
@@ -167,11 +175,18 @@ class Guard:
                     code = 0  # that was this guard; a negative code always is the server's own
                 _tell(event="exited", code=code, t_ns=time.monotonic_ns())
 
+    def _kill(self, pids: list[int]) -> None:
+        """Kill them, and remember the semaphores that they can then no longer remove."""
+        self._semaphores |= semaphores_of(pids)
+        kill(pids, timeout_s=1.0)
+
     def _clean_up(self) -> None:
         deadline = time.monotonic() + 10.0
         while self._reap() and time.monotonic() < deadline:
-            kill(descendants(os.getpid()), timeout_s=1.0)
+            self._kill(descendants(os.getpid()))
         remove_shared_memory(self._order["shm_prefix"])
+        for name in self._semaphores:
+            remove_shared_memory(name)
         remove_noted(Path(self._order["record"]))
         shutil.rmtree(self._order["folder"], ignore_errors=True)
         with contextlib.suppress(OSError):

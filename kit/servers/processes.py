@@ -87,6 +87,27 @@ def kill(pids: list[int], *, timeout_s: float) -> None:
         os.close(handle)
 
 
+def semaphores_of(pids: list[int]) -> set[str]:
+    """Names of the semaphores of Python's multiprocessing that these processes have open.
+
+    vLLM makes some; whoever is killed cannot remove its own, and their names do not tell whose
+    they are. The C library maps one under a name that it has removed since, so the file's number
+    has to tell.
+    """
+    numbers = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+                if f" {SHM}/sem." in line:
+                    numbers.add(int(line.split()[4]))
+    found = set()
+    for path in SHM.glob("sem.mp-*") if numbers else ():
+        with contextlib.suppress(OSError):
+            if path.stat().st_ino in numbers:
+                found.add(path.name)
+    return found
+
+
 def remove_shared_memory(prefix: str) -> list[str]:
     """Remove the regions whose names begin with `prefix`; the names of those removed."""
     removed = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kit.servers.cache import remove_half_filled
-from kit.servers.processes import kill, marked, remove_shared_memory
+from kit.servers.processes import kill, marked, remove_shared_memory, semaphores_of
 from kit.servers.python_env import remove_noted
 from kit.servers.runs import Run, is_over, registered
 
@@ -38,13 +38,17 @@ def sweep() -> list[Trace]:
 def remove(run: Run) -> Trace:
     """Remove everything of one run, whatever state it is in, and take it off the register."""
     killed: set[int] = set()
+    semaphores: set[str] = set()
     for _ in range(_ROUNDS):
         pids = marked(run.name)
         if not pids:
             break
+        semaphores |= semaphores_of(pids)
         kill(pids, timeout_s=5.0)
         killed |= set(pids)
     regions = remove_shared_memory(run.shm_prefix)
+    for name in semaphores:
+        regions += remove_shared_memory(name)
     folders: tuple[str, ...] = (str(run.folder),) if run.folder.exists() else ()
     folders += tuple(remove_noted(run.record))
     run.forget()
