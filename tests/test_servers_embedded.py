@@ -165,6 +165,11 @@ def test_the_folder_that_triton_makes_in_tmp_goes_with_its_server(
     assert not made_by_triton.exists()
 
 
+def test_a_run_that_is_over_needs_no_note(tmp_path: Path) -> None:
+    note(tmp_path / "gone.json", [Path("/tmp/python_env_aaaaaa")])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_record_can_name_nothing_else_to_be_removed(tmp_path: Path) -> None:
     record, kept = tmp_path / "r.json", tmp_path / "kept"
     kept.mkdir()

@@ -145,6 +145,8 @@ class EmbeddedServer:
         Returns its exit code if it had ended by itself, 0 if this made it end, None if it never
         ran; a negative code always is a death of its own.
         """
+        if self._process is not None and self.ready_ns is None and self._process.poll() is None:
+            note(self._run.record, python_env_folders(self.pid))  # else that is known already
         code = None if self._process is None else self._process.stop(patience_s)
         if self._claim is not None:
             self._claim.release()

@@ -50,12 +50,15 @@ def _writable(pid: int) -> Iterator[tuple[int, int]]:
 
 
 def note(record: Path, folders: Iterable[Path]) -> None:
-    """Write on a run's record that these folders go with it."""
-    content = json.loads(record.read_bytes())
-    content[KEY] = [str(folder) for folder in folders]
-    scratch = record.with_name(f".{record.stem}")
-    scratch.write_text(json.dumps(content))
-    scratch.replace(record)
+    """Write on a run's record that these folders go with it; no record: the run is over."""
+    named = [str(folder) for folder in folders]
+    if not named:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        content = json.loads(record.read_bytes())
+        scratch = record.with_name(f".{record.stem}")
+        scratch.write_text(json.dumps(content | {KEY: named}))
+        scratch.replace(record)
 
 
 def remove_noted(record: Path) -> list[str]:
