@@ -125,8 +125,7 @@ def test_expected_peaks_preemptions_and_agreement_of_log_metrics_and_engine(
         share, chance = table[f"{source}_agrees"], table[f"{source}_chance"]
         assert share.notna().all()
         assert share.min() >= 0.75  # a dozen samples a trial, on a machine that may stall
-        # Shuffled samples agree often where usage hardly changes, as with one client.
-        assert (share - chance).mean() >= 0.1
+        assert (share - chance).mean() >= 0.2
 
 
 @pytest.mark.parametrize("version", HERE)
