@@ -1,4 +1,4 @@
-"""Load workers without their trial: `kit.load.worker` with a standard input that stays open.
+"""Load workers without their trial: `kit.load.worker.worker` with a standard input that stays open.
 
 `alone.py FOLDER WORKERS ENDPOINT_JSON` runs that many, one of them in this process.
 """
@@ -7,14 +7,16 @@ import os
 import subprocess
 import sys
 
-from kit.load.worker import main
+from kit.load.worker.worker import main
 
 if __name__ == "__main__":
     folder, workers, endpoint = sys.argv[1:]
     read, write = os.pipe()  # nobody writes; the end of file would stop a worker
     os.dup2(read, 0)
     others = [
-        subprocess.Popen([sys.executable, "-P", "-m", "kit.load.worker", folder, str(w), endpoint])
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "kit.load.worker.worker", folder, str(w), endpoint]
+        )
         for w in range(1, int(workers))
     ]
     codes = [main([folder, "0", endpoint]), *(other.wait() for other in others)]

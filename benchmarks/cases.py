@@ -9,7 +9,7 @@ from benchmarks import compare, memory, parallel, real, truth, watching
 from benchmarks.compare import absolutes, ratios, side_by_side
 from benchmarks.results import Results
 from benchmarks.source import nginx_source, own_source
-from kit.records import AnswerCheck
+from kit.study.spec import AnswerCheck
 
 #: An event every so often: what tokens of a real model are like.
 PACE_US = 20_000

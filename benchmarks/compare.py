@@ -13,7 +13,7 @@ from benchmarks.processes import Usage, client_core, cores, measure
 from benchmarks.results import Result, Results, over_rounds
 from benchmarks.source import Source
 from benchmarks.tools import PEERS, Work
-from kit.records import Endpoint, Workload
+from kit.study.spec import Endpoint, Workload
 
 KIT = "kit"
 #: Tools that need so long before the first request that a short run would measure their start.

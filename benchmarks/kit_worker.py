@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.tools import Work
-from kit.records import (
+from kit.study.folder import TrialFolder
+from kit.study.spec import (
     AnswerCheck,
     ArrivalKind,
     Arrivals,
@@ -19,7 +20,6 @@ from kit.records import (
     Workload,
     fixed,
 )
-from kit.store import TrialFolder
 
 
 def workload(work: Work, **changes: object) -> Workload:

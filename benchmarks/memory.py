@@ -12,7 +12,7 @@ from benchmarks.processes import client_core, measure
 from benchmarks.results import Result, Results
 from benchmarks.source import own_source
 from benchmarks.tools import Work
-from kit.records import Endpoint
+from kit.study.spec import Endpoint
 
 REQUESTS = 1_000_000
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from benchmarks.results import Result, Results, over_rounds
-from kit.choices import choose
-from kit.records import StudySpec
-from kit.study import run_study
+from kit.runner.study import run_study
+from kit.study.spec import StudySpec
+from kit.ui.choices import choose
 
 RELEASE = "24.05"
 #: Faults and controls of every protocol; those that end by waiting in silence wait in parallel too.

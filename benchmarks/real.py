@@ -21,11 +21,11 @@ from benchmarks.commands import readable
 from benchmarks.processes import client_core, measure
 from benchmarks.results import Result, Results, over_rounds
 from benchmarks.tools import PEERS, PROMPT, Work, perf_analyzer, perf_analyzer_file
-from kit.records import Endpoint, Engine, Protocol, TrialSpec
-from kit.releases import get_release
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.repository import build_repository
-from kit.store import TrialFolder
+from kit.study.folder import TrialFolder
+from kit.study.releases import get_release
+from kit.study.spec import Endpoint, Engine, Protocol, TrialSpec
 
 RELEASE = "24.10"
 CLIENTS = 16

@@ -12,9 +12,9 @@ from benchmarks.processes import client_core, measure
 from benchmarks.results import Result, Results, over_rounds
 from benchmarks.source import own_source
 from benchmarks.tools import Work
-from kit.load.limited import client_limited
-from kit.load.traffic import Traffic
-from kit.records import ArrivalKind, Arrivals, Endpoint, Protocol
+from kit.load.traffic.traffic import Traffic
+from kit.load.worker.client_limited import client_limited
+from kit.study.spec import ArrivalKind, Arrivals, Endpoint, Protocol
 
 _STAMP_WORDS = 1 << 22
 _WARM_UP = 512  # first requests, which also make connections

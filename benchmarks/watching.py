@@ -20,13 +20,13 @@ from benchmarks.processes import client_core, measure
 from benchmarks.real import CLIENTS, RELEASE, TOKENS
 from benchmarks.results import Result, Results, over_rounds
 from benchmarks.tools import Work
-from kit.records import Endpoint, Engine, Protocol, TrialSpec
-from kit.releases import get_release
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.repository import build_repository
-from kit.store import TrialFolder
-from kit.watch import fetch
-from kit.watch.sampler import LIMIT_BYTES, TIMEOUT_S, Watcher
+from kit.servers.watch import fetch
+from kit.servers.watch.sampler import LIMIT_BYTES, TIMEOUT_S, Watcher
+from kit.study.folder import TrialFolder
+from kit.study.releases import get_release
+from kit.study.spec import Endpoint, Engine, Protocol, TrialSpec
 
 MODEL = "simulated"
 #: As a trial has it unless its spec says otherwise.

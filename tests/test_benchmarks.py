@@ -25,7 +25,7 @@ from benchmarks.processes import measure  # noqa: E402
 from benchmarks.real import Seen, agreement  # noqa: E402
 from benchmarks.results import Result, Results, summary  # noqa: E402
 from benchmarks.tools import PEERS, Work, tokenizer  # noqa: E402
-from kit.records import Endpoint  # noqa: E402
+from kit.study.spec import Endpoint  # noqa: E402
 
 
 def work(folder: Path, **changes: Any) -> Work:

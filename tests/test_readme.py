@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kit.paths import RECORDED, ROOT
-from kit.recorded import open_study
 from kit.report.cells import result_cells
+from kit.study.paths import RECORDED, ROOT
+from kit.study.recorded import open_study
 
 README = (ROOT / "README.md").read_text()
 

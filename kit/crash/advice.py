@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from kit.crash.catalog import Crash, free_releases
 from kit.crash.component import Component
 from kit.crash.death import Death, Process
+from kit.crash.log.notices import signal_name
 from kit.crash.match import Match, best_of
-from kit.crash.notices import signal_name
 from kit.crash.origin import Origin
-from kit.crash.site import was_waiting
+from kit.crash.stack.site import was_waiting
 
 _GENERAL: dict[Component, str] = {
     Component.HTTP_FRONTEND: "Try the same traffic over gRPC, and find out whether clients hang up "

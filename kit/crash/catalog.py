@@ -13,8 +13,8 @@ import yaml
 
 from kit.crash.component import Component
 from kit.errors import CatalogError
-from kit.paths import DATA
-from kit.releases import load_releases
+from kit.study.paths import DATA
+from kit.study.releases import load_releases
 
 CATALOG = DATA / "crashes.yaml"
 KINDS = frozenset({"crash", "hang", "cross-talk", "leak", "slowdown", "error", "false-health"})

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 
-from kit.crash.backtrace import Backtrace
-from kit.crash.builds import CORE, PYTHON_BACKEND, SERVER, Build, executable_base, part_at
-from kit.crash.phrases import Topic
-from kit.crash.shapes import Shape
-from kit.crash.site import exact_symbol, fault_frames, is_system, plain_module, was_waiting
-from kit.records import Frame
+from kit.crash.log.backtrace import Backtrace
+from kit.crash.log.phrases import Topic
+from kit.crash.log.shapes import Shape
+from kit.crash.stack.builds import CORE, PYTHON_BACKEND, SERVER, Build, executable_base, part_at
+from kit.crash.stack.site import exact_symbol, fault_frames, is_system, plain_module, was_waiting
+from kit.study.result import Frame
 
 
 class Component(StrEnum):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from kit.crash.backtrace import GAP, Backtrace
-from kit.crash.notices import Notice
-from kit.crash.phrases import Subject, Topic
-from kit.crash.scan import Scan
-from kit.crash.shapes import Shape
-from kit.crash.signature import decisive, is_death
-from kit.crash.site import fault_frames
+from kit.crash.log.backtrace import GAP, Backtrace
+from kit.crash.log.notices import Notice
+from kit.crash.log.phrases import Subject, Topic
+from kit.crash.log.scan import Scan
+from kit.crash.log.shapes import Shape
+from kit.crash.stack.signature import decisive, is_death
+from kit.crash.stack.site import fault_frames
 
 _KILLED = 9
 

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kit.crash.advice import advise, summarise
-from kit.crash.backtrace import Backtrace
-from kit.crash.builds import ReleaseGuess, guess_release, known_builds
 from kit.crash.catalog import Crash, known_crashes
 from kit.crash.component import Component, component_of
 from kit.crash.death import find_death
-from kit.crash.lines import chunks_of_file, chunks_of_stream, chunks_of_text
-from kit.crash.maps import MemoryMap
+from kit.crash.log.backtrace import Backtrace
+from kit.crash.log.lines import chunks_of_file, chunks_of_stream, chunks_of_text
+from kit.crash.log.scan import Scan
+from kit.crash.log.shapes import Shape
 from kit.crash.match import Case, Match, rank, watched
 from kit.crash.origin import Origin, origin_of, release_believed
-from kit.crash.scan import Scan
-from kit.crash.shapes import Shape
-from kit.crash.signature import describe, make_signature, place, place_by_build
-from kit.crash.site import fault_frames
+from kit.crash.stack.builds import ReleaseGuess, guess_release, known_builds
+from kit.crash.stack.maps import MemoryMap
+from kit.crash.stack.signature import describe, make_signature, place, place_by_build
+from kit.crash.stack.site import fault_frames
 from kit.errors import KitError
-from kit.records import Signature
+from kit.study.result import Signature
 
 #: Where the unpacked binaries of a release are; None when they are not at hand.
 ModulesOf = Callable[[str], Path | None]

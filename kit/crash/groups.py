@@ -6,14 +6,20 @@ builds crashes are compared by the functions that their stacks name.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from kit.crash.backtrace import Backtrace
-from kit.crash.shapes import Shape
-from kit.crash.signature import KEY_FRAMES
-from kit.crash.site import exact_symbol, fault_frames, plain_module, short_name
-from kit.records import Frame, Signature
+from kit.crash.component import Component, component_of
+from kit.crash.log.backtrace import Backtrace
+from kit.crash.log.phrases import Topic
+from kit.crash.log.shapes import Shape
+from kit.crash.stack.signature import KEY_FRAMES
+from kit.crash.stack.site import exact_symbol, fault_frames, plain_module, short_name
+from kit.study.result import Frame, Signature, TrialResult
+
+#: Frontends keep state that requests share; see same_crash.
+FRONTENDS = frozenset({Component.HTTP_FRONTEND, Component.GRPC_FRONTEND})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,3 +102,29 @@ def _group(site: str, found: _Gathering) -> CrashGroup:
         releases=tuple(sorted(found.releases)),
         across_builds=len(by_release) > 1 and len(set(by_release)) > 1,
     )
+
+
+def same_crash(a: TrialResult, b: TrialResult) -> bool:
+    """Whether two deaths are the same crash: both ended alike and, if there is a stack, there.
+
+    The frontends keep state that requests share. Once that is damaged, whichever of their
+    functions comes next may die of it, or the allocator may notice; such deaths are one crash.
+    """
+    if a.verdict is not b.verdict or not a.verdict.is_death:
+        return False
+    if a.signature is None or b.signature is None:
+        return a.signature is b.signature
+    if a.signature.text == b.signature.text or _site(a.signature) == _site(b.signature):
+        return True
+    where = {_component(a.signature), _component(b.signature)} - {Component.LIBC_ABORT}
+    return len(where) == 1 and where < FRONTENDS
+
+
+def _site(signature: Signature) -> str:
+    return site_of(signature) if signature.frames else signature.key
+
+
+def _component(signature: Signature) -> Component:
+    stack = Backtrace(shape=Shape.TRITON, signal=signature.signal, frames=signature.frames, line=1)
+    heap = {Topic.HEAP} if signature.signal == signal.SIGABRT else set()
+    return component_of(stack, topics=frozenset(heap), words=[signature.text])

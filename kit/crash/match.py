@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from kit.crash.catalog import Crash, ReleaseRange, Sign
 from kit.crash.component import Component
-from kit.crash.site import exact_symbol, plain_module, short_name
-from kit.records import Frame
+from kit.crash.stack.site import exact_symbol, plain_module, short_name
+from kit.study.result import Frame
 
 #: How much of its score an entry keeps when the release is not known, or is not one of its own.
 _UNKNOWN_RELEASE = 0.9

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kit.crash.builds import ReleaseGuess, known_builds
-from kit.releases import get_release, load_releases
+from kit.crash.stack.builds import ReleaseGuess, known_builds
+from kit.study.releases import get_release, load_releases
 
 _RELEASE = re.compile(r"(?<![\d.])(2\d\.(?:0[1-9]|1[0-2]))(?![\d.])")
 _TRITON = re.compile(r"(?<![\d.])v?(2\.\d{1,3}\.\d{1,2})(?![\d.])")

@@ -32,13 +32,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kit.crash.backtrace import Backtrace, LogReader
-from kit.crash.lines import chunks_of_text, split_lines, unwrap
-from kit.crash.notices import FAULT_SIGNALS, STOP_SIGNALS, Notice, signal_name
-from kit.crash.phrases import Topic
-from kit.crash.signature import decisive, signal_of
-from kit.crash.site import fault_frames, plain_module
-from kit.records import Signature, Verdict
+from kit.crash.log.backtrace import Backtrace, LogReader
+from kit.crash.log.lines import chunks_of_text, split_lines, unwrap
+from kit.crash.log.notices import FAULT_SIGNALS, STOP_SIGNALS, Notice, signal_name
+from kit.crash.log.phrases import Topic
+from kit.crash.stack.signature import decisive, signal_of
+from kit.crash.stack.site import fault_frames, plain_module
+from kit.study.result import Signature, Verdict
 
 _KILLED = 9
 _SEGV = 11

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from kit.load.call import Call
-from kit.load.faults import MUST_BE_REFUSED
-from kit.load.traffic import continuation
-from kit.records import AnswerCheck, Outcome
+from kit.load.traffic.call import Call
+from kit.load.traffic.faults import MUST_BE_REFUSED
+from kit.load.traffic.traffic import continuation
+from kit.study.result import Outcome
+from kit.study.spec import AnswerCheck
 
 #: Longest evidence on a record.
 EVIDENCE_CHARACTERS = 500

@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from kit.load.answers import Judgement
-from kit.load.call import Call
+from kit.load.traffic.call import Call
 
 
 def let_out(task: asyncio.Task[None]) -> None:

@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from typing import Protocol as Interface
 
 from kit.load.channel import Channel, Host
-from kit.load.dialect import Dialect
-from kit.load.frames import Frames
-from kit.load.http_channel import HttpChannel
-from kit.load.target import HttpTarget, http_target
-from kit.load.triton_http import Generate
-from kit.records import AnswerCheck, Endpoint, EngineKind, FaultKind, Protocol, TrialSpec
-
-_GRPC = (Protocol.GRPC_STREAM, Protocol.GRPC_INFER)
+from kit.load.http.channel import HttpChannel
+from kit.load.http.dialect import Dialect
+from kit.load.http.generate import Generate
+from kit.load.http.target import HttpTarget, http_target
+from kit.load.http.templates import Frames
+from kit.study.spec import AnswerCheck, Endpoint, EngineKind, FaultKind, Protocol, TrialSpec
 
 
 class Channels(Interface):
@@ -37,7 +35,7 @@ def channels_for(spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str]
             cannot do what the workload wants, or the environment's settings cannot be used.
     """
     quotes = spec.workload.turns > 1 and spec.workload.answer_check is not AnswerCheck.EXACT
-    if spec.workload.protocol in _GRPC:
+    if spec.workload.protocol.is_grpc:
         return _GrpcChannels(spec, endpoint, environ, quotes=quotes)
     return _HttpChannels(spec, http_target(endpoint, environ), quotes=quotes)
 
@@ -72,10 +70,10 @@ def _dialect(spec: TrialSpec, target: HttpTarget) -> Dialect:
         streams = protocol is Protocol.HTTP_GENERATE_STREAM
         return Generate(target, spec.model, streams=streams, extra=extra)
     if protocol is Protocol.HTTP_INFER:
-        from kit.load.infer import HttpInfer
+        from kit.load.http.infer import HttpInfer
 
         return HttpInfer(target, spec.model, extra=extra)
-    from kit.load.openai import OpenAi
+    from kit.load.http.openai import OpenAi
 
     return OpenAi(
         target,
@@ -91,9 +89,9 @@ class _GrpcChannels:
     def __init__(
         self, spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str], *, quotes: bool
     ) -> None:
-        from kit.load.grpc_channel import GrpcChannel
-        from kit.load.grpc_connection import Connections
-        from kit.load.triton_grpc import Infer
+        from kit.load.grpc.channel import GrpcChannel
+        from kit.load.grpc.codec import Infer
+        from kit.load.grpc.connection import Connections
 
         streams = spec.workload.protocol is Protocol.GRPC_STREAM
         leaves = any(fault.kind is FaultKind.DISCONNECT for fault in spec.workload.faults)

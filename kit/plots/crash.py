@@ -8,18 +8,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.plots.style import (
-    DEATH,
-    FAINT,
-    colour,
-    dashes,
-    in_order,
-    marker,
-    requests_axis,
-    spread,
-)
-from kit.plots.titles import crash_title, ranges, set_title, varying
+from kit.plots.style import DEATH, FAINT, colour, dashes, marker, requests_axis, spread
+from kit.plots.titles import crash_title, set_title, varying
 from kit.stats.survival import Clock, at_risk_table, survival_table
+from kit.study.releases import in_order
+from kit.study.words import ranges
 
 #: Where the first row of trials at risk stands below the axis, and the height of one.
 AT_RISK_PT, ROW_PT = 26.0, 11.0
@@ -35,8 +28,8 @@ VERBS = {
 def plot_crash_strip(trials: pd.DataFrame, ax: Axes) -> Axes:
     """One row a release, one mark a trial: filled where the server died, an arrow where not.
 
-    trials: kit.frames.trials_frame; reads release, completed, crashed, counted, verdict and the
-        columns that tell cells apart, which get rows of their own if they vary. x: requests
+    trials: kit.stats.frames.trials_frame; reads release, completed, crashed, counted, verdict and
+        the columns that tell cells apart, which get rows of their own if they vary. x: requests
         completed, logarithmic from 1; arrows are censored: the server was alive when its
         requests were done. Right: how many died, of how many.
     """

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.plots.style import DEATH, FAINT, colour, in_order, spread
-from kit.plots.titles import kv_title, listing, set_title
-from kit.watch.names import (
+from kit.plots.style import DEATH, FAINT, colour, spread
+from kit.plots.titles import kv_title, set_title
+from kit.servers.watch.names import (
     ENGINE_LOG,
     KV_USAGE,
     NOT_EXPORTED,
@@ -19,6 +19,8 @@ from kit.watch.names import (
     VLLM_METRICS,
     WATCHER_FAILED,
 )
+from kit.study.releases import in_order
+from kit.study.words import listing
 
 #: source -> how its lines are drawn, and a mark that looks like it in a line of text
 SOURCES = {
@@ -32,8 +34,8 @@ OTHER_SOURCE = ("-.", "-·")
 def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
     """KV usage against seconds under load, one line a trial and source, in the release's colour.
 
-    samples: kit.frames.samples_frame; reads rows named kv_usage_fraction. trials:
-        kit.frames.trials_frame of the same study; reads release, engine, crashed,
+    samples: kit.stats.frames.samples_frame; reads rows named kv_usage_fraction. trials:
+        kit.stats.frames.trials_frame of the same study; reads release, engine, crashed,
         time_to_death_s, watch_fault.
     A cross marks a server's death, at its last known usage. Trials that report no usage, or not
     through a source that others have, are counted as "not exported" by release and engine, or as
@@ -123,7 +125,7 @@ def not_exported(usage: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """What is missing, a line each: "24.05: not exported", "23.10: not in Triton metrics in 1 of 3
     trials".
 
-    usage: rows of kit.frames.samples_frame that tell it; trials: those that should.
+    usage: rows of kit.stats.frames.samples_frame that tell it; trials: those that should.
     A server that died may not have lived to its first sample, which is then said instead.
     """
     with_engine = trials["engine"].nunique() > 1

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.plots.style import FAINT, INK
-from kit.plots.titles import listing, percent, set_title
-from kit.watch.names import (
+from kit.plots.titles import set_title
+from kit.servers.watch.names import (
     ENGINE_LOG,
     ENGINE_STEPS,
     KV_USAGE,
@@ -19,6 +19,7 @@ from kit.watch.names import (
     TRITON_METRICS,
     VLLM_METRICS,
 )
+from kit.study.words import listing, percent
 
 #: Peaks that differ by more (of the cache) are not of one cache at one time.
 SAME = 0.05
@@ -33,7 +34,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 def plot_sources(samples: pd.DataFrame, ax: Axes) -> Axes:
     """KV usage of one trial over time: the engine's steps as a line, what others saw as marks.
 
-    samples: kit.frames.samples_frame of one trial; reads source, name, t_s, value, labels.
+    samples: kit.stats.frames.samples_frame of one trial; reads source, name, t_s, value, labels.
     Steps stand at the time at which their line was read, some at once: each is drawn.
     """
     usage = samples[(samples["name"] == KV_USAGE) & (samples["t_s"] >= 0)]

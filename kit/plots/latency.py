@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.plots.style import DEATH, FAINT, colour, in_order
-from kit.plots.titles import latency_title, milliseconds, percent, set_title, varying
+from kit.plots.style import DEATH, FAINT, colour
+from kit.plots.titles import latency_title, set_title, varying
 from kit.stats.latency import latency_table
-from kit.timings import measured
+from kit.stats.timings import measured
+from kit.study.releases import in_order
+from kit.study.words import milliseconds, percent
 
 #: Median and p95: filled and hollow marks.
 QUANTILES = (0.5, 0.95)
@@ -29,8 +31,8 @@ MEASURES = {
 def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str | None = None) -> Axes:
     """Median (filled) and p95 (open) of all judged requests, per release and concurrency.
 
-    requests: kit.frames.requests_frame; reads release, concurrency, trial_id, judged, ok and
-        `latency` (None: end to end, as kit.timings.measured has it). A request that failed or
+    requests: kit.stats.frames.requests_frame; reads release, concurrency, trial_id, judged, ok and
+        `latency` (None: end to end, as kit.stats.timings.measured has it). A request that failed or
         was open when the server died counts as never answered; a quantile among those stands in
         the band "never" on top. Bars: 95 % intervals. Beneath: n, and the share that failed. A
         quantile that n is too small for is left out, which the label says.

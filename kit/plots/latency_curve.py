@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 
 from kit.errors import SpecError
 from kit.plots.latency import MEASURES, latency_axis, reach
-from kit.plots.style import FAINT, colour, dashes, in_order, marker, spread
-from kit.plots.titles import latency_title, percent, set_title, varying
+from kit.plots.style import FAINT, colour, dashes, marker, spread
+from kit.plots.titles import latency_title, set_title, varying
 from kit.stats.latency import latency_table
-from kit.timings import measured
+from kit.stats.timings import measured
+from kit.study.releases import in_order
+from kit.study.words import percent
 
 
 def plot_latency_curve(

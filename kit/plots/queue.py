@@ -7,9 +7,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.plots.style import FAINT, colour, in_order
-from kit.plots.titles import listing, percent, set_title
-from kit.watch.names import ENGINE_LOG, NOT_EXPORTED, TRITON_METRICS, VLLM_METRICS, WAITING
+from kit.plots.style import FAINT, colour
+from kit.plots.titles import set_title
+from kit.servers.watch.names import ENGINE_LOG, NOT_EXPORTED, TRITON_METRICS, VLLM_METRICS, WAITING
+from kit.study.releases import in_order
+from kit.study.words import listing, percent
 
 #: Requests that Triton has not handed to the model yet; exported from 23.09 on.
 PENDING = "nv_inference_pending_request_count"
@@ -28,9 +30,10 @@ def has_gpu(samples: pd.DataFrame) -> bool:
 def plot_queue(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
     """Requests that wait, against seconds under load: in the engine (line), in Triton (dashes).
 
-    samples: kit.frames.samples_frame. trials: kit.frames.trials_frame of the same study. One pair
-    of lines a trial, in its release's colour; of several sources of the engine's figure the first
-    of Triton's metrics, vLLM's and the log. A release that does not export Triton's is named.
+    samples: kit.stats.frames.samples_frame. trials: kit.stats.frames.trials_frame of the same
+    study. One pair of lines a trial, in its release's colour; of several sources of the engine's
+    figure the first of Triton's metrics, vLLM's and the log. A release that does not export
+    Triton's is named.
     """
     most = {"in the engine": 0.0, "in Triton": 0.0}
     told: set[str] = set()

@@ -12,9 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
-from kit.plots.style import DEATH, FAINT, GRID, contrast, in_order
-from kit.plots.titles import DECIDED, map_title, percent, set_title
-from kit.scenarios import is_traffic
+from kit.plots.style import DEATH, FAINT, GRID, contrast
+from kit.plots.titles import DECIDED, map_title, set_title
+from kit.study.releases import in_order
+from kit.study.scenarios import is_traffic
+from kit.study.words import percent
 
 #: Many requests until death to few: pale to dark, so that grey shows it as well.
 SPEED = LinearSegmentedColormap.from_list("speed", ["#f7c9a8", "#e7740f", "#a8321a", "#5c0f1f"])
@@ -68,7 +70,7 @@ def plot_release_map(
 ) -> Axes:
     """Releases from left to right, scenarios from top to bottom; a cell says what came of it.
 
-    cells: release_map. not_applicable: cells that cannot be run, and why (kit.plan). titles:
+    cells: release_map. not_applicable: cells that cannot be run, and why (kit.study.plan). titles:
         names of scenarios for people. error: chance at which a sequential test calls a cell that
         crashes "survives"; None: such a cell is one in which nothing died.
     Dark red: dies within few requests; pale orange: after many; blue: survives. Written: died of

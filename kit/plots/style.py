@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
-from kit.releases import load_releases
+from kit.study.releases import place_in_line
 
 STYLE = Path(__file__).with_name("kit.mplstyle")
 
@@ -28,7 +28,8 @@ DEATH = "#c3451a"
 
 #: One colour a release. Chosen by greedy maximin over OKLab distance as seen with full colour
 #: vision, protanopia and deuteranopia (Machado et al. 2009), the embedded releases first, among
-#: colours with a contrast of 3:1 on white and 2.1:1 on #1a1a1a. tests/test_plots.py checks that.
+#: colours with a contrast of 3:1 on white and 2.1:1 on #1a1a1a; tests/plots/test_pictures.py
+#: checks that.
 #: Forty colours cannot all be told apart: markers and dashes cycle beside them, and lines carry
 #: their names.
 COLOURS = {
@@ -54,26 +55,11 @@ def colour(release: str) -> str:
 
 
 def marker(release: str) -> str:
-    return MARKERS[_place(release) % len(MARKERS)]
+    return MARKERS[place_in_line(release) % len(MARKERS)]
 
 
 def dashes(release: str) -> str | tuple[int, tuple[int, int]]:
-    return DASHES[_place(release) % len(DASHES)]
-
-
-def in_order(releases: Iterable[str]) -> list[str]:
-    """Oldest first; names that the kit does not know at the end."""
-    return sorted(set(releases), key=lambda name: (_place(name), name))
-
-
-def neighbours(older: str, newer: str) -> bool:
-    """True if no release came between the two."""
-    return _place(newer) - _place(older) == 1
-
-
-def _place(release: str) -> int:
-    line = list(load_releases())
-    return line.index(release) if release in line else len(line)
+    return DASHES[place_in_line(release) % len(DASHES)]
 
 
 def spread(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
-from itertools import groupby, pairwise
+from collections.abc import Sequence
+from itertools import pairwise
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.plots.style import in_order, neighbours
-from kit.sequential.wald import Decision
 from kit.stats.returns import returns
+from kit.study.releases import in_order, neighbours
+from kit.study.sequential import Decision
+from kit.study.words import listing, milliseconds, percent, ranges
 
 #: Verdicts of a cell that say something of its release.
 DECIDED = frozenset({Decision.CRASHES, Decision.SURVIVES})
@@ -24,19 +25,6 @@ CELL = ("release", "scenario", "engine", "concurrency", "protocol")
 def varying(frame: pd.DataFrame, among: Sequence[str] = CELL) -> list[str]:
     """`release`, and every other column of `among` with more than one value."""
     return [c for c in among if c == "release" or frame[c].nunique(dropna=False) > 1]
-
-
-def listing(words: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
-
-
-def ranges(chosen: Iterable[str], line: Sequence[str]) -> str:
-    """Releases with runs along `line` drawn together: "23.10 and 24.08–24.10"."""
-    members = set(chosen)
-    runs = [list(run) for inside, run in groupby(line, members.__contains__) if inside]
-    words = [word for run in runs for word in ([f"{run[0]}–{run[-1]}"] if len(run) > 2 else run)]
-    return listing(words)
 
 
 def crash_title(trials: pd.DataFrame) -> str:
@@ -149,24 +137,6 @@ def _came_back(cells: pd.DataFrame) -> str:
                 old, new = spared.releases[-1], dying.releases[0]
                 back |= {new} if neighbours(old, new) else set()
     return f"{listing(in_order(back))} {_verb('bring', back)} a crash back" if back else ""
-
-
-def milliseconds(value: float) -> str:
-    """A latency for people: "48 ms", "1.2 s", "never"."""
-    if math.isinf(value):
-        return "never"
-    if value >= 1000:
-        return f"{value / 1000:.2g} s" if value < 10_000 else f"{value / 1000:.0f} s"
-    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
-
-
-def percent(fraction: float) -> str:
-    """A share for people: "47 %"; what is neither nothing nor all is not rounded to it."""
-    if 0 < fraction < 0.005:
-        return "under 1 %" if fraction >= 0.001 else "under 0.1 %"
-    if 0.995 < fraction < 1:
-        return "over 99 %"
-    return f"{100 * fraction:.0f} %"
 
 
 def set_title(ax: Axes, sentence: str) -> None:

@@ -15,16 +15,16 @@ import numpy as np
 import pandas as pd
 
 from kit import __version__
-from kit.agenda import cell_of, decisions_of
-from kit.client_limits import client_limits
 from kit.errors import NotEnoughDataError
-from kit.frames import requests_frame, samples_frame, trials_frame
-from kit.sequential.wald import Decision
+from kit.runner.agenda import cell_of, decisions_of
+from kit.servers.watch.names import KV_USAGE
+from kit.stats.client_limits import client_limits
+from kit.stats.frames import requests_frame, samples_frame, trials_frame
 from kit.stats.latency import Sample
 from kit.stats.summary import CELL
-from kit.store import StudyFolder
-from kit.timings import measured
-from kit.watch.names import KV_USAGE
+from kit.stats.timings import measured
+from kit.study.folder import StudyFolder
+from kit.study.sequential import Decision
 
 SCHEMA = 1
 

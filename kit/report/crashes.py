@@ -9,12 +9,12 @@ from itertools import groupby
 import pandas as pd
 
 from kit.crash.diagnose import Diagnosis, diagnose, diagnose_file
-from kit.crash.maps import MemoryMap
+from kit.crash.stack.maps import MemoryMap
 from kit.plots.crash import VERBS
-from kit.plots.titles import listing
-from kit.recorded import RecordedTrial
-from kit.report.text import SeenSignature, signatures
-from kit.store import StudyFolder
+from kit.report.sentences import SeenSignature, signatures
+from kit.study.folder import StudyFolder
+from kit.study.recorded import RecordedTrial
+from kit.study.words import listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

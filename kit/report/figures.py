@@ -15,10 +15,6 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kit.agenda import decided
-from kit.client_limits import client_sentence
-from kit.frames import trials_frame
-from kit.plan import not_applicable
 from kit.plots.crash import curve_count, plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
@@ -26,9 +22,13 @@ from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.queue import has_gpu, has_queue, plot_gpu, plot_queue
 from kit.plots.release_map import plot_release_map, release_map, signature_key
 from kit.plots.style import STYLE, footnote, provenance
+from kit.report.sentences import scenario_title, scenarios_in_order, source_of
 from kit.report.svg import themed
-from kit.report.text import scenario_title, scenarios_in_order, source_of
-from kit.store import StudyFolder
+from kit.runner.agenda import decided
+from kit.stats.client_limits import client_sentence
+from kit.stats.frames import trials_frame
+from kit.study.folder import StudyFolder
+from kit.study.plan import not_applicable
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
@@ -157,7 +157,7 @@ def drawings(
 ) -> Iterator[Drawing]:
     """Per scenario: deaths, survival, latency and KV usage; what has no data is left out.
 
-    limits: kit.client_limits.client_limits of the same study.
+    limits: kit.stats.client_limits.client_limits of the same study.
     """
     for i, scenario in enumerate(scenarios_in_order(trials)):
         own = trials[trials["scenario"] == scenario]

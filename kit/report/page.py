@@ -12,22 +12,13 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kit import __version__
-from kit.agenda import decided
-from kit.client_limits import client_limits, client_sentence
-from kit.files import write_whole
-from kit.frames import engine_labels, requests_frame, samples_frame, trials_frame
-from kit.kv_advice import study_advice
-from kit.map_story import what_it_cost
-from kit.plan import not_applicable
-from kit.plots.style import in_order, provenance
-from kit.plots.titles import percent
-from kit.recorded import open_study
-from kit.records import to_json
+from kit.kv.advice import study_advice
+from kit.plots.style import provenance
 from kit.report.cells import result_document
 from kit.report.crashes import crash_groups, without_stack
 from kit.report.figures import drawings, hero
-from kit.report.svg import THEMED
-from kit.report.text import (
+from kit.report.release_map import what_it_cost
+from kit.report.sentences import (
     answer,
     command,
     frame_text,
@@ -37,10 +28,20 @@ from kit.report.text import (
     source_of,
     versions,
 )
-from kit.results import latency
+from kit.report.svg import THEMED
+from kit.report.table import latency
+from kit.runner.agenda import decided
+from kit.servers.watch.names import NOT_EXPORTED, WATCHER_FAILED
+from kit.stats.client_limits import client_limits, client_sentence
+from kit.stats.frames import engine_labels, requests_frame, samples_frame, trials_frame
 from kit.stats.summary import CELL, crash_table
-from kit.store import StudyFolder
-from kit.watch.names import NOT_EXPORTED, WATCHER_FAILED
+from kit.study.encoding import to_json
+from kit.study.files import write_whole
+from kit.study.folder import StudyFolder
+from kit.study.plan import not_applicable
+from kit.study.recorded import open_study
+from kit.study.releases import in_order
+from kit.study.words import percent
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kit.records import Endpoint
 from kit.servers.wheels import ServerFiles
+from kit.study.spec import Endpoint
 
 #: How long Triton itself waits for its models to unload when it is asked to end.
 EXIT_TIMEOUT_S = 3

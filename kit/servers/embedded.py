@@ -14,9 +14,6 @@ from pathlib import Path
 from types import TracebackType
 
 from kit.errors import ServerStartError, SpecError
-from kit.files import write_whole
-from kit.records import Endpoint
-from kit.releases import Release
 from kit.servers.command import refuses, triton_command
 from kit.servers.environment import numpy_folder, python_for, server_environment
 from kit.servers.guarded import GuardedProcess
@@ -28,7 +25,10 @@ from kit.servers.runs import Run, register
 from kit.servers.startlog import decisive_lines, failed_to_bind
 from kit.servers.traces import sweep
 from kit.servers.wheels import server_files
-from kit.store import TrialFolder
+from kit.study.files import write_whole
+from kit.study.folder import TrialFolder
+from kit.study.releases import Release
+from kit.study.spec import Endpoint
 
 _HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
@@ -42,8 +42,8 @@ _PATIENCE_S = 5.0
 class EmbeddedServer:
     """One life of one server; a context manager that starts it and leaves nothing of it.
 
-    Its log, memory map and description go to `folder` (see kit.store). `python` and `env` let a
-    server's models use another environment's packages, such as vLLM's.
+    Its log, memory map and description go to `folder` (see kit.study.folder). `python` and `env`
+    let a server's models use another environment's packages, such as vLLM's.
     """
 
     def __init__(

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kit.errors import LibpythonMissingError
-from kit.releases import numpy_wheels
 from kit.servers.python import ServerPython, choose_python
 from kit.servers.wheels import ServerFiles, package_folder
+from kit.study.releases import numpy_wheels
 
 #: Of the caller's environment these would reach into the stub's Python or its libraries.
 _KEPT_OUT = ("PYTHON", "LD_", "VIRTUAL_ENV", "CONDA_PREFIX", "__PYVENV")

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from kit.errors import DownloadError, HashMismatchError
-from kit.releases import Wheel
 from kit.servers.cache import cache_root, file_sha256
 from kit.servers.runs import register
+from kit.study.releases import Wheel
 
 
 def fetch(wheel: Wheel, architecture: str, into: Path) -> Path:

@@ -24,13 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kit.servers.processes import (
-    children,
-    descendants,
-    kill,
-    remove_shared_memory,
-    semaphores_of,
-)
+from kit.servers.processes import children, descendants, kill, remove_shared_memory, semaphores_of
 from kit.servers.python_env import remove_noted
 
 _PR_SET_PDEATHSIG = 1

@@ -7,7 +7,7 @@ import platform
 import re
 
 from kit.errors import UnsupportedPlatformError
-from kit.releases import Wheel
+from kit.study.releases import Wheel
 
 _USE_A_CONTAINER = "use a container or an attached server instead (server kind 'container')"
 

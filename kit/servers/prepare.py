@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from kit.errors import LibpythonMissingError
-from kit.releases import Release, embedded_releases
 from kit.servers.environment import numpy_folder, python_for
 from kit.servers.wheels import server_files
+from kit.study.releases import Release, embedded_releases
 
 
 def prepare(releases: Iterable[Release]) -> None:

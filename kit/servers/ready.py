@@ -6,7 +6,7 @@ import http.client
 
 import psutil
 
-from kit.records import Endpoint
+from kit.study.spec import Endpoint
 
 
 def serves(pid: int, endpoint: Endpoint) -> bool:

@@ -1,9 +1,9 @@
 """A trial's spec in, the Triton model repository that it serves out.
 
-A model is a folder of kit/models: a `config.pbtxt` that lists every parameter with its default,
-one a line, the allowed words in a comment behind it where only some are allowed, and a version
-folder. What several models share (kit/models/common) is copied beside each model.py, since
-Triton's Python stub sees only that folder.
+A model is a folder of kit/servers/models: a `config.pbtxt` that lists every parameter with its
+default, one a line, the allowed words in a comment behind it where only some are allowed, and a
+version folder. What several models share (kit/servers/models/common) is copied beside each
+model.py, since Triton's Python stub sees only that folder.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 
 from kit.errors import SpecError
-from kit.paths import MODELS
-from kit.records import Engine, TrialSpec
+from kit.study.paths import MODELS
+from kit.study.spec import Engine, TrialSpec
 
 _PARAMETER = re.compile(
     r"^parameters \{ key: \"(?P<name>\w+)\" value \{ string_value: \"(?P<default>[^\"\\]*)\" \} \}"

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from kit.errors import DownloadError, KitError, SpecError
-from kit.paths import DATA
-from kit.records import Engine, EngineKind
 from kit.servers.cache import cache_root, cached, file_sha256, is_whole
 from kit.servers.python import ServerPython, choose_python, python_at
 from kit.servers.tiny_llama import EDITION, write_tiny_llama
+from kit.study.paths import DATA
+from kit.study.spec import Engine, EngineKind
 
 #: Versions that were tested inside Triton, the default first.
 VERSIONS: Final = ("0.32.0", "0.27.1")

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.releases import Release, Wheel, embedded_wheel
 from kit.servers.cache import cached
 from kit.servers.fetch import fetch
 from kit.servers.platform import architecture_for
+from kit.study.releases import Release, Wheel, embedded_wheel
 
 _STUB = "triton_python_backend_stub"
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from kit.errors import NotEnoughDataError, SpecError
-from kit.plots.style import in_order
 from kit.stats.hazard import hazard_ratios
 from kit.stats.intervals import Interval, rate_ratio
 from kit.stats.latency import quantile_ratio
 from kit.stats.summary import crash_table
 from kit.stats.survival import log_rank, log_rank_exact, median_survival, survival_table
+from kit.study.releases import in_order
 
 #: What must be the same on both sides, unless it is what is compared.
 LIKE = ("study", "scenario", "release", "engine", "concurrency", "protocol")
@@ -59,8 +59,8 @@ def compare(
 ) -> list[Comparison]:
     """One comparison for each traffic that both levels of `by` had, in the order of the trials.
 
-    trials, requests: kit.frames, with a column "study" if they are of several. levels: the two to
-        compare; not needed where there are just two.
+    trials, requests: kit.stats.frames, with a column "study" if they are of several. levels: the
+        two to compare; not needed where there are just two.
 
     Raises:
         SpecError: not two levels, or one that is not there.

@@ -30,9 +30,9 @@ def hazard_ratios(
 ) -> pd.DataFrame:
     """How many times the baseline's hazard each level of each factor has (Cox 1972, Efron ties).
 
-    trials: columns of kit.frames.trials_frame. factors: columns; numbers (concurrency) count per
-    doubling, words level by level against the baseline. baselines: level per factor, else the one
-    with most deaths, against which the others can be estimated best. strata: columns whose
+    trials: columns of kit.stats.frames.trials_frame. factors: columns; numbers (concurrency) count
+    per doubling, words level by level against the baseline. baselines: level per factor, else the
+    one with most deaths, against which the others can be estimated best. strata: columns whose
     combinations have baseline hazards of their own.
 
     Returns one row a comparison:

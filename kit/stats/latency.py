@@ -1,7 +1,7 @@
 """Requests in, latency quantiles with intervals out; failures count as never answered.
 
-The population is the judged requests (kit.frames.requests_frame). One that failed, or was open
-when the server died, has latency infinity: a quantile that falls among them is inf ("never"),
+The population is the judged requests (kit.stats.frames.requests_frame). One that failed, or was
+open when the server died, has latency infinity: a quantile that falls among them is inf ("never"),
 so that a release cannot look fast by dropping its slow requests.
 """
 

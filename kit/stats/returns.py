@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import pandas as pd
 
-from kit.plots.style import in_order
-from kit.sequential.wald import Decision
 from kit.stats.intervals import same_share_p_value
+from kit.study.releases import in_order
+from kit.study.sequential import Decision
 
 #: Below this chance, if both sides died equally often, a change counts. A line has many places
 #: for a change and a map many lines, hence less than the usual 5 %.

@@ -16,7 +16,7 @@ def crash_table(
 ) -> pd.DataFrame:
     """One row a group, in order of first appearance.
 
-    trials: columns of kit.frames.trials_frame. Returns `by` and
+    trials: columns of kit.stats.frames.trials_frame. Returns `by` and
 
         trials             that count
         crashed            of them, died (also: hung, lost the engine, out of memory)

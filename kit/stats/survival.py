@@ -34,7 +34,7 @@ def survival_table(
 ) -> pd.DataFrame:
     """Kaplan-Meier estimate: one row a group and a time at which something happened.
 
-    trials: columns of kit.frames.trials_frame; reads `by`, `over`, crashed, counted.
+    trials: columns of kit.stats.frames.trials_frame; reads `by`, `over`, crashed, counted.
     Returns columns
 
         group     value of `by`, in order of first appearance

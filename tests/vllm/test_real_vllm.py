@@ -12,24 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from kit.agenda import FixedAgenda
-from kit.calibrate import Fit
-from kit.frames import trials_frame
-from kit.kv_study import KV_STUDY, SMALL_CACHE, kv_study
-from kit.kv_table import kv_table
-from kit.paths import MODELS
-from kit.plan import plan
-from kit.records import EngineKind, StudySpec, TrialSpec
-from kit.releases import get_release
-from kit.replay import Pace
+from kit.kv.calibrate import Fit
+from kit.kv.experiment import KV_STUDY, SMALL_CACHE, kv_study
+from kit.kv.replay import Pace
+from kit.kv.table import kv_table
+from kit.runner.agenda import FixedAgenda
+from kit.runner.study import run_trials
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.processes import marked
 from kit.servers.repository import build_repository
 from kit.servers.vllm_env import VERSIONS, environment_for, installed
-from kit.store import StudyFolder, TrialFolder
-from kit.study import run_trials
-from kit.watch import names
-from kit.watch.sampler import Watcher
+from kit.servers.watch import names
+from kit.servers.watch.sampler import Watcher
+from kit.stats.frames import trials_frame
+from kit.study.folder import StudyFolder, TrialFolder
+from kit.study.paths import MODELS
+from kit.study.plan import plan
+from kit.study.releases import get_release
+from kit.study.spec import EngineKind, StudySpec, TrialSpec
 
 ANY_PACE = Fit(
     pace=Pace(decode_step_ms=4.0, sequence_step_ms=0.1, prefill_tokens_per_s=1e4),

@@ -1,0 +1,215 @@
+"""Log text in, the stacks and the deaths that it tells of out, in the order of the log.
+
+`LogReader` reads a log line by line in bounded memory and linear time; `parse_backtraces` is
+the same for a text at hand. Neither ever raises, whatever the log holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from kit.crash.log.lines import chunks_of_text, split_lines, unwrap
+from kit.crash.log.notices import Notice, read_notices
+from kit.crash.log.phrases import Topic
+from kit.crash.log.shapes import Printed, Shape, file_name, read_frame
+from kit.crash.log.stacks import DEEPEST, Entry, Stack, assemble, in_sequence
+from kit.study.result import Frame
+
+#: Lines of others that may stand between two frames, or between a message and its stack.
+GAP = 50
+#: The same for frames without numbers, where only nearness tells what belongs together.
+_NEAR = {Shape.PYTHON: 4, Shape.FAULTHANDLER: 1, Shape.ABSL: 2, Shape.KERNEL: 0}
+#: Of a log with more crashes than this, the first and the last ones are kept.
+KEPT = 100
+KEPT_EXCEPTIONS = 10
+_MOST_ENTRIES = 4 * DEEPEST
+_MOST_PENDING = 64
+_DEATH = frozenset({Topic.SIGNAL, Topic.EXCEPTION, Topic.HEAP, Topic.ASSERTION})
+_CONTINUED = re.compile(r"^\s+(?:at (\S{1,400}:\d{1,7})|from (/\S{1,400}))$")
+_RAISED = re.compile(
+    r"(?:^|[\s\]>|])((?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit))"
+    r"(?:: (.{0,200})|$)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backtrace:
+    """One stack as the log has it, or a death that left none (`shape` none, no frames)."""
+
+    shape: Shape
+    signal: int | None  # that was reported beside it
+    frames: tuple[Frame, ...]
+    messages: tuple[str, ...] = ()  # what was said just before: uncaught exception, damaged heap
+    line: int  # 1-based, of its first line
+    complete: bool = True  # False: the log has only a part of it
+    torn: bool = False  # its lines are out of order, so `frames` is empty
+
+
+class LogReader:
+    """Feed it lines, `close` it, then read `backtraces`."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._crashes: list[Backtrace] = []
+        self._exceptions: list[Backtrace] = []  # handled, mostly: they must not push crashes out
+        self._open: dict[Shape, list[Entry]] = {}
+        self._last_frame = 0
+        self._pending: list[Notice] = []
+        self._raised: str | None = None
+
+    def feed(self, line: str) -> list[Notice]:
+        """Take the log's next line (cleaned); return what it says besides frames."""
+        self.lines += 1
+        if self._open:
+            self._continue(line)
+        printed = read_frame(line)
+        if printed is not None:
+            self._add(printed)
+        notices = list(read_notices(line, self.lines))
+        for notice in notices:
+            if notice.topic in _DEATH and len(self._pending) < _MOST_PENDING:
+                self._pending.append(notice)
+        self._settle()
+        return notices
+
+    def skip(self, lines: int) -> None:
+        """Count lines that are known to say nothing."""
+        self.lines += lines
+        self._settle()
+
+    def close(self) -> None:
+        """The log is at its end."""
+        self._finish(list(self._open))
+        self._flush_pending(self.lines + 1)
+
+    def _add(self, printed: Printed) -> None:
+        entries = self._open.setdefault(printed.shape, [])
+        near = _NEAR.get(printed.shape)
+        if near is not None and entries and self.lines - entries[-1].line > near:
+            self._finish([printed.shape])
+            entries = self._open.setdefault(printed.shape, [])
+        if len(entries) < _MOST_ENTRIES:
+            index = len(entries) if printed.index is None else printed.index
+            entries.append(Entry(index, printed.frame, self.lines))
+        self._last_frame = self.lines
+
+    def _continue(self, line: str) -> None:
+        """A debugger breaks long frames: "at file:line" or "from library" on a line of its own.
+        Of a Python traceback the line that ends it says what was raised.
+        """
+        if (entries := self._open.get(Shape.GDB)) and (found := _CONTINUED.match(line)):
+            last = entries[-1]
+            frame = replace(last.frame, source=found[1] or last.frame.source)
+            if found[2]:
+                frame = replace(frame, module=file_name(found[2]))
+            entries[-1] = Entry(last.index, frame, self.lines)
+            self._last_frame = self.lines
+        if Shape.PYTHON in self._open and (raised := _RAISED.search(line)):
+            self._raised = raised[0].strip(" ]>|")
+
+    def _settle(self) -> None:
+        """Close what is too far back to go on."""
+        if self._open and self.lines - self._last_frame > GAP:
+            self._finish(list(self._open))
+        if self._pending and not self._open and self.lines - self._pending[-1].line > GAP:
+            self._flush_pending(self.lines - GAP)
+
+    def _finish(self, shapes: Iterable[Shape]) -> None:
+        """Turn open entries into backtraces, with the notices that stand close by."""
+        made: list[Backtrace] = []
+        for shape in shapes:
+            made += self._made_of(shape, self._open.pop(shape))
+        self._keep(made)
+
+    def _made_of(self, shape: Shape, entries: list[Entry]) -> list[Backtrace]:
+        first, last = entries[0].line, entries[-1].line
+        stacks: list[Stack] | None
+        if shape in _NEAR:
+            stacks = [in_sequence(entries, innermost_last=shape is Shape.PYTHON)]
+        else:
+            headers = [n.line for n in self._pending if n.topic is Topic.SIGNAL]
+            stacks = assemble(entries, headers)
+        if shape is Shape.PYTHON:
+            # most exceptions are handled; their words are no sign of a death
+            raised, self._raised = self._raised, None
+            words: tuple[str, ...] = (raised,) if raised else ()
+            number = None
+        else:
+            words, number = self._absorb(first, last, shape)
+        if stacks is None:
+            torn = Backtrace(
+                shape=shape, signal=number, frames=(), messages=words, line=first, torn=True
+            )
+            return [torn]
+        return [
+            Backtrace(
+                shape=shape,
+                signal=number,
+                frames=tuple(stack.frames[:DEEPEST]),
+                messages=words,
+                line=stack.first_line,
+                complete=stack.complete,
+            )
+            for stack in stacks
+        ]
+
+    def _absorb(self, first: int, last: int, shape: Shape) -> tuple[tuple[str, ...], int | None]:
+        """What was said near these lines, and the signal that it tells of."""
+        near = [n for n in self._pending if first - GAP <= n.line <= last + GAP]
+        self._pending = [n for n in self._pending if n not in near or n.line > last]
+        before = [n for n in near if n.line <= last] or near
+        words, number = _said(before)
+        if number is None and shape is Shape.KERNEL:
+            number = 11
+        return words, number
+
+    def _flush_pending(self, before: int) -> None:
+        """Deaths beside which no stack stands."""
+        alone = [n for n in self._pending if n.line < before]
+        self._pending = [n for n in self._pending if n.line >= before]
+        if any(n.fatal for n in alone):
+            words, number = _said(alone)
+            self._keep(
+                [
+                    Backtrace(
+                        shape=Shape.NONE,
+                        signal=number,
+                        frames=(),
+                        messages=words,
+                        line=alone[0].line,
+                    )
+                ]
+            )
+
+    def _keep(self, made: list[Backtrace]) -> None:
+        for backtrace in made:
+            kept = self._exceptions if backtrace.shape is Shape.PYTHON else self._crashes
+            kept.append(backtrace)
+            most = KEPT if kept is self._crashes else KEPT_EXCEPTIONS
+            if len(kept) > 2 * most:
+                del kept[most]
+
+    @property
+    def backtraces(self) -> list[Backtrace]:
+        """What was found, in the order of the log."""
+        return sorted(self._crashes + self._exceptions, key=lambda backtrace: backtrace.line)
+
+
+def _said(notices: list[Notice]) -> tuple[tuple[str, ...], int | None]:
+    """The words of some notices, and the signal that they tell of or imply."""
+    words = tuple(dict.fromkeys(n.text for n in notices if n.topic is not Topic.SIGNAL))
+    reported = [n.signal for n in notices if n.topic is Topic.SIGNAL and n.signal is not None]
+    implied = [n.signal for n in notices if n.signal is not None]
+    return words, next(iter(reversed(reported or implied)), None)
+
+
+def parse_backtraces(text: str) -> list[Backtrace]:
+    """Every stack and every death without one that `text` holds, in its order."""
+    reader = LogReader()
+    for chunk in chunks_of_text(text):
+        for line in split_lines(chunk):
+            reader.feed(unwrap(line))
+    reader.close()
+    return reader.backtraces

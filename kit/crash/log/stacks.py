@@ -1,0 +1,123 @@
+"""Frames in the order of their lines in, whole stacks out; or word that they are torn.
+
+Two threads that crash at once print into each other, some log viewers put the newest line
+first, and pasted logs begin or end in the middle: all that is still read. Frames whose numbers
+fit none of these belong to no stack: a shuffled log must not look like a crash that it is not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from kit.study.result import Frame
+
+#: A stack deeper than this is endless recursion, more threads than this no crash.
+DEEPEST = 512
+MOST_AT_ONCE = 64
+#: So few frames may be in order by chance.
+_FEW_IN_A_ROW = 3
+_FEW_WITH_GAPS = 5
+
+
+@dataclass(slots=True)
+class Stack:
+    """Frames from the innermost outward, and the lines they were read from."""
+
+    frames: list[Frame] = field(default_factory=list)
+    first_line: int = 0
+    last_line: int = 0
+    complete: bool = True  # it begins with frame 0 and misses none up to its last
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    index: int
+    frame: Frame
+    line: int
+
+
+def assemble(entries: Sequence[Entry], headers: Sequence[int] = ()) -> list[Stack] | None:
+    """The stacks that numbered frames make up; None when the order of their lines is lost.
+
+    headers: lines at which a crash was announced. Frames that make no sense together may be
+    those of several crashes, one behind the other.
+    """
+    whole = _dealt(entries)
+    if whole is None:
+        whole = _cut(entries)
+    if whole is not None:
+        return whole
+    made: list[Stack] = []
+    for group in _between(entries, headers):
+        stacks = _dealt(group)
+        if stacks is None:
+            return None
+        made += stacks
+    return made
+
+
+def _between(entries: Sequence[Entry], headers: Sequence[int]) -> list[list[Entry]]:
+    groups: dict[int, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(bisect_left(headers, entry.line), []).append(entry)
+    return list(groups.values())
+
+
+def _dealt(entries: Sequence[Entry]) -> list[Stack] | None:
+    """Whole stacks, printed downward or upward."""
+    for order in (entries, entries[::-1]):
+        stacks = _interleaved(order)
+        if stacks is not None:
+            return sorted(stacks, key=lambda stack: stack.first_line)
+    return None
+
+
+def in_sequence(entries: Iterable[Entry], *, innermost_last: bool) -> Stack:
+    """One stack of frames that their printer does not number."""
+    found = list(entries)
+    lines = [entry.line for entry in found]
+    ordered = found[::-1] if innermost_last else found
+    return Stack(
+        frames=[replace(entry.frame, index=i) for i, entry in enumerate(ordered)],
+        first_line=min(lines),
+        last_line=max(lines),
+    )
+
+
+def _interleaved(entries: Sequence[Entry]) -> list[Stack] | None:
+    """Deal frames out to stacks that each await their next number; None if one fits nowhere."""
+    stacks: list[Stack] = []
+    for entry in entries:
+        if entry.index == 0:
+            if len(stacks) == MOST_AT_ONCE:
+                return stacks
+            stacks.append(Stack(first_line=entry.line, last_line=entry.line))
+            home: Stack | None = stacks[-1]
+        else:
+            home = next((s for s in reversed(stacks) if len(s.frames) == entry.index), None)
+        if home is None:
+            return None
+        home.frames.append(entry.frame)
+        home.first_line = min(home.first_line, entry.line)
+        home.last_line = max(home.last_line, entry.line)
+    return stacks
+
+
+def _cut(entries: Sequence[Entry]) -> list[Stack] | None:
+    """A stack whose beginning or middle is missing, which its rising numbers still show."""
+    steps = [b.index - a.index for a, b in pairwise(entries)]
+    in_a_row = all(step == 1 for step in steps) and len(entries) >= _FEW_IN_A_ROW
+    with_gaps = all(step >= 1 for step in steps) and len(entries) >= _FEW_WITH_GAPS
+    if not (in_a_row or with_gaps):
+        return None
+    return [
+        Stack(
+            frames=[entry.frame for entry in entries],
+            first_line=entries[0].line,
+            last_line=entries[-1].line,
+            complete=False,
+        )
+    ]

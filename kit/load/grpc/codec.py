@@ -1,0 +1,114 @@
+"""gRPC `ModelInfer` and `ModelStreamInfer` of Triton: calls in, messages out, and back to texts.
+
+The messages are `tritonclient.grpc`'s. What is the same in every request is encoded once: encoded
+protobuf messages may be put one behind the other, so only the tensors' contents are added.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tritonclient.grpc  # noqa: F401 - makes the generated modules importable
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2 as pb
+
+from kit.load.answers import Judgement
+from kit.load.http.dialect import malformed, server_error
+from kit.load.http.generate import sampling_parameters
+from kit.load.traffic.call import Call
+from kit.study.spec import FaultKind
+
+_CONTENTS = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+_CONTENTS_TAG = bytes([_CONTENTS << 3 | 2])  # a field of given length
+
+
+class Piece(NamedTuple):
+    """What one response says."""
+
+    text: str | None  # None: it carries no text
+    final: bool | None  # None: the server does not say (before 23.06)
+
+
+class Infer:
+    """Requests and responses of a model with the inputs of Triton's vLLM backend."""
+
+    echoes = True
+
+    def __init__(self, model: str, *, streams: bool, extra: dict[str, object]) -> None:
+        self.streams = streams
+        self._extra = extra
+        self._head = _head(model, streams=streams, text_type="BYTES")
+        self._wrong_head = _head(model, streams=streams, text_type="INT32")
+        self._stream_field = _field(b"\1" if streams else b"\0")
+        self._parameters: dict[int, bytes] = {}
+
+    def request(self, call: Call) -> bytes:
+        """The encoded message of a call."""
+        head, text = self._head, _element(call.text)
+        parameters = self._parameters.get(call.output_tokens)
+        if parameters is None:
+            given = sampling_parameters(call.output_tokens, self._extra).encode()
+            parameters = self._parameters[call.output_tokens] = _field(_element(given))
+        if call.fault is not None and call.fault.kind is FaultKind.BAD_JSON:
+            parameters = _field(_element(b'{"max_tokens":'))
+        elif call.fault is not None and call.fault.kind is FaultKind.WRONG_TYPE:
+            head, text = self._wrong_head, b"\1\0\0\0"
+        return b"".join((head, _field(text), self._stream_field, parameters))
+
+    def read(self, data: bytes) -> Piece | Judgement:
+        """One encoded response."""
+        try:
+            if not self.streams:
+                return _piece(pb.ModelInferResponse.FromString(data))
+            response = pb.ModelStreamInferResponse.FromString(data)
+        except (DecodeError, UnicodeDecodeError) as error:
+            return malformed(f"not a response of the infer protocol: {error}", data)
+        if response.error_message:
+            return server_error(response.error_message)
+        return _piece(response.infer_response)
+
+
+def _piece(response: pb.ModelInferResponse) -> Piece | Judgement:
+    final = None
+    if "triton_final_response" in response.parameters:
+        final = response.parameters["triton_final_response"].bool_param
+    for output, contents in zip(response.outputs, response.raw_output_contents, strict=False):
+        if output.name == "text_output":
+            size = int.from_bytes(contents[:4], "little")
+            if len(contents) < 4 + size:
+                return malformed("a text that is shorter than it says", contents)
+            try:
+                return Piece(contents[4 : 4 + size].decode(), final)
+            except UnicodeDecodeError as error:
+                return malformed(f"a text that is not UTF-8: {error}", contents)
+    return Piece(None, final)
+
+
+def _head(model: str, *, streams: bool, text_type: str) -> bytes:
+    request = pb.ModelInferRequest(model_name=model)
+    for name, kind in (
+        ("text_input", text_type),
+        ("stream", "BOOL"),
+        ("sampling_parameters", "BYTES"),
+    ):
+        request.inputs.add(name=name, datatype=kind, shape=[1])
+    if streams:
+        # Without it a final response that carries no text is invisible.
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+    encoded: bytes = request.SerializeToString()
+    return encoded
+
+
+def _element(text: bytes) -> bytes:
+    """One element of a BYTES tensor."""
+    return len(text).to_bytes(4, "little") + text
+
+
+def _field(contents: bytes) -> bytes:
+    """One `raw_input_contents`, encoded."""
+    size, length = len(contents), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    length.append(size)
+    return b"".join((_CONTENTS_TAG, length, contents))

@@ -1,0 +1,126 @@
+"""Answers that were read in full in, what later ones look like around their text out.
+
+A server says the same around each text. What equals an answer (or an event) that was parsed and
+understood, byte for byte but for the text in its place, says the text that stands there; it need
+not be parsed again. Whatever looks different in any byte is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+import msgspec
+
+from kit.load.traffic.call import Call
+from kit.load.traffic.traffic import between_digits, continuation
+
+_ANSWERS_KEPT = 1024
+#: What a JSON string cannot hold as it is, or what could end it.
+_SPECIAL = bytes(range(0x20)) + b'"\\'
+
+
+class Frames:
+    """What a worker has learned of its server's whole answers; shared by its connections."""
+
+    def __init__(self) -> None:
+        #: By the length of a whole HTTP answer: what stood before the text,
+        self._befores: dict[int, bytes] = {}
+        self._after = b""  # and after it: the same in all of them.
+        #: By a number of tokens: what stands around their digits, the end of the answer included.
+        self._around_digits: dict[int, tuple[bytes, ...]] = {}
+
+    def is_answer(self, call: Call, answer: bytes) -> bool:
+        """`answer` is a known one with the text that is right for `call`."""
+        before = self._befores.get(len(answer))
+        if before is None:
+            return False
+        around = self._around_digits.get(call.output_tokens) or self._around(call.output_tokens)
+        return answer == b"".join((before, call.prompt, call.digits.join(around)))
+
+    def _around(self, tokens: int) -> tuple[bytes, ...]:
+        *inner, last = between_digits[tokens]
+        around = (*inner, last + self._after)
+        if len(self._around_digits) < _ANSWERS_KEPT:
+            self._around_digits[tokens] = around
+        return around
+
+    def learn_answer(self, call: Call, answer: bytes) -> None:
+        """Remember a right answer to `call`, from the first byte of its head to the last."""
+        tokens = continuation(call.digits, call.output_tokens)
+        before, found, after = answer.partition(call.prompt + tokens)
+        if not found:
+            return
+        if after != self._after or len(self._befores) >= _ANSWERS_KEPT:
+            self._befores.clear()
+            self._around_digits.clear()
+            self._after = after
+        self._befores[len(answer)] = before
+
+
+class EventFrame:
+    """What the events of one stream look like around their texts.
+
+    Every connection has its own: servers write an id into each event that is the same for one
+    answer, and another for the next.
+    """
+
+    __slots__ = ("_after", "_before", "_between", "_find")
+
+    def __init__(self) -> None:
+        self._before = self._after = self._between = b""
+
+    def texts(self, chunk: bytes) -> tuple[list[str], bytes] | None:
+        """The texts of the known events that `chunk` begins with, and what follows them."""
+        end = chunk.rfind(self._after) + len(self._after)
+        found = self._cut_out(chunk[:end])
+        texts = _read(found) if found else None
+        return None if texts is None else (texts, chunk[end:])
+
+    def texts_of_each(self, pieces: list[bytes]) -> list[str]:
+        """The texts of as many of the pieces as are one known event each, from the first on."""
+        # An answer's last event mostly says that it is the last, which no other does.
+        for count in (len(pieces), len(pieces) - 1):
+            found = self._cut_out(b"".join(pieces[:count]))
+            around = len(self._between)
+            if found and [*map(len, pieces[:count])] == [around + len(text) for text in found]:
+                return _read(found) or []
+        return []
+
+    def _cut_out(self, events: bytes) -> list[bytes] | None:
+        """The texts, as they stand there, if `events` are known ones and nothing else."""
+        before = self._before
+        if not before or not events.startswith(before):
+            return None
+        found = self._find(events[len(before) :] + before)
+        # However these were found: if they give the same bytes, they are the texts.
+        same = b"".join((before, self._between.join(found), self._after)) == events
+        return found if same else None
+
+    def learn(self, data: bytes, text: str) -> None:
+        """Remember the data of an event, in which `text` was found, as servers write events."""
+        said = text.encode()
+        before, found, after = data.partition(b'"%b"' % said)
+        if not found or found in after or b"\n" in data or said.translate(None, _SPECIAL) != said:
+            return  # it cannot be told where the text stands
+        self._before, self._after = b'data: %b"' % before, b'"%b\n\n' % after
+        self._between = self._after + self._before
+        self._find = _finder(len(self._between))
+
+
+@lru_cache
+def _finder(around: int) -> Callable[[bytes], list[bytes]]:
+    """Cuts texts without a quote out of what has `around` bytes between them."""
+    return re.compile(b'([^"]*).{%d}' % around, re.DOTALL).findall
+
+
+def _read(found: list[bytes]) -> list[str] | None:
+    """The texts that stand in JSON strings as these; None: it is no JSON."""
+    said = b"\n".join(found)
+    try:
+        if len(said.translate(None, _SPECIAL)) == len(said) - len(found) + 1:
+            return said.decode().split("\n")
+        return [msgspec.json.decode(b'"%b"' % text, type=str) for text in found]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

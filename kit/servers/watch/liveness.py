@@ -1,0 +1,92 @@
+"""The server's processes and its health endpoints → samples, and what is still alive.
+
+A server is `tritonserver` and the processes under it: Python stubs and, with a real engine,
+the engine's own. They outlive a crashed server, so they are remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from kit.servers.watch.names import PROCESS, SERVER_CPU, SERVER_RSS, STUB_CPU, STUB_RSS, Sample
+
+#: Looking for new processes reads all of /proc; the known ones are cheap.
+RESCAN_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What was seen last; None = never told (no such endpoint, or no answer yet)."""
+
+    ready: bool | None = None
+    model_ready: bool | None = None
+    at_ns: int | None = None  # when a health endpoint answered last
+    stubs_alive: bool | None = None  # every stub and engine process there at the start still runs
+
+
+class ServerProcesses:
+    """The process `pid` and all below it, by psutil."""
+
+    def __init__(self, pid: int) -> None:
+        self._below: dict[int, psutil.Process] = {}
+        self._scanned_ns: int | None = None
+        self._at_start: list[psutil.Process] = []
+        try:
+            self._server: psutil.Process | None = psutil.Process(pid)
+        except psutil.Error:
+            self._server = None  # it died already
+        self._scan()
+        self._at_start = list(self._below.values())
+
+    def read(self, *, t_ns: int) -> list[Sample]:
+        """Memory and processor time of the server, and of the processes below it together.
+
+        A process that is gone, or dead and not yet waited for, gives no row.
+        """
+        if self._scanned_ns is None or t_ns - self._scanned_ns >= RESCAN_S * 1e9:
+            self._scan()
+            self._scanned_ns = t_ns
+        values: list[tuple[str, float]] = []
+        server = [] if self._server is None else [self._server]
+        for processes, rss_name, cpu_name in (
+            (server, SERVER_RSS, SERVER_CPU),
+            (list(self._below.values()), STUB_RSS, STUB_CPU),
+        ):
+            readings = [reading for p in processes if (reading := _read(p)) is not None]
+            if readings:
+                values.append((rss_name, sum(rss for rss, _ in readings)))
+                values.append((cpu_name, sum(cpu for _, cpu in readings)))
+        return [Sample(t_ns=t_ns, source=PROCESS, name=name, value=v) for name, v in values]
+
+    def server_alive(self) -> bool:
+        return self._server is not None and _read(self._server) is not None
+
+    def stubs_alive(self) -> bool | None:
+        """Whether each process there was below the server at the start still runs."""
+        if not self._at_start:
+            return None  # there was none
+        return all(_read(process) is not None for process in self._at_start)
+
+    def _scan(self) -> None:
+        if self._server is None:
+            return
+        try:
+            for process in self._server.children(recursive=True):
+                self._below.setdefault(process.pid, process)
+        except psutil.Error:
+            return
+
+
+def _read(process: psutil.Process) -> tuple[float, float] | None:
+    """Resident bytes and processor seconds; None for one that is dead, buried or not."""
+    try:
+        with process.oneshot():
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            times = process.cpu_times()
+            return float(process.memory_info().rss), times.user + times.system
+    except psutil.Error:
+        return None

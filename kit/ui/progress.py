@@ -1,0 +1,185 @@
+"""StudyProgress in; text with a bar for a terminal, or HTML for a notebook or a widget, out."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, TextIO
+
+from kit.study.result import TrialResult, Verdict
+from kit.study.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from kit.runner.study import RunningTrial, StudyProgress
+
+BAR_CELLS = 24
+#: Where nothing can be redrawn (a pipe, a log file), a line at least this often.
+HEARTBEAT_S = 15.0
+PREPARING = "<i>preparing the servers; a release that is not in the cache is fetched</i>"
+
+_ENDINGS = {
+    Verdict.SURVIVED: "survived",
+    Verdict.CRASHED: "crashed after",
+    Verdict.HUNG: "hung after",
+    Verdict.ENGINE_DIED: "lost its engine after",
+    Verdict.OUT_OF_MEMORY: "ran out of memory after",
+    Verdict.CLIENT_FAULT: "says nothing (the kit's own side failed) after",
+    Verdict.INTERRUPTED: "was interrupted after",
+}
+
+
+def name_of(spec: TrialSpec) -> str:
+    """Which trial it is, in fixed columns: release, scenario, concurrency, repeat from 1."""
+    clients = spec.workload.arrivals.concurrency
+    concurrency = "" if clients is None else f"x{clients}"
+    return f"{spec.release:<6} {spec.scenario:<24} {concurrency:<5} #{spec.repeat + 1}"
+
+
+def ending_of(result: TrialResult) -> str:
+    """What became of a trial, in a few words, with the mark that makes it easy to find."""
+    mark = "✗" if result.verdict.is_death else "·"
+    if result.verdict is Verdict.SURVIVED:
+        mark = "✓"
+    unit = "request" if result.completed == 1 else "requests"
+    text = f"{mark} {_ENDINGS[result.verdict]} {result.completed} {unit}"
+    if result.verdict in (Verdict.CLIENT_FAULT, Verdict.INTERRUPTED):
+        return f"{text}: {result.reason}"
+    if result.signature is not None and result.signature.text:
+        return f"{text}, {result.signature.text}"
+    return text
+
+
+def state_of(trial: RunningTrial) -> str:
+    """What a running trial is at: its phase, and how many requests have ended."""
+    if trial.phase != "loading":
+        return trial.phase
+    asked = trial.spec.workload.requests
+    return f"{trial.ended} of {asked} requests" if asked else f"{trial.ended} requests"
+
+
+def share_done(progress: StudyProgress) -> float:
+    """0 to 1: whole trials, and of the running ones the requests that have ended."""
+    if progress.total == 0:
+        return 1.0
+    counted = ((t.ended, t.spec.workload.requests) for t in progress.running)
+    parts = sum(min(1.0, ended / asked) for ended, asked in counted if asked)
+    return min(1.0, (len(progress.done) + parts) / progress.total)
+
+
+def bar(share: float, cells: int = BAR_CELLS) -> str:
+    full = round(share * cells)
+    return "█" * full + "░" * (cells - full)
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def summary_line(progress: StudyProgress) -> str:
+    """One line: bar, trials done, time so far, and what runs now."""
+    now = "; ".join(f"{' '.join(name_of(t.spec).split())}: {state_of(t)}" for t in progress.running)
+    counts = f"{len(progress.done)} of {progress.total} trials"
+    return f"{bar(share_done(progress))} {counts}  {clock(progress.elapsed_s)}  {now}".rstrip()
+
+
+class TextProgress:
+    """Writes a line for every trial that ends and, on a terminal, keeps a bar below them."""
+
+    def __init__(self, stream: TextIO, *, columns: int | None = None) -> None:
+        self._stream = stream
+        self._redraws = stream.isatty()
+        self._columns = columns or shutil.get_terminal_size().columns
+        self._written: set[str] | None = None
+        self._last_line_s = 0.0
+        self._bar = ""
+
+    def __call__(self, progress: StudyProgress) -> None:
+        self._clear()
+        if self._written is None:
+            self._begin(progress)
+        for spec, result in progress.done:
+            self._write_ending(spec, result, progress)
+        if self._redraws:
+            self._bar = summary_line(progress)[: self._columns - 1]
+            self._stream.write(self._bar)
+        elif progress.running and progress.elapsed_s - self._last_line_s >= HEARTBEAT_S:
+            self._stream.write(f"  {summary_line(progress)}\n")
+            self._last_line_s = progress.elapsed_s
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Take the bar away, so that what is written next begins on a line of its own."""
+        self._clear()
+        self._stream.flush()
+
+    def _begin(self, progress: StudyProgress) -> None:
+        """Trials that ended in an earlier run of the same study are counted, not listed."""
+        self._written = {spec.trial_id for spec, _ in progress.done}
+        if self._written:
+            self._stream.write(
+                f"resumed: {len(self._written)} of {progress.total} trials were there already\n"
+            )
+
+    def _write_ending(self, spec: TrialSpec, result: TrialResult, progress: StudyProgress) -> None:
+        assert self._written is not None
+        if spec.trial_id in self._written:
+            return
+        self._written.add(spec.trial_id)
+        number = f"{len(self._written):>{len(str(progress.total))}}/{progress.total}"
+        self._stream.write(f"{number}  {name_of(spec)}  {ending_of(result)}\n")
+        self._last_line_s = progress.elapsed_s
+
+    def _clear(self) -> None:
+        if self._bar:
+            self._stream.write("\r" + " " * len(self._bar) + "\r")
+            self._bar = ""
+
+
+def progress_html(progress: StudyProgress) -> str:
+    """The same for a notebook; it takes its colours from the page, so dark themes are fine."""
+    share = share_done(progress)
+    running = "".join(
+        f"<tr><td>{escape(name_of(t.spec))}</td><td>{escape(state_of(t))}</td></tr>"
+        for t in progress.running
+    )
+    ended = "".join(
+        f"<tr><td>{escape(name_of(spec))}</td><td>{escape(ending_of(result))}</td></tr>"
+        for spec, result in reversed(progress.done)
+    )
+    return (
+        '<div class="kit-progress">'
+        f'<progress value="{share:.3f}" max="1" style="width: 24em"></progress> '
+        f"{len(progress.done)} of {progress.total} trials, {clock(progress.elapsed_s)}"
+        f'<table style="white-space: pre; text-align: left">{running}{ended}</table></div>'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A state that a notebook shows as HTML, and whatever cannot, as a line of text."""
+
+    progress: StudyProgress
+
+    def _repr_html_(self) -> str:
+        return progress_html(self.progress)
+
+    def __repr__(self) -> str:
+        return summary_line(self.progress)
+
+
+class NotebookProgress:
+    """Shows a study's progress in the cell that runs it: `run_study(..., on_progress=this)`.
+
+    Plain HTML, there from the moment this is made and then replaced in place: it needs no
+    widget, and the saved notebook keeps the last state.
+    """
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, DisplayHandle  # a terminal does without IPython
+
+        self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
+        self._handle.display(HTML(PREPARING))  # type: ignore[no-untyped-call]
+
+    def __call__(self, progress: StudyProgress) -> None:
+        self._handle.update(_Shown(progress))  # type: ignore[no-untyped-call]

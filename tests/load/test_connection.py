@@ -1,0 +1,393 @@
+"""The HTTP exchange: each answer, however it comes, has one outcome; nothing is ever raised."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from load_helpers import workload
+from scripted_server import answer, asked, chunk, event, right_text
+
+from kit.load.answers import Judgement
+from kit.load.channels import channels_for
+from kit.load.http.connection import Wire
+from kit.load.traffic.call import Call
+from kit.load.traffic.traffic import Traffic
+from kit.study.result import Outcome
+from kit.study.spec import AnswerCheck, Endpoint, Fault, FaultKind, Protocol, TrialSpec, fixed
+
+BAD = {Outcome.MALFORMED, Outcome.WRONG_ANSWER, Outcome.HTTP_ERROR, Outcome.RESET}
+
+
+class Pipe:
+    """A transport whose far end is a pipe, so that what was sent can be read."""
+
+    def __init__(self) -> None:
+        self.far, self.near = os.pipe()
+        self.aborted = False
+
+    def fileno(self) -> int:
+        return self.near
+
+    def get_extra_info(self, name: str) -> Any:
+        return self if name == "socket" else None
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        os.close(self.far)
+        os.close(self.near)
+
+
+class Exchange:
+    """One call on one connection, without a network."""
+
+    loop: asyncio.AbstractEventLoop  # not used: the connection is there already
+
+    def __init__(
+        self, protocol: Protocol, check: AnswerCheck = AnswerCheck.EXACT, **changes: Any
+    ) -> None:
+        load = workload(protocol=protocol, answer_check=check, **changes)
+        spec = TrialSpec(trial_id="t", release="r", scenario="s", model="m", workload=load)
+        self.loop = None  # type: ignore[assignment]
+        self.traffic = Traffic(load)
+        self.endings: list[tuple[Call, Judgement]] = []
+        self.channel: Any = channels_for(spec, Endpoint(http_port=1), {}).make(self)
+        self.pipe = Pipe()
+        self.wire = Wire(self.channel)
+        self.wire.connection_made(self.pipe)
+        self.channel._wire = self.wire
+
+    def clock(self) -> int:
+        return 1
+
+    def ended(self, channel: Any, call: Call, judgement: Judgement) -> None:
+        self.endings.append((call, judgement))
+
+    def send(self, number: int = 0) -> bytes:
+        """Send a request; what the server gets."""
+        self.channel.send(self.traffic.call(number))
+        return os.read(self.pipe.far, 1 << 16)
+
+    def answer(
+        self, pieces: list[bytes], *, then_close: bool = False, settles: Iterable[int] = ()
+    ) -> Outcome | None:
+        """The outcome of an answer that comes in these pieces.
+
+        settles: after which of them what was put off is read, as a clock does now and then.
+        """
+        for place, piece in enumerate(pieces):
+            if piece and not self.pipe.aborted and not self.wire.closed:
+                self.wire.data_received(piece)
+            if place in settles:
+                self.wire.settle()
+        if then_close and not self.pipe.aborted:
+            self.wire.connection_lost(None)
+        assert len(self.endings) <= 1
+        return self.endings.pop()[1].outcome if self.endings else None
+
+
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    one = Exchange(Protocol.HTTP_GENERATE)
+    yield one
+    one.pipe.close()
+
+
+def whole(request: bytes, *, framing: str = "length") -> bytes:
+    """The right answer to a generate request."""
+    prompt, tokens = asked(request.partition(b"\r\n\r\n")[2])
+    text = "".join(right_text(prompt, tokens))
+    body = json.dumps({"model_name": "m", "text_output": text}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    if framing == "length":
+        return answer(body)
+    if framing == "close":
+        return head + b"Connection: close\r\n\r\n" + body
+    pieces = b"".join(chunk(body[i : i + 7]) for i in range(0, len(body), 7))
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n"
+
+
+def stream(request: bytes, *, a_chunk: int = 1) -> bytes:
+    """The right answer to a generate_stream request, `a_chunk` events a chunk."""
+    prompt, tokens = asked(request.partition(b"\r\n\r\n")[2])
+    events = [event(piece) for piece in right_text(prompt, tokens)]
+    groups = [b"".join(events[i : i + a_chunk]) for i in range(0, len(events), a_chunk)]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    body = b"".join(map(chunk, groups))
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n"
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[a:b] for a, b in pairwise(edges)]
+
+
+PLACES = st.lists(st.integers(0, 2000), max_size=8)
+SETTLES = st.sets(st.integers(0, 8))
+
+
+@settings(deadline=None, max_examples=150)
+@given(PLACES, st.sampled_from(["length", "chunked", "close"]))
+def test_a_right_answer_is_right_however_it_is_cut(places: list[int], framing: str) -> None:
+    one = Exchange(Protocol.HTTP_GENERATE)
+    data = whole(one.send(), framing=framing)
+    assert one.answer(cut(data, places), then_close=framing == "close") is Outcome.OK
+    one.pipe.close()
+
+
+@settings(deadline=None, max_examples=150)
+@given(PLACES, st.integers(1, 5), SETTLES)
+def test_a_right_stream_is_right_however_it_is_cut_and_settled(
+    places: list[int], a_chunk: int, settles: set[int]
+) -> None:
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM)
+    data = stream(one.send(), a_chunk=a_chunk)
+    call = one.channel.call
+    assert one.answer(cut(data, places), settles=settles) is Outcome.OK
+    assert call.tokens == len(call.token_ns) == 5
+    assert call.token_ns == sorted(call.token_ns)
+    assert call.received_bytes == len(data)
+    one.pipe.close()
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.sampled_from([Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM]),
+    st.integers(0, 3000),
+    st.binary(max_size=4),
+    st.integers(0, 6),
+    PLACES,
+    SETTLES,
+)
+def test_a_damaged_answer_has_one_outcome_and_is_right_only_if_its_text_is(
+    protocol: Protocol, at: int, damage: bytes, removed: int, places: list[int], settles: set[int]
+) -> None:
+    one = Exchange(protocol)
+    request = one.send()
+    good = whole(request) if protocol is Protocol.HTTP_GENERATE else stream(request)
+    at %= len(good) + 1
+    bad = good[:at] + damage + good[at + removed :]
+    outcome = one.answer(cut(bad, places), then_close=True, settles=settles)
+    assert outcome in BAD | {Outcome.OK}
+    if outcome is Outcome.OK:
+        prompt, tokens = asked(request.partition(b"\r\n\r\n")[2])
+        for piece in right_text(prompt, tokens):  # what was damaged was not the text
+            assert json.dumps(piece)[1:-1].encode() in bad
+    one.pipe.close()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.binary(max_size=200), PLACES)
+def test_garbage_has_one_outcome(garbage: bytes, places: list[int]) -> None:
+    one = Exchange(Protocol.HTTP_GENERATE)
+    one.send()
+    assert one.answer(cut(garbage, places), then_close=True) in BAD
+    one.pipe.close()
+
+
+def test_an_answer_like_a_known_one_is_not_parsed_again(exchange: Exchange) -> None:
+    good = whole(exchange.send(0))
+    assert exchange.answer([good]) is Outcome.OK
+    alike = next(
+        number
+        for number in range(1, 500)
+        if len(exchange.traffic.call(number).prompt) == len(exchange.traffic.call(0).prompt)
+    )
+    following = whole(exchange.send(alike))
+    exchange.wire._answer = None  # would fail if it were asked
+    assert exchange.answer([following]) is Outcome.OK
+
+
+@pytest.mark.parametrize("wrong", [b"5", b"", b"40", b'4","more":"'])
+def test_an_answer_that_differs_in_one_token_from_a_known_one_is_not_taken_for_it(
+    exchange: Exchange, wrong: bytes
+) -> None:
+    assert exchange.answer([whole(exchange.send(0))]) is Outcome.OK
+    body = whole(exchange.send(0)).partition(b"\r\n\r\n")[2]
+    at = body.rindex(b":4") + 1
+    outcome = exchange.answer([answer(body[:at] + wrong + body[at + 1 :])])
+    assert outcome is (Outcome.OK if b'"' in wrong else Outcome.WRONG_ANSWER)
+
+
+def test_the_answer_to_another_request_is_wrong_with_evidence(exchange: Exchange) -> None:
+    first = whole(exchange.send(0))
+    assert exchange.answer([first]) is Outcome.OK
+    exchange.send(1)
+    exchange.wire.data_received(first)
+    call, judgement = exchange.endings.pop()
+    nonce = re.search(rb"\[n:(\w+)\]", first)
+    assert nonce
+    assert judgement.outcome is Outcome.WRONG_ANSWER
+    assert judgement.cause == f"the answer belongs to another request (nonce {nonce[1].decode()})"
+    assert judgement.evidence is not None
+    assert call.digits.decode() in judgement.evidence
+    assert len(judgement.evidence) <= 500
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda pieces: pieces[:3], "truncated: 3 of 5 tokens"),
+        (lambda pieces: [*pieces, pieces[-1]], "duplicated tokens"),
+        (lambda pieces: [*pieces[:2], pieces[3], pieces[2], pieces[4]], "tokens out of order"),
+        (lambda pieces: [*pieces[:2], *pieces[3:]], "missing tokens: 4 of 5, with gaps"),
+        (
+            lambda pieces: [*pieces[:4], " 00000000:4"],
+            "tokens of another request (nonce 00000000)",
+        ),
+    ],
+)
+def test_a_wrong_stream_says_in_what_way_it_is_wrong(damage: Any, cause: str) -> None:
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM)
+    prompt, tokens = asked(one.send().partition(b"\r\n\r\n")[2])
+    events = b"".join(event(piece) for piece in damage(right_text(prompt, tokens)))
+    one.wire.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events))
+    one.wire.data_received(events)
+    _, judgement = one.endings.pop()
+    assert (judgement.outcome, judgement.cause) == (Outcome.WRONG_ANSWER, cause)
+    one.pipe.close()
+
+
+def test_an_event_is_stamped_when_it_came_though_only_its_length_came_before() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM)
+    head, *chunks = stream(one.send()).split(b"\r\n\r\n", 1)
+    lines = chunks[0].split(b"\r\n")
+    first, length, rest = lines[:2], lines[2], lines[3:]
+    one.answer([head + b"\r\n\r\n" + b"\r\n".join([*first, b""])])
+    call = one.channel.call
+    one.answer([length + b"\r\n", b"\r\n".join([*rest[:3], b""])])
+    one.channel.settle()
+    assert len(call.token_ns) == 3
+    assert call.token_ns[0] < call.token_ns[1] == call.token_ns[2]
+    assert one.answer([b"\r\n".join(rest[3:])]) is Outcome.OK
+    one.pipe.close()
+
+
+def test_a_stream_that_repeats_its_text_so_far_is_right() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM)
+    prompt, tokens = asked(one.send().partition(b"\r\n\r\n")[2])
+    pieces = right_text(prompt, tokens)
+    events = b"".join(event("".join(pieces[: n + 1])) for n in range(len(pieces)))
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events)
+    assert one.answer([head + events]) is Outcome.OK
+    one.pipe.close()
+
+
+def so_far(pieces: list[str]) -> list[str]:
+    """The same answer by a server that repeats its text so far in each event."""
+    return ["".join(pieces[: n + 1]) for n in range(len(pieces))]
+
+
+def judged(
+    texts: Callable[[list[str]], list[str]],
+    *,
+    tokens: int = 5,
+    check: AnswerCheck = AnswerCheck.EXACT,
+) -> Judgement:
+    """What is made of a stream whose events carry what `texts` makes of the right pieces."""
+    one = Exchange(Protocol.HTTP_GENERATE_STREAM, check, output_tokens=fixed(tokens))
+    prompt, asked_for = asked(one.send().partition(b"\r\n\r\n")[2])
+    assert asked_for == tokens
+    events = b"".join(event(text) for text in texts(right_text(prompt, tokens)))
+    one.wire.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(events))
+    one.wire.data_received(events)
+    one.pipe.close()
+    return one.endings.pop()[1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda whole: [*whole[:2], *whole[1:]], "duplicated: event 3 says the same"),
+        (lambda whole: [whole[0], *whole], "duplicated: event 2 says the same"),
+        (lambda whole: [*whole, whole[-1]], "duplicated: event 6 says the same"),
+        (lambda whole: [*whole[:1], *whole[2:]], "event 2 does not say 2 tokens"),
+        (lambda whole: whole[1:], "event 1 does not say 1 tokens"),
+        (lambda whole: [whole[0][:-2], *whole], "event 1 does not say 1 tokens"),
+        (lambda whole: whole[:-1], "truncated: 4 of 5 tokens"),
+        (lambda whole: [*whole, whole[-1] + " more"], "the right tokens with other text"),
+    ],
+)
+def test_a_stream_that_repeats_its_text_so_far_is_wrong_if_any_event_is(
+    damage: Callable[[list[str]], list[str]], cause: str
+) -> None:
+    judgement = judged(lambda pieces: damage(so_far(pieces)))
+    assert judgement.outcome is Outcome.WRONG_ANSWER
+    assert cause in (judgement.cause or "")
+    assert judgement.evidence
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_a_short_answer_that_is_sent_twice_is_wrong(tokens: int) -> None:
+    assert judged(so_far, tokens=tokens).outcome is Outcome.OK
+    twice = judged(lambda pieces: [*so_far(pieces), so_far(pieces)[-1]], tokens=tokens)
+    assert (twice.outcome, (twice.cause or "")[:10]) == (Outcome.WRONG_ANSWER, "duplicated")
+
+
+def test_an_echo_without_a_word_of_its_own_is_no_answer() -> None:
+    def echo(pieces: list[str]) -> list[str]:
+        return [pieces[0].rpartition(" ")[0]]
+
+    said = judged(lambda pieces: [*echo(pieces), " word"], check=AnswerCheck.ECHO)
+    assert said.outcome is Outcome.OK
+    for texts in (echo, lambda pieces: echo(pieces) * 2):
+        judgement = judged(texts, check=AnswerCheck.ECHO)
+        assert judgement.outcome is Outcome.WRONG_ANSWER
+        assert judgement.cause == "the answer says nothing"
+
+
+def test_after_half_a_request_the_connection_is_not_used_again() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE, faults=(Fault(kind=FaultKind.HALF_OPEN),))
+    one.send()
+    refusal = answer(b'{"error":"where is the rest"}', status="408 Request Timeout")
+    assert one.answer([refusal]) is Outcome.HTTP_ERROR
+    assert one.pipe.aborted
+    one.pipe.close()
+
+
+def test_an_interim_answer_is_not_the_answer(exchange: Exchange) -> None:
+    good = whole(exchange.send())
+    assert exchange.answer([b"HTTP/1.1 100 Continue\r\n\r\n" + good]) is Outcome.OK
+
+
+def test_bytes_after_the_answer_are_malformed_and_the_connection_is_not_used_again(
+    exchange: Exchange,
+) -> None:
+    good = whole(exchange.send())
+    assert exchange.answer([good + b"HTTP/1.1 200 OK\r\n"]) is Outcome.MALFORMED
+    assert exchange.pipe.aborted
+
+
+def test_a_real_engine_must_repeat_the_prompt_where_that_is_asked() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE, AnswerCheck.ECHO)
+    prompt, _ = asked(one.send(0).partition(b"\r\n\r\n")[2])
+    said = json.dumps({"text_output": prompt + " whatever it says"}).encode()
+    assert one.answer([answer(said)]) is Outcome.OK
+    one.send(1)
+    assert one.answer([answer(said)]) is Outcome.WRONG_ANSWER
+    one.pipe.close()
+
+
+def test_without_a_check_any_text_will_do_but_an_error_is_an_error() -> None:
+    one = Exchange(Protocol.HTTP_GENERATE, AnswerCheck.NONE)
+    one.send(0)
+    assert one.answer([answer(b'{"text_output":"anything"}')]) is Outcome.OK
+    one.send(1)
+    assert one.answer([answer(b'{"error":"no"}')]) is Outcome.HTTP_ERROR
+    one.pipe.close()

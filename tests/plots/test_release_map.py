@@ -1,0 +1,73 @@
+"""What the recorded release map shows: crashes that come back, and no release that stands all."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from kit.crash.catalog import load_catalog
+from kit.crash.measured import measured_deaths
+from kit.plots.release_map import release_map, traffic_cells
+from kit.report.release_map import map_answer
+from kit.runner.agenda import decided
+from kit.runner.bisect import bisect_recorded
+from kit.stats.frames import trials_frame
+from kit.stats.returns import returns
+from kit.study.folder import StudyFolder
+from kit.study.paths import RECORDED
+from kit.study.plan import not_applicable
+from kit.study.recorded import open_study
+from kit.study.releases import embedded_releases
+from kit.study.scenarios import load_scenarios
+
+#: Every release that carries a wheel; the oldest needs a Python that not every machine has.
+LINE = [release.release for release in embedded_releases() if release.release != "23.04"]
+
+
+@pytest.fixture(scope="module")
+def study() -> StudyFolder:
+    return open_study(RECORDED / "release_map")
+
+
+@pytest.fixture(scope="module")
+def traffic(study: StudyFolder) -> pd.DataFrame:
+    """The cells in which traffic alone could kill: no controls, and not the kit's own doing."""
+    return traffic_cells(release_map(trials_frame(study), decided(study)))
+
+
+def test_every_embedded_release_met_every_scenario_that_it_can(study: StudyFolder) -> None:
+    cells, releases = decided(study), study.spec.releases
+    assert set(releases) - {"23.04"} == set(LINE)
+    wanted = {(release, name) for release in releases for name in load_scenarios()}
+    assert set(cells) == wanted - set(not_applicable(study.spec))
+    counted = trials_frame(study).query("counted").groupby(["release", "scenario"]).size()
+    assert set(counted[counted < 5].index) == set(), "five trials a cell at least"
+
+
+def test_a_crash_that_had_gone_comes_back_with_24_08(
+    study: StudyFolder, traffic: pd.DataFrame
+) -> None:
+    line = returns(traffic)["cancel-race"]
+    killed = [release for part in line if part.dies for release in part.releases]
+    assert killed == ["23.10", "24.08", "24.09", "24.10"]
+    found = bisect_recorded(study, "cancel-race")
+    assert found.decided
+    assert [(f.older, f.newer) for f in found.flips if f.came][-1] == ("24.07", "24.08")
+
+
+def test_no_release_with_cancellation_stands_all_the_traffic(
+    study: StudyFolder, traffic: pd.DataFrame
+) -> None:
+    """Of traffic alone: with what the kit's own model does it would hold whatever was measured."""
+    dying = set(traffic.loc[traffic["verdict"] == "crashes", "release"])
+    assert dying >= set(LINE) - {"23.07"}
+    assert "crashes return" in map_answer(study)
+
+
+def test_the_catalog_holds_what_the_map_measured(study: StudyFolder) -> None:
+    held = {
+        crash.id: {release: (m.trials, m.deaths) for release, m in crash.measured.items()}
+        for crash in load_catalog().values()
+        if crash.measured
+    }
+    assert held == measured_deaths(study)

@@ -1,0 +1,82 @@
+"""The notebook's sentences say what the frames say, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from synthetic_studies import SEGFAULT, first_light, write_study, write_trial
+
+from kit.report.sentences import cache_verdict, compared, where_they_died
+from kit.stats.frames import samples_frame, trials_frame
+from kit.study.folder import StudyFolder
+
+
+def test_the_stack_of_the_deaths_is_shown_without_addresses(tmp_path: Path) -> None:
+    study = first_light(tmp_path)
+    said = where_they_died(study, trials_frame(study))
+    assert said.startswith("All 6 deaths are *SIGSEGV in TRITONBACKEND_")
+    assert "+0x13d" in said
+    assert "0x7f" not in said
+
+
+def test_the_same_death_in_two_builds_is_two_signatures_and_said_so(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["23.10", "24.10"], ["cancel-race"])
+    write_trial(study, "23.10", crash_after=3)
+    write_trial(study, "24.10", crash_after=3, signature=replace(SEGFAULT, key="another"))
+    assert "which makes 2 signatures" in where_they_died(study, trials_frame(study))
+
+
+def test_different_deaths_are_not_told_as_one(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["23.10", "24.10"], ["cancel-race"])
+    other = replace(SEGFAULT, key="another", text="SIGABRT in elsewhere")
+    write_trial(study, "23.10", crash_after=3)
+    write_trial(study, "24.10", crash_after=3, signature=other)
+    assert where_they_died(study, trials_frame(study)).startswith("1 of 2 deaths are ")
+
+
+def test_no_death_has_no_stack(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["24.05"], ["cancel-race"])
+    write_trial(study, "24.05")
+    assert "no stack" in where_they_died(study, trials_frame(study))
+
+
+def cache_said(study: StudyFolder) -> str:
+    return cache_verdict(samples_frame(study), trials_frame(study))
+
+
+def test_servers_that_died_emptier_than_others_lived_acquit_the_cache(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["23.10", "24.05"], ["cancel-race"])
+    write_trial(study, "23.10", crash_after=10, requests=200)
+    write_trial(study, "24.05", requests=200)
+    kv = trials_frame(study)
+    samples = samples_frame(study)
+    dead = samples["trial_id"].isin(kv.loc[kv["crashed"], "trial_id"])
+    samples.loc[dead, "value"] /= 2
+    assert "a full cache is not what it takes" in cache_verdict(samples, kv)
+    samples.loc[dead, "value"] = 1.0
+    assert "cannot tell" in cache_verdict(samples, kv)
+
+
+def test_usage_that_is_not_exported_says_nothing_for_the_cache(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["23.10"], ["cancel-race"])
+    write_trial(study, "23.10", crash_after=10, kv=False)
+    assert "nothing here speaks for the cache" in cache_said(study)
+
+
+def test_deaths_alone_have_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    study = write_study(tmp_path, ["23.10"], ["cancel-race"])
+    write_trial(study, "23.10", crash_after=30)
+    assert "none survived" in cache_said(study)
+
+
+def test_a_run_is_compared_with_the_recorded_one_cell_by_cell(tmp_path: Path) -> None:
+    recorded = trials_frame(first_light(tmp_path / "recorded"))
+    again = trials_frame(first_light(tmp_path / "again", repeats=2))
+    assert compared(again, recorded).startswith("In all 6 cells")
+    study = write_study(tmp_path / "other", ["24.05"], ["cancel-race"])
+    write_trial(study, "24.05", crash_after=5)
+    assert "24.05 under cancel-race" in compared(trials_frame(study), recorded)
+    foreign = write_study(tmp_path / "foreign", ["24.01"], ["cancel-race"])
+    write_trial(foreign, "24.01")
+    assert "no cell in common" in compared(trials_frame(foreign), recorded)

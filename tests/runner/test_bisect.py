@@ -1,0 +1,77 @@
+"""The search for flips over the trials of a study that was run."""
+
+from pathlib import Path
+
+import pytest
+from synthetic_studies import write_study, write_trial
+
+from kit.errors import NotEnoughDataError, SpecError
+from kit.runner.bisect import bisect_recorded, flips_sentence
+from kit.stats.bisect import Assumptions
+from kit.study.folder import StudyFolder
+from kit.study.result import Verdict
+
+LINE = ["23.10", "23.12", "24.05", "24.07", "24.08", "24.10"]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyFolder:
+    folder = write_study(tmp_path / "study", LINE, ["cancel-race"])
+    for release in LINE:
+        dies = release in ("23.10", "24.08", "24.10")
+        for repeat in range(5):
+            write_trial(
+                folder,
+                release,
+                scenario="cancel-race",
+                repeat=repeat,
+                crash_after=9 if dies else None,
+            )
+    return folder
+
+
+def test_every_flip_of_a_study_is_found_from_its_own_trials(study: StudyFolder) -> None:
+    found = bisect_recorded(study, "cancel-race")
+    assert found.decided
+    assert [(f.older, f.newer, f.came) for f in found.flips] == [
+        ("23.10", "23.12", False),
+        ("24.07", "24.08", True),
+    ]
+    assert found.trials < 30, "fewer than all trials of the study"
+
+
+def test_the_sentence_names_where_it_went_and_where_it_came_back(study: StudyFolder) -> None:
+    said = flips_sentence(bisect_recorded(study, "cancel-race"))
+    assert said.startswith("23.10 dies; the crash went between 23.10 and 23.12")
+    assert "came between 24.07 and 24.08" in said
+
+
+def test_a_scenario_that_was_not_run_is_refused(study: StudyFolder) -> None:
+    with pytest.raises(NotEnoughDataError, match="control"):
+        bisect_recorded(study, "control")
+
+
+def test_concurrencies_and_engines_are_never_pooled(study: StudyFolder) -> None:
+    write_trial(study, "23.10", scenario="cancel-race", repeat=9, concurrency=1)
+    with pytest.raises(SpecError, match="concurrencies 1, 4"):
+        bisect_recorded(study, "cancel-race")
+
+
+def test_what_was_not_decided_begins_with_that_word(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", LINE, ["cancel-race"])
+    for release in LINE:
+        write_trial(folder, release, scenario="cancel-race", verdict=Verdict.CLIENT_FAULT)
+    nothing = bisect_recorded(folder, "cancel-race")
+    assert flips_sentence(nothing) == "undecided: no trial told anything of a server."
+    write_trial(folder, "23.10", scenario="cancel-race", repeat=1)
+    said = flips_sentence(bisect_recorded(folder, "cancel-race"))
+    assert said.startswith("undecided: likeliest, 23.10 stands")
+    assert "after 1 trial," in said
+
+
+def test_the_sentence_says_what_it_assumes(study: StudyFolder) -> None:
+    assert "dies does so in 30% of its trials or more, " in flips_sentence(
+        bisect_recorded(study, "cancel-race")
+    )
+    fixed = bisect_recorded(study, "cancel-race", assume=Assumptions(detect=0.8))
+    assert "if a release that dies does so in 80% of its trials" in flips_sentence(fixed)

@@ -1,0 +1,81 @@
+"""Files that are appended to: what a full disk or a short write leaves of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kit.study.files import ArrowAppender, read_rows
+
+SCHEMA = pa.schema([("number", pa.int64())])
+#: Appends batches of 100 numbers to a file of 5000 bytes at most, then some more when there is
+#: room again; prints what it was told.
+WRITER = """
+import resource, sys
+from pathlib import Path
+import pyarrow as pa
+from kit.errors import StoreError
+from kit.study.files import ArrowAppender
+
+schema = pa.schema([("number", pa.int64())])
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+with ArrowAppender(Path(sys.argv[1]), schema) as file:
+    number = 0
+    try:
+        while True:
+            file.append({"number": list(range(number, number + 100))})
+            number += 100
+    except StoreError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    file.append({"number": [-1] * 100})
+"""
+
+
+def test_a_full_disk_is_a_named_error_and_costs_only_the_batch_that_it_did_not_take(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rows.arrows"
+    done = subprocess.run(
+        [sys.executable, "-c", WRITER, str(path)], capture_output=True, text=True, check=True
+    )
+    assert "rows.arrows cannot be written" in done.stdout
+    assert "File too large" in done.stdout
+    numbers = read_rows(path, SCHEMA)["number"].to_pylist()
+    whole = len(numbers) - 100
+    assert whole >= 200
+    assert numbers == [*range(whole), *[-1] * 100]
+
+
+class Dribble:
+    """A file that takes seven bytes at a time, as a raw file may."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        count: int = self._file.write(data[:7])
+        return count
+
+    def tell(self) -> int:
+        position: int = self._file.tell()
+        return position
+
+    def close(self) -> None:
+        self._file.close()
+        self.closed = True
+
+
+def test_a_file_that_takes_a_batch_in_pieces_holds_it_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.arrows"
+    with ArrowAppender(path, SCHEMA) as file:
+        file._file = Dribble(file._file)  # type: ignore[assignment]
+        for number in range(3):
+            file.append({"number": [number] * 10})
+    assert read_rows(path, SCHEMA)["number"].to_pylist() == [n for n in range(3) for _ in range(10)]

