@@ -18,7 +18,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 pytho
 LOCKED = $(shell grep -c '^[a-z].*==' requirements.lock)
 PIP = $(PY) -m pip install --disable-pip-version-check --no-input
 SETUP_FAILED = tail -n 20 $(VENV)/setup.log >&2; \
-	echo "Setting up failed; all of it is in $(VENV)/setup.log. Mend it and run make again." >&2; exit 1
+	echo "Setting up failed; all of it is in $(VENV)/setup.log. Correct it and run make again." >&2; exit 1
 
 ##@ Use it
 investigate: $(STAMP) ## Run the investigation on real Triton releases and write the report (3 minutes)

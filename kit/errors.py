@@ -1,4 +1,4 @@
-"""The named exceptions: each says what was given, what was expected and how to mend it.
+"""The named exceptions: each says what was given, what was expected and a hint.
 
 A server's misbehaviour is never one of these: it is data, a value on a record.
 """
@@ -9,14 +9,14 @@ from __future__ import annotations
 class KitError(Exception):
     """Base of every error that the kit raises on purpose."""
 
-    def __init__(self, given: str, expected: str, mend: str) -> None:
+    def __init__(self, given: str, expected: str, hint: str) -> None:
         self.given = given
         self.expected = expected
-        self.mend = mend
-        super().__init__(f"{given}. Expected: {expected}. To mend it: {mend}.")
+        self.hint = hint
+        super().__init__(f"{given}. Expected: {expected}. Hint: {hint}.")
 
     def __reduce__(self) -> tuple[type[KitError], tuple[str, str, str]]:
-        return type(self), (self.given, self.expected, self.mend)
+        return type(self), (self.given, self.expected, self.hint)
 
 
 class SpecError(KitError):

@@ -150,7 +150,7 @@ class Bench:
                 raise NotEnoughDataError(
                     f"trials that say nothing about the server ({series.results[-1].reason})",
                     "trials that tell whether it died",
-                    "mend what that sentence says",
+                    "correct what that sentence says",
                 )
             return False
         count = min(count, self.left)

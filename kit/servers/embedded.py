@@ -266,7 +266,7 @@ class EmbeddedServer:
         return ServerStartError(
             what + quoted,
             f"HTTP 200 from /v2/health/ready within {self._ready_timeout_s:g} s",
-            f"mend what the log names (all of it: {self._folder.log}); on a busy machine raise "
+            f"correct what the log names (all of it: {self._folder.log}); on a busy machine raise "
             "ready_timeout_s",
         )
 

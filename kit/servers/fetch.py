@@ -73,15 +73,15 @@ def _arguments(wheel: Wheel, architecture: str) -> list[str]:
 def _failed(wheel: Wheel, output: str) -> DownloadError:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:") or "No module named" in line]
-    mend = (
+    hint = (
         "connect this machine to a package index once (everything is offline afterwards), or "
         "copy the cache folder from a machine that has it"
     )
     if any("No module named pip" in line for line in lines):
-        mend = f"install pip: `{Path(sys.executable).name} -m ensurepip`"
+        hint = f"install pip: `{Path(sys.executable).name} -m ensurepip`"
     return DownloadError(
         f"{wheel.package} {wheel.version} is not in {cache_root()} and pip did not fetch it: "
         + (" ".join(errors or lines[-2:]) or "it gave no reason"),
         "a cached copy or a package index that has this version",
-        mend,
+        hint,
     )

@@ -92,7 +92,7 @@ def _wanted(name: str) -> bool:
 
 
 def _complete_server(root: Path) -> None:
-    """Give every stub a backend directory of its own, and mend what zip files do not carry."""
+    """Give every stub a backend directory of its own, and restore what zip files do not carry."""
     server = root / "pytriton/tritonserver"
     backend = server / "backends/python"
     stubs = {path.parent.name: path for path in server.glob(f"python_backend_stubs/*/{_STUB}")}

@@ -1,6 +1,6 @@
 """The command line, `python -m kit COMMAND`; thin over the functions that notebooks call.
 
-Exit codes: 0 done; 1 an error of the kit's, named on stderr with its mend; 2 wrong usage;
+Exit codes: 0 done; 1 an error of the kit's, named on stderr with its hint; 2 wrong usage;
 3 `run --fail-on-crash` and a server died; 130 stopped by Ctrl-C (143: by SIGTERM).
 """
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KitError as error:
         print(
-            f"error: {error.given}\n  expected: {error.expected}\n  to mend it: {error.mend}",
+            f"error: {error.given}\n  expected: {error.expected}\n  hint: {error.hint}",
             file=sys.stderr,
         )
         return FAILED

@@ -65,10 +65,10 @@ class StudyJob(threading.Thread):
 
 
 def error_html(error: KitError) -> str:
-    """An error of the kit's with its mend."""
+    """An error of the kit's with its hint."""
     return (
         '<span class="kit-problem" style="color: var(--jp-error-color1, #c62828)">'
-        f"{escape(error.given)}. Expected: {escape(error.expected)}; {escape(error.mend)}.</span>"
+        f"{escape(error.given)}. Expected: {escape(error.expected)}; {escape(error.hint)}.</span>"
     )
 
 

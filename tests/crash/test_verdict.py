@@ -186,9 +186,9 @@ CASES = {
         "behind the server",
     ),
     "a failed load generator": (
-        STALLED | {"client_error": "KitError: the disk is full. To mend it: free space."},
+        STALLED | {"client_error": "KitError: the disk is full. Hint: free space."},
         Verdict.CLIENT_FAULT,
-        "The load generator failed after 40 requests (KitError: the disk is full; To mend it: "
+        "The load generator failed after 40 requests (KitError: the disk is full; Hint: "
         "free space); the server lived.",
     ),
     "no progress": (

@@ -57,7 +57,7 @@ def server_of(
             get_release(release), repository, folder, extra_args=extra_args, **options
         )
     except LibpythonMissingError as error:
-        if release == "23.04" and "uv python install 3.8" in error.mend:
+        if release == "23.04" and "uv python install 3.8" in error.hint:
             pytest.skip("23.04 alone needs a Python 3.8, and this machine has none")
         raise
 

@@ -63,8 +63,8 @@ def test_a_missing_libpython_names_the_packages_that_bring_it(bare_machine: None
     with pytest.raises(LibpythonMissingError) as caught:
         choose_python(["3.10", "3.11"])
     for package in (f"libpython{RUNNING}", f"python={RUNNING}", f"uv python install {RUNNING}"):
-        assert package in caught.value.mend
-    assert "--enable-shared" in caught.value.mend
+        assert package in caught.value.hint
+    assert "--enable-shared" in caught.value.hint
 
 
 def test_a_stub_with_its_own_libpython_asks_for_a_standard_library_only(
@@ -142,7 +142,7 @@ def test_a_machine_that_cannot_run_it_is_told_why(facts: dict[str, str], words: 
     machine = {"system": "Linux", "machine": "x86_64", "libc": "glibc 2.36", **facts}
     with pytest.raises(UnsupportedPlatformError, match=words) as caught:
         architecture_for(embedded_wheel(get_release("24.05")), **machine)
-    assert "container" in caught.value.mend
+    assert "container" in caught.value.hint
 
 
 def test_an_arm_machine_runs_what_has_arm_binaries() -> None:

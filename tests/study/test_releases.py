@@ -85,7 +85,7 @@ def test_23_11_says_why_it_needs_a_container_and_which() -> None:
         embedded_wheel(get_release("23.11"))
     assert "2.40.0 is in no version of nvidia-pytriton" in caught.value.given
     assert "23.10, 23.12" in caught.value.expected
-    assert "nvcr.io/nvidia/tritonserver:23.11-vllm-python-py3" in caught.value.mend
+    assert "nvcr.io/nvidia/tritonserver:23.11-vllm-python-py3" in caught.value.hint
 
 
 def broken(tmp_path: Path, old: str, new: str) -> Path:

@@ -110,7 +110,7 @@ def test_a_mistake_is_one_clean_message_with_its_mend(
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
-    assert "\n  to mend it: " in done.stderr
+    assert "\n  hint: " in done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
