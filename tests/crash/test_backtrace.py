@@ -477,18 +477,59 @@ def test_no_bytes_make_a_file_undiagnosable(tmp_path_factory: object, data: byte
 STACK_LOGS = [log for log in LOGS if "# 0x" in log.read_text() and "alive" not in log.name]
 
 
+def _is_in_order(numbers: list[int]) -> bool:
+    """Whether these are the frame numbers of threads of which each printed 0, 1, 2, ... downward,
+    whatever the others printed in between.
+    """
+    printed: dict[int, int] = {}
+    for number in numbers:
+        printed[number] = printed.get(number, 0) + 1
+        if number and printed[number] > printed.get(number - 1, 0):
+            return False
+    return True
+
+
+def _keeps_its_order(lines: list[str]) -> bool:
+    """Whether the frames still stand in an order in which a server prints them: every thread's
+    downward or upward, all together or behind each announcement, or cut at the beginning.
+    """
+    groups: list[list[int]] = [[]]
+    for line in lines:
+        if "Signal (" in line:
+            groups.append([])
+        if (frame := read_frame(line)) and frame.shape is Shape.TRITON:
+            groups[-1].append(frame.index or 0)
+    every = [number for group in groups for number in group]
+    if len(every) < 3 or every == sorted(set(every)):
+        return True
+    return any(
+        all(_is_in_order(group[::step]) for group in split)
+        for split in ([every], groups)
+        for step in (1, -1)
+    ) or all(_is_in_order(group) or _is_in_order(group[::-1]) for group in groups)
+
+
 @settings(max_examples=200, deadline=None)
 @given(log=st.sampled_from(STACK_LOGS), order=st.randoms(use_true_random=False))
 def test_a_shuffled_log_matches_nothing_by_its_stack(log: Path, order: object) -> None:
     lines = log.read_text().splitlines()
     order.shuffle(lines)  # type: ignore[attr-defined]
-    numbered = [p.index for line in lines if (p := read_frame(line)) and p.shape is Shape.TRITON]
-    if len(numbered) < 3 or numbered in (sorted(numbered), sorted(numbered, reverse=True)):
-        return  # too few frames to tell, or the shuffle left them in order
+    if _keeps_its_order(lines):
+        return
     found = diagnose("\n".join(lines))
     assert not is_reported_crash(found.signature)
     stacked = [m for m in found.matches if "fault is in" in m.why or "on the stack" in m.why]
     assert not stacked
+
+
+def test_a_shuffle_that_leaves_every_threads_frames_in_order_is_still_two_stacks() -> None:
+    log = (STACKS / "synthetic-two-threads.log").read_text().splitlines()
+    one_behind_the_other = log[:2] + log[2::2] + log[3::2]
+    assert _keeps_its_order(one_behind_the_other)
+    assert is_reported_crash(diagnose("\n".join(one_behind_the_other)).signature)
+    torn = log[:2] + log[5:] + log[2:5]
+    assert not _keeps_its_order(torn)
+    assert not is_reported_crash(diagnose("\n".join(torn)).signature)
 
 
 def _seconds(make: Callable[[int], str], size: int) -> float:
