@@ -16,6 +16,7 @@ from kit.study.spec import (
     Arrivals,
     Endpoint,
     Protocol,
+    ServerSpec,
     TrialSpec,
     Workload,
     fixed,
@@ -41,7 +42,11 @@ def workload(work: Work, **changes: object) -> Workload:
 def prepare(load: Workload, endpoint: Endpoint, folder: Path, model: str = "m") -> list[str]:
     """The command; it runs in a trial folder of its own below `folder`."""
     spec = TrialSpec(
-        trial_id="bench", release="24.10", scenario="bench", model=model, workload=load
+        trial_id="bench",
+        server=ServerSpec(release="24.10"),
+        scenario="bench",
+        model=model,
+        workload=load,
     )
     trial = TrialFolder.create(folder / "trial", spec)
     return [

@@ -22,7 +22,7 @@ WAYS = (1, 2)
 
 def parallel(results: Results, rounds: int) -> None:
     """The wall time of the same trials, one at a time and two at a time, in turn."""
-    spec = choose("parallel", releases=[RELEASE], scenarios=SCENARIOS, repeats=1)
+    spec = choose(RELEASE, SCENARIOS, name="parallel", repeats=1)
     wall: dict[int, list[float]] = {ways: [] for ways in WAYS}
     for number in range(rounds):
         for ways in WAYS if number % 2 == 0 else reversed(WAYS):

@@ -25,7 +25,7 @@ from kit.servers.embedded import EmbeddedServer
 from kit.servers.repository import build_repository
 from kit.study.folder import TrialFolder
 from kit.study.releases import get_release
-from kit.study.spec import Endpoint, Engine, Protocol, TrialSpec
+from kit.study.spec import Endpoint, Engine, Protocol, ServerSpec, TrialSpec
 
 RELEASE = "24.10"
 CLIENTS = 16
@@ -69,7 +69,11 @@ def grpc(results: Results, rounds: int) -> None:
 def _triton(model: str, folder: Path) -> Iterator[Endpoint]:
     engine = Engine(decode_step_ms=2.0, max_sequences=64, blocks=4096, log_stats=False)
     spec = TrialSpec(
-        trial_id="bench", release=RELEASE, scenario="bench", model=model, engine=engine
+        trial_id="bench",
+        server=ServerSpec(release=RELEASE),
+        scenario="bench",
+        model=model,
+        engine=engine,
     )
     trial = TrialFolder.create(folder / "server", spec)
     repository = build_repository(spec, folder / "repository")

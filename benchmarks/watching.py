@@ -26,7 +26,7 @@ from kit.servers.watch import fetch
 from kit.servers.watch.sampler import LIMIT_BYTES, TIMEOUT_S, Watcher
 from kit.study.folder import TrialFolder
 from kit.study.releases import get_release
-from kit.study.spec import Endpoint, Engine, Protocol, TrialSpec
+from kit.study.spec import Endpoint, Engine, Protocol, ServerSpec, TrialSpec
 
 MODEL = "simulated"
 #: As a trial has it unless its spec says otherwise.
@@ -87,7 +87,11 @@ def _server(folder: Path) -> Iterator[_Up]:
     """The simulated engine with its log lines and metrics, as a trial has it."""
     engine = Engine(decode_step_ms=2.0, max_sequences=64, blocks=4096)
     spec = TrialSpec(
-        trial_id="bench", release=RELEASE, scenario="bench", model=MODEL, engine=engine
+        trial_id="bench",
+        server=ServerSpec(release=RELEASE),
+        scenario="bench",
+        model=MODEL,
+        engine=engine,
     )
     trial = TrialFolder.create(folder / "server", spec)
     repository = build_repository(spec, folder / "repository")
@@ -140,7 +144,9 @@ class _Watching:
 @contextmanager
 def _watcher(up: _Up, folder: Path) -> Iterator[_Watching]:
     """`python -m benchmarks.watching` beside the server, from its first sample to its last."""
-    spec = TrialSpec(trial_id="watch", release=RELEASE, scenario="bench", model=MODEL)
+    spec = TrialSpec(
+        trial_id="watch", server=ServerSpec(release=RELEASE), scenario="bench", model=MODEL
+    )
     trial = TrialFolder.create(folder / "watch", spec)
     trial.log.symlink_to(up.trial.log.resolve())
     words = [str(trial.path), str(up.server.pid), msgspec.json.encode(up.endpoint).decode()]

@@ -53,7 +53,7 @@ def served(requests: pd.DataFrame, engine: Engine) -> list[Served]:
     """
     trials = []
     for _, rows in requests.sort_values("request").groupby("trial_id", observed=True):
-        prompts, outputs = rows["prompt_tokens"], rows["output_tokens_asked"]
+        prompts, outputs = rows["prompt_tokens_sent"], rows["output_tokens_asked"]
         trials.append(
             Served(
                 engine=engine,

@@ -30,6 +30,7 @@ from kit.study.spec import (
     EngineKind,
     StudySpec,
     TrialSpec,
+    embedded,
     fixed,
 )
 
@@ -116,10 +117,10 @@ def _run(
 def _spec(name: str, engines: tuple[Engine, ...]) -> StudySpec:
     return StudySpec(
         name=name,
-        releases=(RELEASE,),
+        servers=embedded(RELEASE),
         scenarios=("control",),
         engines=engines,
-        concurrencies=CONCURRENCIES,
+        grid={"concurrency": CONCURRENCIES},
         repeats=1,
     )
 

@@ -19,7 +19,7 @@ from kit.study.releases import in_order
 from kit.study.result import Frame
 from kit.study.scenarios import get_scenario
 from kit.study.sequential import TrialTest
-from kit.study.spec import Engine, StudySpec
+from kit.study.spec import OWN_WORKLOAD, Engine, StudySpec, embedded
 from kit.study.words import listing, ranges
 
 
@@ -161,7 +161,7 @@ def command(spec: StudySpec) -> str:
         return "python -m kit run --spec study.json"
     words = ["python", "-m", "kit", "run", "--name", spec.name]
     words += _options("--release", spec.releases) + _options("--scenario", spec.scenarios)
-    if spec.concurrencies:
+    if "concurrency" in spec.grid:
         words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
     words += _options("--engine", map(_engine_text, spec.engines))
     words += _test_options(spec.sequential)
@@ -176,10 +176,10 @@ def _as_chosen(spec: StudySpec) -> StudySpec:
     engine = Engine(kind=spec.engines[0].kind, version=spec.engines[0].version)
     return StudySpec(
         name=spec.name,
-        releases=spec.releases,
-        scenarios=spec.scenarios,
+        servers=embedded(*spec.releases),
+        scenarios=spec.scenarios or (OWN_WORKLOAD,),
         engines=(engine,),
-        concurrencies=spec.concurrencies,
+        grid={name: values for name, values in spec.grid.items() if name == "concurrency"},
         requests=spec.requests,
         repeats=spec.repeats,
         sequential=spec.sequential,

@@ -79,7 +79,7 @@ def _information(found: Finding) -> Iterator[tuple[str, str]]:
     trial, versions = found.trial, found.crash.versions
     release = get_release(trial.release)
     yield "Release", f"{release.release} (Triton {release.triton})"
-    if trial.server_kind is ServerKind.EMBEDDED:
+    if trial.server.kind is ServerKind.EMBEDDED:
         package = f"{PACKAGE} {versions[PACKAGE]}" if PACKAGE in versions else PACKAGE
         yield (
             "Server",

@@ -85,7 +85,7 @@ def try_script(
     script: Path, trial: TrialSpec, release: str, *, times: int, parallel: int
 ) -> list[ScriptRun]:
     """Runs of the script on fresh servers of `release`; none where it has no wheel."""
-    embedded = trial.server_kind is ServerKind.EMBEDDED and get_release(release).wheel
+    embedded = trial.server.kind is ServerKind.EMBEDDED and get_release(release).wheel
     if not embedded or times < 1:
         return []
     return run_often(

@@ -13,14 +13,13 @@ from kit.errors import StoreError
 from kit.reproduce.shrink import Shrunk, Step, shrink
 from kit.runner.agenda import FixedAgenda
 from kit.runner.study import StudyProgress, TrialRun, run_trials
-from kit.servers.prepare import prepare
+from kit.servers.prepare import prepare_servers
 from kit.servers.vllm_env import environment_for
 from kit.study.encoding import from_json, to_json
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder
-from kit.study.releases import get_release
 from kit.study.result import TrialResult
-from kit.study.spec import ServerKind, StudySpec, TrialSpec
+from kit.study.spec import StudySpec, TrialSpec
 
 MARKER = "shrunk.json"
 
@@ -53,8 +52,8 @@ def shrink_in(
             machine cannot run that server; nothing was started.
     """
     study = StudyFolder.create(folder, _study(trial, budget))
-    if launch is None and trial.server_kind is ServerKind.EMBEDDED:
-        prepare([get_release(trial.release)])
+    if launch is None:
+        prepare_servers([trial.server])
         environment_for(trial.engine)
 
     def run(specs: Sequence[TrialSpec]) -> list[TrialResult]:
@@ -92,14 +91,10 @@ def _study(trial: TrialSpec, budget: int) -> StudySpec:
     """What the folder says that it is. Its trials are the shrinking's, not this study's plan."""
     return StudySpec(
         name="shrink",
-        releases=(trial.release,),
-        scenarios=(trial.scenario,),
+        servers=(trial.server,),
         engines=(trial.engine,),
-        concurrencies=(trial.workload.arrivals.concurrency or 1,),
-        requests=trial.workload.requests,
+        workload=trial.workload,
         repeats=budget,
-        seed=trial.workload.seed,
-        server_kind=trial.server_kind,
     )
 
 

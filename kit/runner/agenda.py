@@ -9,16 +9,26 @@ default, that a release dies, and says little of how soon.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kit.runner.next_cells import CellState, likely_to_decide, next_cells
 from kit.study.folder import StudyFolder
 from kit.study.result import TrialResult
 from kit.study.sequential import Decision, Observation, Progress, TrialTest, decide
-from kit.study.spec import Engine, StudySpec, TrialSpec
+from kit.study.spec import Engine, ServerSpec, StudySpec, TrialSpec, Workload
 
-Cell = tuple[str, str, Engine, int | None]
+
+class Cell(NamedTuple):
+    """What the repeats of a trial have in common. The workload is without its seed."""
+
+    server: ServerSpec
+    scenario: str
+    engine: Engine
+    workload: Workload
+
+
 Results = Mapping[str, TrialResult]
 
 
@@ -128,8 +138,8 @@ class SequentialAgenda:
 
 
 def cell_of(trial: TrialSpec) -> Cell:
-    """What the repeats of a trial have in common."""
-    return trial.release, trial.scenario, trial.engine, trial.workload.arrivals.concurrency
+    """The cell of a study that a trial belongs to."""
+    return Cell(trial.server, trial.scenario, trial.engine, replace(trial.workload, seed=0))
 
 
 def agenda_for(spec: StudySpec, trials: Sequence[TrialSpec]) -> Agenda:
@@ -152,7 +162,8 @@ def decisions_of(study: StudyFolder) -> dict[Cell, Progress]:
 def decided(study: StudyFolder) -> dict[tuple[str, str], str]:
     """What a sequential study decided of each (release, scenario): the worst of its cells."""
     worst: dict[tuple[str, str], str] = {}
-    for (release, scenario, _, _), progress in decisions_of(study).items():
+    for cell, progress in decisions_of(study).items():
+        release, scenario = cell.server.label, cell.scenario
         said = Decision.UNDECIDED if progress.decision is Decision.OPEN else progress.decision
         if SEVERITY.index(said) >= SEVERITY.index(worst.get((release, scenario), SEVERITY[0])):
             worst[release, scenario] = said.value

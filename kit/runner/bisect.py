@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.errors import NotEnoughDataError, SpecError
-from kit.runner.agenda import FixedAgenda
+from kit.runner.agenda import FixedAgenda, cell_of
 from kit.runner.study import StudyProgress, run_trials
-from kit.servers.prepare import prepare
+from kit.servers.prepare import prepare_servers
 from kit.stats.bisect import DETECTS, Assumptions, Bisection, find_flips
 from kit.study.folder import StudyFolder
 from kit.study.plan import plan
-from kit.study.releases import get_release
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec
 
@@ -39,15 +38,16 @@ def bisect_study(
         StoreError: the folder holds another study.
     """
     trials = plan(spec)
-    if len({(t.scenario, t.engine, t.workload.arrivals.concurrency) for t in trials}) != 1:
+    if len({cell_of(trial)[1:] for trial in trials}) != 1:
         raise SpecError(
-            f"scenarios {', '.join(spec.scenarios)} at concurrencies {spec.concurrencies}",
-            "one scenario, one engine and one concurrency",
+            f"scenarios {', '.join(spec.scenarios)}, {len(spec.engines)} engines, and several "
+            f"values of {', '.join(name for name, v in spec.grid.items() if len(v) > 1) or 'none'}",
+            "one scenario, one engine and one traffic",
             "search the line of releases once for each",
         )
     releases = list(dict.fromkeys(t.release for t in trials))
     study = StudyFolder.create(folder, spec)
-    prepare([get_release(name) for name in releases])
+    prepare_servers(spec.servers)
     waiting = {name: [t for t in trials if t.release == name] for name in releases}
 
     def run(release: str) -> bool | None:
@@ -78,12 +78,13 @@ def bisect_recorded(
         raise NotEnoughDataError(
             f"no trial of {scenario} in {study.path}", "some of each release", "run some"
         )
-    cells = {(t.spec.engine, t.spec.workload.arrivals.concurrency) for t in trials}
-    if len(cells) > 1:
+    cells = {cell_of(trial.spec) for trial in trials}
+    if len({cell[1:] for cell in cells}) > 1:
+        counts = {str(cell.workload.concurrency) for cell in cells}
         raise SpecError(
-            f"{scenario} at concurrencies {', '.join(sorted({str(c) for _, c in cells}))} "
-            f"with engines {', '.join(sorted({engine.kind for engine, _ in cells}))}",
-            "one engine and one concurrency: more clients kill sooner",
+            f"{scenario} at concurrencies {', '.join(sorted(counts))} "
+            f"with engines {', '.join(sorted({cell.engine.kind for cell in cells}))}",
+            "one engine and one traffic: more clients kill sooner",
             "search the line in a study of one",
         )
     outcomes: dict[str, list[bool | None]] = {}

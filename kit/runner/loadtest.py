@@ -16,12 +16,14 @@ from kit.load.worker.workers import Workers
 from kit.study.folder import StudyFolder
 from kit.study.result import TrialResult, Verdict
 from kit.study.spec import (
+    OWN_WORKLOAD,
     AnswerCheck,
     Endpoint,
     Engine,
     EngineKind,
     Protocol,
     ServerKind,
+    ServerSpec,
     StudySpec,
     TrialSpec,
     Workload,
@@ -77,24 +79,23 @@ def run_load(
         StoreError: the folder holds a study already, or cannot be written.
     """
     kind = EngineKind.SIMULATED if workload.answer_check is AnswerCheck.EXACT else EngineKind.VLLM
+    server = ServerSpec(kind=ServerKind.ATTACHED, model=model)
     spec = TrialSpec(
         trial_id=ATTACHED,
-        release=ATTACHED,
-        scenario=ATTACHED,
+        server=server,
+        scenario=OWN_WORKLOAD,
         model=model,
         engine=Engine(kind=kind),
         workload=workload,
-        server_kind=ServerKind.ATTACHED,
     )
     study = StudyFolder.create(
         folder,
         StudySpec(
             name=folder.name,
-            releases=(ATTACHED,),
-            scenarios=(ATTACHED,),
+            servers=(server,),
+            workload=workload,
             engines=(spec.engine,),
             repeats=1,
-            server_kind=ServerKind.ATTACHED,
         ),
     )
     if study.trial(ATTACHED).result is not None:

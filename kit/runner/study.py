@@ -15,13 +15,12 @@ from typing import Protocol
 import msgspec
 
 from kit.runner.agenda import Agenda, agenda_for
-from kit.servers.prepare import prepare
+from kit.servers.prepare import prepare_servers
 from kit.servers.traces import sweep
 from kit.servers.vllm_env import environment_for
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
-from kit.study.releases import get_release
 from kit.study.result import TrialResult, Verdict
 from kit.study.spec import StudySpec, TrialSpec
 
@@ -74,7 +73,7 @@ def run_study(
     """
     trials = plan(spec)
     study = StudyFolder.create(folder, spec)
-    prepare([get_release(name) for name in dict.fromkeys(t.release for t in trials)])
+    prepare_servers(dict.fromkeys(trial.server for trial in trials))
     for engine in spec.engines:
         environment_for(engine)
     with study.locked():

@@ -76,7 +76,7 @@ class Trial:
 
     def run(self) -> TrialResult:
         """Start, load, stop, judge; the result is written to the folder, last."""
-        check_conductible(self.spec.engine, self.spec.server_kind)
+        check_conductible(self.spec.engine, self.spec.server.kind)
         vllm = environment_for(self.spec.engine)
         repository = build_repository(self.spec, self.folder.path / "repository")
         server = EmbeddedServer(

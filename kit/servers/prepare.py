@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from kit.errors import LibpythonMissingError
 from kit.servers.environment import numpy_folder, python_for
 from kit.servers.wheels import server_files
-from kit.study.releases import Release, embedded_releases
+from kit.study.releases import Release, embedded_releases, get_release
+from kit.study.spec import ServerKind, ServerSpec
 
 
 def prepare(releases: Iterable[Release]) -> None:
@@ -20,6 +21,12 @@ def prepare(releases: Iterable[Release]) -> None:
     """
     for release in releases:
         numpy_folder(python_for(server_files(release), None))
+
+
+def prepare_servers(servers: Iterable[ServerSpec]) -> None:
+    """As `prepare`, for those of the servers that need something on this machine."""
+    embedded = [s.release for s in servers if s.kind is ServerKind.EMBEDDED and s.release]
+    prepare([get_release(name) for name in dict.fromkeys(embedded)])
 
 
 def releases_here(on_left_out: Callable[[str], None] | None = None) -> list[str]:

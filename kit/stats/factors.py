@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kit.errors import NotEnoughDataError
-from kit.study.spec import Engine, EngineKind, StudySpec
+from kit.study.spec import Engine, EngineKind, StudySpec, embedded
 
 #: Two releases that the racing cancellation check takes down, and between them one that stands.
 RELEASES: Final = ("23.10", "24.05", "24.10")
@@ -61,10 +61,10 @@ def factor_study() -> StudySpec:
     real = (replace(none, kind=EngineKind.VLLM_CPU, version=v) for v in VLLM_VERSIONS)
     return StudySpec(
         name="vllm-or-triton",
-        releases=RELEASES,
+        servers=embedded(*RELEASES),
         scenarios=("control", "cancel-race"),
         engines=(*real, none),
-        concurrencies=(1, 4, 16),
+        grid={"concurrency": (1, 4, 16)},
         requests=64,
         repeats=1,
     )

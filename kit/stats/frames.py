@@ -29,21 +29,40 @@ import pyarrow.compute as pc
 from kit.errors import UnknownScenarioError
 from kit.stats.timings import DTYPES, ns_as_float, request_timings, token_gaps
 from kit.study.folder import StudyFolder, TrialFolder
+from kit.study.grid import number_of, value_of
 from kit.study.recorded import open_study
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.scenarios import get_scenario
-from kit.study.spec import ArrivalKind, Engine, EngineKind, TrialSpec
+from kit.study.spec import OWN_WORKLOAD, ArrivalKind, Engine, EngineKind, StudySpec, TrialSpec
 
 TRIAL_KEYS = ["trial_id", "release", "scenario", "engine", "concurrency", "protocol", "repeat"]
+
+
+def traffic_columns(spec: StudySpec) -> dict[str, str]:
+    """Columns beside TRIAL_KEYS of a study's frames, with their types: one for each traffic field
+    of its grid (kit.study.grid.FIELDS).
+
+    A length that is always the same is a number; where one of the values is a distribution, the
+    column is text.
+    """
+    columns = {}
+    for name, values in spec.grid.items():
+        plain = [number_of(value) for value in values]
+        if name not in TRIAL_KEYS:
+            is_number = all(isinstance(value, int | float) for value in plain)
+            is_whole = is_number and all(value == int(value) for value in plain)
+            columns[name] = "string" if not is_number else "Int64" if is_whole else "Float64"
+    return columns
 
 
 def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a trial, in the order of the folder names.
 
-    TRIAL_KEYS and:
+    TRIAL_KEYS, a column for each traffic field of the study's grid (traffic_columns), and:
 
     triton           version the trial ran, e.g. "2.39.0"; NA when not recorded
-    kind             "fault" or "control"; NA for a scenario that this kit does not know
+    kind             "fault" or "control"; NA for a scenario that this kit does not
+                     know and for traffic of the user's own
     engine_kind, engine_version
     requests_asked   stop rule of the workload; NA = none
     verdict          kit.study.result.Verdict; "interrupted" also when there is no end marker
@@ -66,11 +85,14 @@ def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     watch_fault      why the watcher ended early; NA = it did not. What has no sample may have been
                      exported all the same
     """
-    folders = open_study(study).trials()
+    opened = open_study(study)
+    folders, traffic = opened.trials(), traffic_columns(opened.spec)
     labels = engine_labels(folder.spec.engine for folder in folders)
-    rows = [_trial_row(folder, labels) for folder in folders]
-    frame = pd.DataFrame(rows, columns=list(TRIAL_DTYPES))
-    return frame.astype(TRIAL_DTYPES)
+    rows = [_trial_row(folder, labels, traffic) for folder in folders]
+    keys = {name: TRIAL_DTYPES[name] for name in TRIAL_KEYS}
+    dtypes = keys | traffic | TRIAL_DTYPES
+    frame = pd.DataFrame(rows, columns=list(dtypes))
+    return frame.astype(dtypes)
 
 
 TRIAL_DTYPES = {
@@ -101,6 +123,8 @@ def requests_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a request: TRIAL_KEYS, the columns of kit.study.folder.REQUESTS without the raw
     times, and:
 
+    prompt_tokens_sent   length of this request's prompt (prompt_tokens there: a grid's field has
+                    that name)
     open_loop       requests had a schedule, whatever became of those before them
     ok              the whole and right answer came
     judged          part of the latency population: not warm-up, nothing done to it on purpose
@@ -173,7 +197,7 @@ def is_simulated(trials: pd.DataFrame) -> bool:
     return bool((trials["engine_kind"] == EngineKind.SIMULATED.value).all())
 
 
-def _keys(spec: TrialSpec, labels: dict[Engine, str]) -> dict[str, object]:
+def _keys(spec: TrialSpec, labels: dict[Engine, str], traffic: Iterable[str]) -> dict[str, object]:
     workload = spec.workload
     return {
         "trial_id": spec.trial_id,
@@ -183,13 +207,16 @@ def _keys(spec: TrialSpec, labels: dict[Engine, str]) -> dict[str, object]:
         "concurrency": workload.arrivals.concurrency,
         "protocol": workload.protocol.value,
         "repeat": spec.repeat,
+        **{name: value_of(name, workload) for name in traffic},
     }
 
 
-def _trial_row(folder: TrialFolder, labels: dict[Engine, str]) -> dict[str, object]:
+def _trial_row(
+    folder: TrialFolder, labels: dict[Engine, str], traffic: Iterable[str]
+) -> dict[str, object]:
     spec = folder.spec
     result = folder.result or _unfinished(folder, spec)
-    keys = _keys(spec, labels)
+    keys = _keys(spec, labels, traffic)
     crashed = result.verdict.is_death
     concurrency = spec.workload.arrivals.concurrency
     died = (result.died_ns or result.ended_ns) if crashed else None
@@ -238,6 +265,8 @@ def _unfinished(folder: TrialFolder, spec: TrialSpec) -> TrialResult:
 
 
 def _kind(scenario: str) -> str | None:
+    if scenario == OWN_WORKLOAD:  # neither meant to kill a server nor known to spare it
+        return None
     try:
         return get_scenario(scenario).kind
     except UnknownScenarioError:  # a study that was recorded with another kit
@@ -257,24 +286,29 @@ def _seconds(start_ns: int | None, end_ns: int | None) -> float | None:
 def _gather(
     study: StudyFolder | Path, rows_of: Callable[[TrialFolder, int], pd.DataFrame]
 ) -> pd.DataFrame:
-    """The frames of all trials, each with its TRIAL_KEYS in front, as categories."""
-    folders = open_study(study).trials()
+    """The frames of all trials, each with its TRIAL_KEYS in front, as categories, and the traffic
+    fields of the grid."""
+    opened = open_study(study)
+    folders, traffic = opened.trials(), traffic_columns(opened.spec)
     labels = engine_labels(folder.spec.engine for folder in folders)
-    keys = [_keys(folder.spec, labels) for folder in folders]
+    columns = [*TRIAL_KEYS, *traffic]
+    keys = [_keys(folder.spec, labels, traffic) for folder in folders]
     frames = [rows_of(folder, _zero(folder)) for folder in folders]
     counts = [len(frame) for frame in frames]
     if not frames:
         frames = [rows_of(TrialFolder(Path("/nonexistent")), 0)]
-        keys, counts = [dict.fromkeys(TRIAL_KEYS)], [0]
+        keys, counts = [dict.fromkeys(columns)], [0]
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     rows = pd.concat(filled, ignore_index=True)
-    table = pd.DataFrame(keys, columns=TRIAL_KEYS)
+    table = pd.DataFrame(keys, columns=columns)
+    numbers = {"concurrency": "Int64", "repeat": "Int64"}
+    numbers |= {name: dtype for name, dtype in traffic.items() if dtype != "string"}
     which = np.repeat(np.arange(len(keys)), counts)
     heads = {
-        key: table[key].astype("Int64").take(which).array
-        if key in ("concurrency", "repeat")
+        key: table[key].astype(pd.api.types.pandas_dtype(numbers[key])).take(which).array
+        if key in numbers
         else table[key].astype("category").take(which).array
-        for key in TRIAL_KEYS
+        for key in columns
     }
     return pd.concat([pd.DataFrame(heads), rows], axis=1)
 
@@ -288,7 +322,7 @@ def _zero(folder: TrialFolder) -> int:
 
 
 def _requests_of(folder: TrialFolder, zero_ns: int) -> pd.DataFrame:
-    table = folder.requests()
+    table = folder.requests().rename_columns({"prompt_tokens": "prompt_tokens_sent"})
     if not table.num_rows:
         return request_timings(table, zero_ns=zero_ns, streamed=False, open_loop=False)
     workload = folder.spec.workload

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from kit.errors import SpecError
+from kit.study.migrate import migrated
 
 T = TypeVar("T")
 
@@ -26,8 +27,9 @@ def from_json(data: bytes, noun: type[T]) -> T:
         SpecError: not JSON, or not this noun.
     """
     try:
-        read = msgspec.json.decode(data, type=noun, strict=True)
-        unknown = sorted(_unknown_keys(msgspec.json.decode(data), msgspec.to_builtins(read)))
+        raw = migrated(msgspec.json.decode(data), noun.__name__)
+        read = msgspec.convert(raw, noun, strict=True)
+        unknown = sorted(_unknown_keys(raw, msgspec.to_builtins(read)))
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise SpecError(
             f"JSON that is not a {noun.__name__}: {error}",

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from zlib import crc32
 
 import msgspec
 
 from kit.errors import SpecError
-from kit.study.releases import Release, get_release
-from kit.study.scenarios import Scenario, get_scenario
-from kit.study.spec import AnswerCheck, Engine, EngineKind, ServerKind, StudySpec, TrialSpec
+from kit.study.grid import FIELDS, Point, points, tag_of, with_traffic
+from kit.study.releases import get_release
+from kit.study.scenarios import get_scenario
+from kit.study.spec import (
+    OWN_WORKLOAD,
+    AnswerCheck,
+    Engine,
+    EngineKind,
+    Protocol,
+    ServerKind,
+    ServerSpec,
+    StudySpec,
+    TrialSpec,
+    Workload,
+)
 
 #: Folders of kit/servers/models with the same inputs, outputs and ways to ask for cancellation.
 SIMULATED_MODEL = "simulated"
@@ -19,109 +35,245 @@ VLLM_MODEL = "vllm"
 VLLM_READY_S = 300.0
 #: What a trial can put behind the server that it starts, which is an embedded one.
 ENGINES = (EngineKind.SIMULATED, EngineKind.VLLM_CPU)
+#: Kinds of servers that a trial can drive.
+SERVERS = (ServerKind.EMBEDDED, ServerKind.ATTACHED)
+#: Least time for a trial's load; one that by its rate or duration takes longer gets longer.
+LOAD_S = 120.0
+#: Of a server that is not ours nobody knows how fast it is.
+ATTACHED_LOAD_S = 24 * 3600.0
 
 
-def check_conductible(engine: Engine, server_kind: ServerKind) -> None:
+def check_conductible(engine: Engine, server: ServerKind) -> None:
     """Refuse what would run as something else under its name.
 
     Raises:
-        SpecError: no trial can put that engine behind a server, or start that kind of server.
+        SpecError: no trial can put that engine behind a server, or drive that kind of server.
     """
-    if engine.kind not in ENGINES:
+    if server not in SERVERS:
+        raise SpecError(
+            f"a trial of a server of kind {server.value!r}",
+            f"one of {', '.join(SERVERS)}",
+            "take a release that is embedded, or a server that runs already, by its URL",
+        )
+    if server is not ServerKind.ATTACHED and engine.kind not in ENGINES:
         raise SpecError(
             f"engine {engine.kind.value!r}, which needs a GPU and a server of its own",
             f"one of {', '.join(ENGINES)}",
             "take vllm-cpu, real vLLM on this machine's processor, or the simulated engine",
         )
-    if server_kind is not ServerKind.EMBEDDED:
-        raise SpecError(
-            f"a trial with server_kind {server_kind.value!r}",
-            f"{ServerKind.EMBEDDED.value!r}: a trial starts and ends its server itself",
-            "leave server_kind out; for a server that runs already write a reproducer",
-        )
 
 
 def not_applicable(spec: StudySpec) -> dict[tuple[str, str], str]:
     """The (release, scenario) cells that cannot be run, each with what the release lacks."""
-    if spec.server_kind is ServerKind.ATTACHED:  # it is what it is
-        return {}
     cells = {}
-    for release_name in spec.releases:
-        for scenario_name in spec.scenarios:
-            why = _why_not(get_release(release_name), get_scenario(scenario_name))
-            if why:
-                cells[release_name, scenario_name] = why
+    for server in spec.servers:
+        for name in spec.scenarios or (OWN_WORKLOAD,):
+            lacks = [_lacks(server, name, protocol) for protocol in _protocols(spec, name)]
+            if all(lacks):
+                cells[server.label, name] = str(lacks[0])
     return cells
 
 
-def _why_not(release: Release, scenario: Scenario) -> str | None:
-    if "generate" in scenario.needs and not release.has_generate:
+def _protocols(spec: StudySpec, scenario: str) -> list[Protocol]:
+    if "protocol" in spec.grid:
+        return [Protocol(str(value)) for value in spec.grid["protocol"]]
+    return [_template(spec, scenario).protocol]
+
+
+def _template(spec: StudySpec, scenario: str) -> Workload:
+    return spec.workload or get_scenario(scenario).workload
+
+
+def _lacks(server: ServerSpec, scenario: str, protocol: Protocol) -> str | None:
+    """What a server lacks for a scenario over a protocol; None: nothing that is known."""
+    if server.kind is ServerKind.ATTACHED or server.release is None:  # it is what it is
+        return None
+    release = get_release(server.release)
+    if protocol.is_generate and not release.has_generate:
         return f"{release.release} has no HTTP generate endpoint (it came with 23.10)"
-    if "cancellation" in scenario.needs and not release.has_cancellation:
+    if protocol.is_openai and server.kind is ServerKind.EMBEDDED:
+        return "an embedded server has no OpenAI endpoint"
+    needs = () if scenario == OWN_WORKLOAD else get_scenario(scenario).needs
+    if "cancellation" in needs and not release.has_cancellation:
         return f"{release.release} cannot be asked about cancellation (that came with 23.10)"
     return None
+
+
+def count(spec: StudySpec) -> int:
+    """How many trials a study has, at most, by multiplication.
+
+    Raises:
+        SpecError: as `plan`.
+    """
+    _check(spec)
+    cells = sum(
+        _lacks(server, name, protocol) is None
+        for server in spec.servers
+        for name in spec.scenarios or (OWN_WORKLOAD,)
+        for protocol in _protocols(spec, name)
+    )
+    others = [len(values) for name, values in spec.grid.items() if name != "protocol"]
+    return cells * len(spec.engines) * math.prod(others) * spec.repeats
 
 
 def plan(spec: StudySpec) -> list[TrialSpec]:
     """The trials of a study, first repeats first, so that an early stop has seen every cell.
 
-    The traffic's seed depends on scenario, concurrency and repeat, not on the release: every
-    release gets the same requests.
+    The traffic's seed depends on scenario, traffic and repeat, not on the server: every release
+    gets the same requests.
 
     Raises:
-        SpecError: no cell can be run, or no trial can conduct its engine or kind of server.
+        SpecError: no cell can be run, no trial can conduct its engine or kind of server, or
+            values of its grid do not go together.
         UnknownReleaseError, UnknownScenarioError: a name is wrong.
     """
-    for engine in spec.engines:
-        check_conductible(engine, spec.server_kind)
+    return list(trials_of(spec))
+
+
+def trials_of(spec: StudySpec) -> Iterator[TrialSpec]:
+    """As `plan`, one after another. What cannot be run is refused before the first."""
+    _check(spec)
+    return _trials(spec)
+
+
+def first_of_each_cell(spec: StudySpec) -> Iterator[TrialSpec]:
+    """One trial of each cell: all that differs but the repeats."""
+    return trials_of(replace(spec, repeats=1, least_repeats=1))
+
+
+def _check(spec: StudySpec) -> None:
+    for server in spec.servers:
+        for engine in spec.engines:
+            check_conductible(engine, server.kind)
+    if len({server.kind is ServerKind.ATTACHED for server in spec.servers}) > 1:
+        raise SpecError(
+            "a study of attached servers and of others",
+            "servers that run already, or servers that the kit starts",
+            "make two studies, and compare them",
+        )
     skipped = not_applicable(spec)
-    trials = [
-        _trial(spec, release, get_scenario(scenario), engine, concurrency, repeat)
-        for repeat in range(spec.repeats)
-        for concurrency in spec.concurrencies or (None,)
-        for scenario in spec.scenarios
-        for engine in spec.engines
-        for release in spec.releases
-        if (release, scenario) not in skipped
-    ]
-    if not trials:
+    if len(skipped) == len({s.label for s in spec.servers}) * len(spec.scenarios or "w"):
         raise SpecError(
             "a study without a trial that can be run: " + "; ".join(sorted(set(skipped.values()))),
             "at least one scenario that one of its releases can show",
             "choose other releases or scenarios",
         )
-    return trials
+    # Words about when requests are sent depend on each other; all others are checked one by one.
+    together = ("concurrency", "rate", "arrivals", "burstiness_cv", "disconnect", "cancel")
+    dependent = {name: spec.grid[name] for name in together if name in spec.grid}
+    for name in spec.scenarios or (OWN_WORKLOAD,):
+        for point in points(dependent):
+            with_traffic(_template(spec, name), point)
+
+
+def _trials(spec: StudySpec) -> Iterator[TrialSpec]:
+    tags = _server_tags(spec)
+    for repeat in range(spec.repeats):
+        for point in points(spec.grid):
+            for scenario in spec.scenarios or (OWN_WORKLOAD,):
+                workload = _workload(spec, scenario, point, repeat)
+                for engine in spec.engines:
+                    for server, tag in tags.items():
+                        if _lacks(server, scenario, workload.protocol) is None:
+                            yield _trial(
+                                spec, server, tag, scenario, engine, workload, point, repeat
+                            )
+
+
+def _workload(spec: StudySpec, scenario: str, point: Point, repeat: int) -> Workload:
+    """The traffic of one point of the grid. The repeat is in its seed."""
+    template = _template(spec, scenario)
+    workload = with_traffic(template, point) if point else template
+    others = [f"/{name}={point[name]}" for name in FIELDS if name in point and name not in _SEEDED]
+    own = [f"/seed={template.seed}"] if template.seed and spec.workload else []
+    words = f"{spec.seed}/{scenario}/{workload.concurrency}/{repeat}" + "".join(others + own)
+    return replace(
+        workload, requests=spec.requests or workload.requests, seed=crc32(words.encode())
+    )
+
+
+#: Words that are in the seed already, or that leave the beginning of the traffic as it is.
+_SEEDED = ("concurrency", "requests", "duration_s", "timeout_s", "answer_check", "processes")
 
 
 def _trial(
     spec: StudySpec,
-    release: str,
-    scenario: Scenario,
+    server: ServerSpec,
+    tag: str,
+    scenario: str,
     engine: Engine,
-    concurrency: int | None,
+    workload: Workload,
+    point: Point,
     repeat: int,
 ) -> TrialSpec:
-    template = scenario.workload
-    concurrency = template.arrivals.concurrency if concurrency is None else concurrency
-    workload = replace(
-        template,
-        arrivals=replace(template.arrivals, concurrency=concurrency),
-        requests=spec.requests or template.requests,
-        seed=crc32(f"{spec.seed}/{scenario.name}/{concurrency}/{repeat}".encode()),
-    )
     engine_tag = f"_{_engine_tag(engine)}" if len(spec.engines) > 1 else ""
+    loop_tag = f"_c{workload.concurrency}" if workload.concurrency else ""
+    others = [f"_{tag_of(name, point[name])}" for name in point if name != "concurrency"]
     trial = TrialSpec(
-        trial_id=f"{release}_{scenario.name}{engine_tag}_c{concurrency}_r{repeat}",
-        release=release,
-        scenario=scenario.name,
-        model=scenario.model,
-        parameters=dict(scenario.parameters),
+        trial_id=f"{tag}_{scenario}{engine_tag}{loop_tag}{''.join(others)}_r{repeat}",
+        server=server,
+        scenario=scenario,
+        model=_model(server, scenario),
+        parameters=_parameters(server, scenario),
         engine=engine,
         workload=workload,
-        server_kind=spec.server_kind,
         repeat=repeat,
+        timeout_s=_load_s(workload),
     )
+    if server.kind is ServerKind.ATTACHED:
+        return _on_attached(trial)
     return on_real_vllm(trial) if engine.kind is EngineKind.VLLM_CPU else trial
+
+
+def _model(server: ServerSpec, scenario: str) -> str:
+    if server.model:
+        return server.model
+    return SIMULATED_MODEL if scenario == OWN_WORKLOAD else get_scenario(scenario).model
+
+
+def _parameters(server: ServerSpec, scenario: str) -> dict[str, str]:
+    """Of the model's configuration. Under a workload of the user's own it asks for cancellation
+    as its documentation says, where the release can be asked."""
+    if server.kind is ServerKind.ATTACHED:
+        return {}
+    if scenario != OWN_WORKLOAD:
+        return dict(get_scenario(scenario).parameters)
+    can_ask = server.release is None or get_release(server.release).has_cancellation
+    return {"cancel_check": "coroutine" if can_ask else "none"}
+
+
+def _load_s(workload: Workload) -> float:
+    """How long the load may take: twice what its rate or duration says, and LOAD_S at least."""
+    expected_s = [workload.duration_s] if workload.duration_s else []
+    if workload.requests and workload.rate:
+        expected_s.append(workload.requests / workload.rate)
+    return max(LOAD_S, 2 * min(expected_s) + workload.timeout_s) if expected_s else LOAD_S
+
+
+def _on_attached(trial: TrialSpec) -> TrialSpec:
+    """The same traffic for a server that somebody else runs: its words cannot be known, unless
+    the study says that its engine is the simulated one."""
+    workload = trial.workload
+    if trial.engine.kind is not EngineKind.SIMULATED and workload.answer_check is AnswerCheck.EXACT:
+        workload = replace(workload, answer_check=AnswerCheck.NONE)
+    return replace(
+        trial,
+        workload=workload,
+        timeout_s=max(trial.timeout_s, ATTACHED_LOAD_S),
+        hang_after_s=max(trial.hang_after_s, workload.timeout_s),
+    )
+
+
+def _server_tags(spec: StudySpec) -> dict[ServerSpec, str]:
+    """The beginning of a trial's name: the server's label, different for different servers."""
+    labels = Counter(server.label for server in spec.servers)
+    tags = {}
+    for server in spec.servers:
+        tag = re.sub(r"[^A-Za-z0-9.-]+", "-", server.label)
+        if labels[server.label] > 1 or tag != server.label:
+            tag = f"{tag}-{crc32(msgspec.json.encode(server)) & 0xFFFF:04x}"
+        tags[server] = tag
+    return tags
 
 
 def on_real_vllm(trial: TrialSpec) -> TrialSpec:

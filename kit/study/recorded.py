@@ -24,6 +24,7 @@ from kit.errors import StoreError
 from kit.study.encoding import from_json, to_json
 from kit.study.files import write_whole
 from kit.study.folder import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
+from kit.study.grid import number_of
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 
@@ -201,8 +202,12 @@ def _codebook(spec: StudySpec, sizes: dict[str, int], about: str) -> str:
         version=__version__,
         machine=f"{platform.machine()}, {os.cpu_count()} cores, {' '.join(platform.libc_ver())}",
         releases=", ".join(spec.releases),
-        scenarios=", ".join(spec.scenarios),
-        concurrencies=", ".join(map(str, spec.concurrencies)) or "as each scenario says",
+        scenarios=", ".join(spec.scenarios) or "traffic of its own",
+        traffic="; ".join(
+            f"{name} {', '.join(str(number_of(value)) for value in values)}"
+            for name, values in spec.grid.items()
+        )
+        or "as each scenario says",
         engines=", ".join(dict.fromkeys(engine.kind.value for engine in spec.engines)),
         tables="\n".join(
             f"| `{name}.parquet` | {rows:,} | {CONTENTS[name]} |" for name, rows in sizes.items()
@@ -227,7 +232,7 @@ Recorded with version {version} of the kit on {machine}.
 
 - Releases: {releases}
 - Scenarios: {scenarios}
-- Concurrencies: {concurrencies}
+- Traffic: {traffic}
 - Engines: {engines}
 
 | file | rows | what a row is |

@@ -18,7 +18,7 @@ import yaml
 from kit.errors import CatalogError, SpecError, UnknownScenarioError
 from kit.study.encoding import from_json
 from kit.study.paths import DATA
-from kit.study.spec import Workload
+from kit.study.spec import OWN_WORKLOAD, Workload
 
 CATALOG = DATA / "scenarios.yaml"
 #: What a release must have for a scenario: HTTP generate; a model that can ask for cancellation.
@@ -45,6 +45,10 @@ class Scenario:
     about: str = ""
 
 
+#: Traffic of the user's own, on the model of the simulated engine. Not one of the catalog.
+OWN = Scenario(name=OWN_WORKLOAD, title="Traffic of one's own", kind="control", model="simulated")
+
+
 def load_scenarios() -> dict[str, Scenario]:
     """All scenarios by name, in the catalog's order: each fault after its control.
 
@@ -61,12 +65,14 @@ def is_traffic(name: str) -> bool:
 
 
 def get_scenario(name: str) -> Scenario:
-    """The scenario called `name`.
+    """The scenario called `name`; OWN for traffic of the user's own.
 
     Raises:
         UnknownScenarioError: there is none of that name; the nearest ones are named.
     """
     scenarios = load_scenarios()
+    if name == OWN_WORKLOAD:
+        return OWN
     if name in scenarios:
         return scenarios[name]
     near = difflib.get_close_matches(name, scenarios, n=3, cutoff=0.4)

@@ -5,39 +5,29 @@ Command line, panel and notebook all come through here, so that the same choice 
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kit.errors import KitError, SpecError
 from kit.servers.prepare import releases_here
+from kit.study.arguments import as_number, check_names
 from kit.study.folder import StudyFolder
-from kit.study.plan import ENGINES, check_conductible, plan
+from kit.study.grid import FIELDS, several
+from kit.study.plan import ENGINES, check_conductible, count
 from kit.study.releases import embedded_releases, embedded_wheel, get_release
 from kit.study.scenarios import load_scenarios
 from kit.study.sequential import TrialTest
-from kit.study.spec import Engine, EngineKind, ServerKind, StudySpec
+from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec, Workload
 
 #: Where studies go when nobody says otherwise, below the current folder.
 STUDIES = Path("studies")
 ALL = "all"
 #: Of releases: all that this machine can run; an old one needs a Python that may not be there.
 HERE = "here"
-
-
-def parse_counts(text: str) -> tuple[int, ...]:
-    """Numbers of clients such as "1, 4 16", each once, in the order given.
-
-    Raises:
-        SpecError: something in it is not a whole number above 0, or nothing is in it.
-    """
-    words = re.split(r"[\s,;]+", text.strip())
-    if not all(re.fullmatch(r"\d{1,6}", word) and int(word) > 0 for word in words):
-        raise SpecError(
-            f"concurrency {text!r}", "whole numbers above 0, such as 1, 16", "correct it"
-        )
-    return tuple(dict.fromkeys(int(word) for word in words))
+#: One server, or several.
+Servers = str | ServerSpec | Iterable[str | ServerSpec]
 
 
 def parse_engine(text: str) -> Engine:
@@ -55,58 +45,131 @@ def parse_engine(text: str) -> Engine:
 
 
 def choose(
-    name: str,
+    servers: Servers,
+    scenario: str | Iterable[str] | None = None,
+    workload: Workload | None = None,
     *,
-    releases: Iterable[str],
-    scenarios: Iterable[str],
-    concurrencies: Iterable[int] = (),
-    requests: int | None = None,
+    name: str,
+    engine: str | Engine | Iterable[str | Engine] | None = None,
+    requests: int | Iterable[int] | None = None,
     repeats: int = 3,
-    sequential: bool | TrialTest | None = False,
     least_repeats: int = 1,
+    sequential: bool | TrialTest | None = False,
     seed: int = 0,
-    engine: Engine | None = None,
+    **traffic: Any,
 ) -> StudySpec:
-    """The study that was chosen; the release "all" stands for every one that a wheel carries,
-    "here" for those of them that this machine can run, the scenario "all" for every one there is;
-    no concurrency means what each scenario says. sequential: True is the usual test.
+    """The study that was chosen. Wherever one value is allowed, several are a sweep.
+
+    servers: releases ("all": every one that a wheel carries; "here": those of them that this
+        machine can run), or servers (kit.study.spec.ServerSpec).
+    scenario: names ("all": every one there is). In their place `workload`, traffic of one's own;
+        a server that runs already needs neither.
+    sequential: True is the usual test.
+    traffic: words of kit.study.grid.FIELDS, such as concurrency, rate or output_tokens; what is
+        not given is as the scenario or the workload says.
 
     Raises:
-        SpecError, UnknownReleaseError, UnknownScenarioError: it cannot be run as written.
+        SpecError, UnknownReleaseError, UnknownScenarioError: it cannot be run as written; the
+            argument, what was expected and the nearest valid name are named.
+
+    Example:
+        >>> spec = choose("24.05", workload=Workload(), name="mine", rate=[5, 20])
+        >>> spec.grid["rate"]
+        (5.0, 20.0)
     """
-    if requests is not None and requests < 1:
-        raise SpecError(f"{requests} requests", "1 or more", "raise requests")
+    check_names(traffic, [*FIELDS, *_ARGUMENTS])
+    picked = _pick_servers(servers)
+    names = _pick_scenarios(scenario)
+    is_attached = all(server.kind is ServerKind.ATTACHED for server in picked)
+    if workload is not None and not isinstance(workload, Workload):
+        raise SpecError(
+            f"workload = {workload!r}",
+            "a Workload",
+            "write workload=Workload(protocol=..., concurrency=...)",
+        )
+    if not names and workload is None:
+        if not is_attached:
+            raise SpecError(
+                "a study without a scenario or a workload",
+                f"scenario= one of {', '.join(load_scenarios())}; or workload=Workload(...)",
+                "name a scenario, such as 'cancel-race', or describe the traffic",
+            )
+        workload = Workload()
+    sweep: Mapping[str, Any] = {k: v for k, v in traffic.items() if v is not None}
+    counts = [] if requests is None else several(requests)
+    if len(counts) > 1:
+        sweep = {**sweep, "requests": counts}
     spec = StudySpec(
         name=name,
-        releases=_pick(releases),
-        scenarios=_pick_scenarios(scenarios),
-        engines=(engine or Engine(),),
-        concurrencies=tuple(dict.fromkeys(concurrencies)),
-        requests=requests,
-        repeats=repeats,
+        servers=picked,
+        engines=_pick_engines(engine, is_attached),
+        scenarios=names,
+        workload=workload,
+        grid=dict(sweep),
+        requests=_whole("requests", counts[0]) if len(counts) == 1 else None,
+        repeats=_whole("repeats", repeats),
         sequential=(TrialTest() if sequential is True else sequential) or None,
-        least_repeats=least_repeats,
+        least_repeats=_whole("least_repeats", least_repeats),
         seed=seed,
     )
-    # What cannot be run is said now, beside the choice, and not by a trial.
-    for release in spec.releases:
-        embedded_wheel(get_release(release))
-    plan(spec)
+    # What cannot be run is refused now, and not by a trial.
+    for server in spec.servers:
+        if server.kind is ServerKind.EMBEDDED and server.release:
+            embedded_wheel(get_release(server.release))
+    count(spec)
     return spec
 
 
-def _pick_scenarios(names: Iterable[str]) -> tuple[str, ...]:
-    picked = tuple(dict.fromkeys(names))
+_ARGUMENTS = (
+    *("servers", "scenario", "workload", "name", "engine", "requests", "repeats"),
+    *("least_repeats", "sequential", "seed"),
+)
+
+
+def _whole(argument: str, value: object) -> int:
+    return int(as_number(argument, value, low=1, whole=True))
+
+
+def _pick_scenarios(names: str | Iterable[str] | None) -> tuple[str, ...]:
+    picked = tuple(dict.fromkeys(map(str, several(names)))) if names is not None else ()
     return tuple(load_scenarios()) if ALL in picked else picked
 
 
-def _pick(names: Iterable[str]) -> tuple[str, ...]:
-    picked = list(names)
+def _pick_engines(
+    engines: str | Engine | Iterable[str | Engine] | None, is_attached: bool
+) -> tuple[Engine, ...]:
+    if engines is None:
+        return (Engine(kind=EngineKind.VLLM if is_attached else EngineKind.SIMULATED),)
+    return tuple(
+        dict.fromkeys(
+            given if isinstance(given, Engine) else parse_engine(str(given))
+            for given in several(engines)
+        )
+    )
+
+
+def _pick_servers(servers: Servers) -> tuple[ServerSpec, ...]:
+    picked = several(servers)
     if HERE in picked:
-        return tuple(releases_here())
-    if ALL in picked:
-        return tuple(release.release for release in embedded_releases())
-    return tuple(dict.fromkeys(picked))
+        picked = list(releases_here())
+    elif ALL in picked:
+        picked = [release.release for release in embedded_releases()]
+    return tuple(dict.fromkeys(map(_server, picked)))
+
+
+def _server(given: object) -> ServerSpec:
+    if isinstance(given, ServerSpec):
+        return given
+    if not isinstance(given, str):
+        raise SpecError(
+            f"servers = {given!r}, a {type(given).__name__}",
+            f'a release as text, such as "24.05", or {HERE!r}, {ALL!r}, or a server',
+            f'write "{given:.2f}" in quotes: a number loses the last 0 of "24.10"'
+            if isinstance(given, float)
+            else "give it as text",
+        )
+    get_release(given)
+    return ServerSpec(release=given)
 
 
 def study_folder(spec: StudySpec, root: Path = STUDIES) -> Path:

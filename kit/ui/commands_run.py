@@ -59,10 +59,10 @@ def bisect(args: Namespace) -> int:
     from kit.ui.choices import choose, study_folder
 
     spec = choose(
-        f"bisect-{args.scenario}",
-        releases=args.release or releases_here(remark),
-        scenarios=[args.scenario],
-        concurrencies=_counts(args) or (),
+        args.release or releases_here(remark),
+        args.scenario,
+        name=f"bisect-{args.scenario}",
+        concurrency=args.concurrency,
         repeats=args.repeats,
     )
     folder = args.out or study_folder(spec)
@@ -114,7 +114,7 @@ def investigate(args: Namespace) -> int:
     options = {
         "releases": args.release,
         "scenarios": args.scenario,
-        "concurrency": _counts(args),
+        "concurrency": args.concurrency,
         "requests": args.requests,
         "repeats": args.repeats,
     }
@@ -131,7 +131,7 @@ def investigate(args: Namespace) -> int:
 
 
 def _spec(args: Namespace) -> StudySpec:
-    from kit.ui.choices import choose, parse_engine
+    from kit.ui.choices import choose
 
     if args.spec:
         return from_json(read_text(args.spec).encode(), StudySpec)
@@ -145,16 +145,16 @@ def _spec(args: Namespace) -> StudySpec:
     sequential = _test(args)
     default_repeats = MOST_TRIALS if sequential else 3
     return choose(
-        args.name,
-        releases=args.release,
-        scenarios=args.scenario,
-        concurrencies=_counts(args) or (),
+        args.release,
+        args.scenario,
+        name=args.name,
+        concurrency=args.concurrency,
         requests=args.requests,
         repeats=args.repeats if args.repeats is not None else default_repeats,
         sequential=sequential,
         least_repeats=args.least,
         seed=args.seed or 0,
-        engine=parse_engine(args.engine) if args.engine else None,
+        engine=args.engine,
     )
 
 
@@ -180,12 +180,12 @@ def _run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFold
     """Run a study with its progress on standard error."""
     from kit.kv.advice import foreseen
     from kit.runner.study import run_study
-    from kit.study.plan import plan
+    from kit.study.plan import first_of_each_cell
     from kit.ui.progress import TextProgress
 
     show = TextProgress(sys.stderr)
     remark(f"study folder: {folder}")
-    for warning in foreseen(plan(spec)):
+    for warning in foreseen(first_of_each_cell(spec)):
         remark(warning)
     _prepare(spec)
     try:
@@ -200,20 +200,13 @@ def _run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFold
 
 def _prepare(spec: StudySpec) -> None:
     """Fetch the servers that are not cached, release by release, and say so as it goes."""
-    from kit.servers.prepare import prepare
-    from kit.study.releases import get_release
+    from kit.servers.prepare import prepare_servers
 
     sys.stderr.write("servers (fetched if not in the cache):")
     try:
-        for name in spec.releases:
-            sys.stderr.write(f" {name}")
+        for server in spec.servers:
+            sys.stderr.write(f" {server.label}")
             sys.stderr.flush()
-            prepare([get_release(name)])
+            prepare_servers([server])
     finally:
         sys.stderr.write("\n")
-
-
-def _counts(args: Namespace) -> tuple[int, ...] | None:
-    from kit.ui.choices import parse_counts
-
-    return parse_counts(args.concurrency) if args.concurrency else None

@@ -60,10 +60,10 @@ def notebook_spec(parameters: Mapping[str, Any]) -> StudySpec:
         SpecError, UnknownReleaseError, UnknownScenarioError: it cannot be run as written.
     """
     return choose(
-        parameters["name"],
-        releases=parameters["releases"],
-        scenarios=parameters["scenarios"],
-        concurrencies=parameters["concurrency"],
+        parameters["releases"],
+        parameters["scenarios"],
+        name=parameters["name"],
+        concurrency=parameters["concurrency"] or None,
         requests=parameters.get("requests"),
         repeats=parameters["repeats"],
         sequential=parameters.get("sequential", False),

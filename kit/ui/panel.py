@@ -27,11 +27,12 @@ from kit.report.cells import result_cells
 from kit.report.table import html_table
 from kit.runner.study import StudyProgress, run_study
 from kit.study.folder import StudyFolder
-from kit.study.plan import plan
+from kit.study.grid import GridValue, as_grid
+from kit.study.plan import count, first_of_each_cell
 from kit.study.releases import embedded_releases
 from kit.study.scenarios import load_scenarios
 from kit.study.spec import StudySpec
-from kit.ui.choices import STUDIES, choose, parse_counts, study_folder
+from kit.ui.choices import STUDIES, choose, study_folder
 from kit.ui.progress import PREPARING, progress_html
 
 RunStudy = Callable[..., StudyFolder]
@@ -113,10 +114,10 @@ class Panel:
             SpecError: it cannot be run; the panel says so beside the widget as well.
         """
         return choose(
-            "panel",
-            releases=self.releases.value,
-            scenarios=self.scenarios.value,
-            concurrencies=_concurrencies(self.concurrency.value),
+            self.releases.value,
+            self.scenarios.value,
+            name="panel",
+            concurrency=_concurrencies(self.concurrency.value) or None,
             requests=_requests(self.requests.value),
             repeats=self.repeats.value,
         )
@@ -273,9 +274,9 @@ _FIELDS = {
 }
 
 
-def _concurrencies(text: str) -> tuple[int, ...]:
+def _concurrencies(text: str) -> tuple[GridValue, ...]:
     """Numbers of clients; none for an empty field, which leaves it to each scenario."""
-    return parse_counts(text) if text.strip() else ()
+    return as_grid({"concurrency": text})["concurrency"] if text.strip() else ()
 
 
 def _requests(text: str) -> int | None:
@@ -290,15 +291,14 @@ def _requests(text: str) -> int | None:
 
 def _summary(spec: StudySpec) -> str:
     """What Run will do: the trials, what they are the product of, and whose cache will fill."""
-    planned = plan(spec)
-    trials = len(planned)
+    trials = count(spec)
     parts = [
         f"{len(values)} {word if len(values) == 1 else word + 's'}"
         for word, values in (("release", spec.releases), ("scenario", spec.scenarios))
     ]
     parts.append(f"{spec.repeats} {'repeat' if spec.repeats == 1 else 'repeats'}")
     said = f"{trials} {'trial' if trials == 1 else 'trials'}: {', '.join(parts)}"
-    return "<br>".join([said, *map(escape, foreseen(planned))])
+    return "<br>".join([said, *map(escape, foreseen(first_of_each_cell(spec)))])
 
 
 def _trouble(attempt: Callable[..., object], *given: object) -> str:

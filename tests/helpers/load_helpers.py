@@ -9,7 +9,7 @@ from typing import Any
 
 from kit.load.worker.process import LoadWorker
 from kit.study.folder import TrialFolder
-from kit.study.spec import Arrivals, Endpoint, Protocol, TrialSpec, Workload, fixed
+from kit.study.spec import Arrivals, Endpoint, Protocol, ServerSpec, TrialSpec, Workload, fixed
 
 
 def workload(**changes: Any) -> Workload:
@@ -28,7 +28,9 @@ def workload(**changes: Any) -> Workload:
 
 
 def trial(load: Workload) -> TrialSpec:
-    return TrialSpec(trial_id="t", release="23.10", scenario="s", model="m", workload=load)
+    return TrialSpec(
+        trial_id="t", server=ServerSpec(release="23.10"), scenario="s", model="m", workload=load
+    )
 
 
 def started(load: Workload, endpoint: Endpoint, path: Path) -> tuple[TrialFolder, list[LoadWorker]]:

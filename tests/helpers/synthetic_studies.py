@@ -11,7 +11,17 @@ from kit.study.files import ArrowAppender, write_whole
 from kit.study.folder import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
 from kit.study.result import Frame, Outcome, Signature, TrialResult, Verdict
 from kit.study.sequential import TrialTest
-from kit.study.spec import Arrivals, Engine, Fault, Protocol, StudySpec, TrialSpec, Workload
+from kit.study.spec import (
+    Arrivals,
+    Engine,
+    Fault,
+    Protocol,
+    ServerSpec,
+    StudySpec,
+    TrialSpec,
+    Workload,
+    embedded,
+)
 
 START_NS = 5_000_000_000_000
 SEGFAULT = Signature(
@@ -36,7 +46,7 @@ def write_study(
     """A study folder without trials."""
     spec = StudySpec(
         name="synthetic",
-        releases=tuple(releases),
+        servers=embedded(*releases),
         scenarios=tuple(scenarios),
         engines=(engine or Engine(),),
     )
@@ -71,7 +81,7 @@ def write_trial(
     """One trial: `requests` done, or death after `crash_after` with `concurrency` in flight."""
     spec = TrialSpec(
         trial_id=f"{release}_{scenario}_c{concurrency}_r{repeat}",
-        release=release,
+        server=ServerSpec(release=release),
         scenario=scenario,
         model="simulated",
         repeat=repeat,
@@ -210,9 +220,9 @@ def release_map_study(path: Path) -> StudyFolder:
     line = ["23.10", "23.12", "24.05", "24.08", "24.10"]
     spec = StudySpec(
         name="synthetic-map",
-        releases=tuple(line),
+        servers=embedded(*line),
         scenarios=("control", "cancel-race", "grpc-stream-cancel"),
-        concurrencies=(),
+        grid={},
         repeats=8,
         sequential=TrialTest(),
         least_repeats=5,

@@ -16,7 +16,7 @@ from kit.study.paths import RECORDED
 from kit.study.plan import plan
 from kit.study.recorded import open_study
 from kit.study.result import Verdict
-from kit.study.spec import ArrivalKind, Arrivals, Engine, StudySpec, fixed
+from kit.study.spec import ArrivalKind, Arrivals, Engine, StudySpec, embedded, fixed
 
 SMALL = Engine(blocks=32, block_size_tokens=32, max_sequences=32, max_model_tokens=512)
 
@@ -106,10 +106,10 @@ def test_several_engines_are_told_one_by_one() -> None:
 def control(**engine: int) -> StudySpec:
     return StudySpec(
         name="s",
-        releases=("24.05",),
+        servers=embedded("24.05"),
         scenarios=("control",),
         engines=(replace(SMALL, **engine),),
-        concurrencies=(1, 16),
+        grid={"concurrency": (1, 16)},
     )
 
 

@@ -22,7 +22,16 @@ from kit.load.http.connection import Wire
 from kit.load.traffic.call import Call
 from kit.load.traffic.traffic import Traffic
 from kit.study.result import Outcome
-from kit.study.spec import AnswerCheck, Endpoint, Fault, FaultKind, Protocol, TrialSpec, fixed
+from kit.study.spec import (
+    AnswerCheck,
+    Endpoint,
+    Fault,
+    FaultKind,
+    Protocol,
+    ServerSpec,
+    TrialSpec,
+    fixed,
+)
 
 BAD = {Outcome.MALFORMED, Outcome.WRONG_ANSWER, Outcome.HTTP_ERROR, Outcome.RESET}
 
@@ -63,7 +72,9 @@ class Exchange:
         self, protocol: Protocol, check: AnswerCheck = AnswerCheck.EXACT, **changes: Any
     ) -> None:
         load = workload(protocol=protocol, answer_check=check, **changes)
-        spec = TrialSpec(trial_id="t", release="r", scenario="s", model="m", workload=load)
+        spec = TrialSpec(
+            trial_id="t", server=ServerSpec(release="r"), scenario="s", model="m", workload=load
+        )
         self.loop = None  # type: ignore[assignment]
         self.traffic = Traffic(load)
         self.endings: list[tuple[Call, Judgement]] = []

@@ -25,6 +25,7 @@ from kit.study.spec import (
     Fault,
     FaultKind,
     Protocol,
+    ServerSpec,
     TrialSpec,
     Workload,
     fixed,
@@ -36,7 +37,9 @@ LENGTHS = Distribution(kind=DistributionKind.UNIFORM, low=4, high=40)
 
 @contextmanager
 def running(release: str, model: str, path: Path) -> Iterator[Running]:
-    spec = TrialSpec(trial_id="server", release=release, scenario="control", model=model)
+    spec = TrialSpec(
+        trial_id="server", server=ServerSpec(release=release), scenario="control", model=model
+    )
     folder = TrialFolder.create(path / "server", spec)
     repository = build_repository(spec, path / "repository")
     with EmbeddedServer(get_release(release), repository, folder) as server:

@@ -13,7 +13,7 @@ from kit.stats.frames import trials_frame
 from kit.study.folder import StudyFolder
 from kit.study.result import Frame
 from kit.study.sequential import TrialTest, characteristic
-from kit.study.spec import StudySpec
+from kit.study.spec import StudySpec, embedded
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def sequential_study(
 ) -> StudyFolder:
     spec = StudySpec(
         name="one",
-        releases=releases,
+        servers=embedded(*releases),
         scenarios=scenarios,
         repeats=8,
         sequential=TrialTest(),

@@ -48,6 +48,7 @@ from kit.study.spec import (
     Protocol,
     StudySpec,
     TrialSpec,
+    embedded,
     fixed,
 )
 
@@ -66,7 +67,7 @@ BUG = Signature(
 
 def trial(scenario: str = "cancel-race", release: str = "23.10", **workload: object) -> TrialSpec:
     """A trial of a scenario, with less traffic."""
-    study = StudySpec(name="t", releases=(release,), scenarios=(scenario,), repeats=1)
+    study = StudySpec(name="t", servers=embedded(release), scenarios=(scenario,), repeats=1)
     spec = plan(study)[0]
     given: dict[str, object] = {"requests": 30, "arrivals": Arrivals(concurrency=4)}
     return replace(spec, workload=replace(spec.workload, **(given | workload)))
@@ -477,7 +478,7 @@ def write_trials(study: StudyFolder, ends: list[tuple[Verdict, Signature | None]
 
 @pytest.fixture
 def study(tmp_path: Path) -> StudyFolder:
-    spec = StudySpec(name="t", releases=("23.10",), scenarios=("cancel-race",))
+    spec = StudySpec(name="t", servers=embedded("23.10"), scenarios=("cancel-race",))
     return StudyFolder.create(tmp_path / "study", spec)
 
 

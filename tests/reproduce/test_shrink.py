@@ -32,9 +32,11 @@ from kit.study.spec import (
     DistributionKind,
     Fault,
     FaultKind,
+    ServerSpec,
     StudySpec,
     TrialSpec,
     Workload,
+    embedded,
     fixed,
 )
 
@@ -52,7 +54,7 @@ def trial(**workload: object) -> TrialSpec:
     } | workload
     return TrialSpec(
         trial_id="t",
-        release="23.10",
+        server=ServerSpec(release="23.10"),
         scenario="cancel-race",
         model="simulated",
         workload=Workload(**traffic),  # type: ignore[arg-type]
@@ -485,7 +487,7 @@ def kit(*words: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def crashed_study(tmp_path: Path) -> StudyFolder:
     """A study of two trials, of which one died of the bug."""
-    spec = StudySpec(name="t", releases=("23.10",), scenarios=("cancel-race",))
+    spec = StudySpec(name="t", servers=embedded("23.10"), scenarios=("cancel-race",))
     study = StudyFolder.create(tmp_path / "study", spec)
     ends = {"dead": result(trial(), Verdict.CRASHED, 9, BUG)}
     ends["alive"] = result(trial(), Verdict.SURVIVED, 200)

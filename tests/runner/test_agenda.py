@@ -9,9 +9,11 @@ from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
 from kit.study.result import TrialResult, Verdict
 from kit.study.sequential import Decision, TrialTest
-from kit.study.spec import StudySpec, TrialSpec
+from kit.study.spec import StudySpec, TrialSpec, embedded
 
-SPEC = StudySpec(name="t", releases=("23.10", "24.05"), scenarios=("cancel-race",), repeats=20)
+SPEC = StudySpec(
+    name="t", servers=embedded("23.10", "24.05"), scenarios=("cancel-race",), repeats=20
+)
 Ends = Callable[[TrialSpec], Verdict]
 
 
@@ -63,7 +65,7 @@ def test_a_decided_cell_gets_the_least_number_of_trials_all_the_same() -> None:
     assert per_release == {"23.10": 3, "24.05": 5}
     seen = {t.trial_id: result(t, as_known(t)) for t in started}
     decided = agenda.decisions(seen)
-    assert {cell[0]: p.trials for cell, p in decided.items()} == {"23.10": 1, "24.05": 5}
+    assert {cell.server.label: p.trials for cell, p in decided.items()} == {"23.10": 1, "24.05": 5}
 
 
 def test_trials_beyond_the_decision_wait_until_no_question_is_open() -> None:
@@ -87,7 +89,7 @@ def test_it_decides_the_same_whatever_the_order_in_which_trials_end() -> None:
     run(one, as_known), run(three, as_known, parallel=3)
     decided = one.decisions(verdicts)
     assert decided == three.decisions(verdicts)
-    by_release = {cell[0]: progress.decision for cell, progress in decided.items()}
+    by_release = {cell.server.label: progress.decision for cell, progress in decided.items()}
     assert by_release == {"23.10": Decision.CRASHES, "24.05": Decision.SURVIVES}
 
 

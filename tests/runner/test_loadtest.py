@@ -21,7 +21,7 @@ from kit.servers.repository import build_repository
 from kit.stats.frames import requests_frame, trials_frame
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.releases import get_release
-from kit.study.spec import Endpoint, Protocol, TrialSpec, Workload
+from kit.study.spec import Endpoint, Protocol, ServerSpec, TrialSpec, Workload
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     path = tmp_path_factory.mktemp("server")
-    spec = TrialSpec(trial_id="s", release="24.05", scenario="control", model="simulated")
+    spec = TrialSpec(
+        trial_id="s", server=ServerSpec(release="24.05"), scenario="control", model="simulated"
+    )
     folder = TrialFolder.create(path / "trial", spec)
     repository = build_repository(spec, path / "repository")
     with EmbeddedServer(get_release("24.05"), repository, folder) as up:

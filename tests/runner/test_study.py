@@ -14,9 +14,9 @@ from kit.runner.study import RunningTrial, StudyProgress, run_trials
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
 from kit.study.result import TrialResult, Verdict
-from kit.study.spec import StudySpec, TrialSpec
+from kit.study.spec import StudySpec, TrialSpec, embedded
 
-SPEC = StudySpec(name="t", releases=("23.10", "24.05"), scenarios=("control",), repeats=2)
+SPEC = StudySpec(name="t", servers=embedded("23.10", "24.05"), scenarios=("control",), repeats=2)
 
 
 class FakeRun:
@@ -134,7 +134,7 @@ def test_a_keyboard_interrupt_ends_the_running_trials(run: Run) -> None:
 
 def test_a_folder_that_holds_another_study_is_refused(tmp_path: Path) -> None:
     StudyFolder.create(tmp_path, SPEC)
-    other = StudySpec(name="other", releases=("24.10",), scenarios=("control",))
+    other = StudySpec(name="other", servers=embedded("24.10"), scenarios=("control",))
     with pytest.raises(StoreError, match="another study"):
         StudyFolder.create(tmp_path, other)
 

@@ -22,20 +22,22 @@ from kit.runner.trial import Trial
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
 from kit.study.result import TrialResult, Verdict
-from kit.study.spec import Engine, EngineKind, StudySpec, TrialSpec
+from kit.study.spec import Engine, EngineKind, StudySpec, TrialSpec, embedded
 
 PATIENCE_S = 60.0
 
 
 def trial(release: str, scenario: str, *, requests: int = 200) -> TrialSpec:
     study = StudySpec(
-        name="t", releases=(release,), scenarios=(scenario,), requests=requests, repeats=1
+        name="t", servers=embedded(release), scenarios=(scenario,), requests=requests, repeats=1
     )
     return plan(study)[0]
 
 
 def conduct(specs: list[TrialSpec], folder: Path) -> list[tuple[TrialFolder, TrialResult]]:
-    study = StudyFolder.create(folder, StudySpec(name="t", releases=("any",), scenarios=("any",)))
+    study = StudyFolder.create(
+        folder, StudySpec(name="t", servers=embedded("any"), scenarios=("any",))
+    )
     run_trials(FixedAgenda(specs), study, parallel=1)
     found = []
     for spec in specs:

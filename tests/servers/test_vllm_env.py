@@ -13,7 +13,7 @@ from kit.errors import DownloadError, SpecError
 from kit.servers import vllm_env
 from kit.servers.tiny_llama import write_tiny_llama
 from kit.study.plan import VLLM_MODEL, plan
-from kit.study.spec import AnswerCheck, Engine, EngineKind, StudySpec
+from kit.study.spec import AnswerCheck, Engine, EngineKind, StudySpec, embedded
 
 WEIGHTS_SHA256 = "e9972c84c896621097f687f5229215fe3cd82087626a646ea14b9a087b859b11"
 VLLM = Engine(kind=EngineKind.VLLM_CPU, version="0.32.0", blocks=32, block_size_tokens=32)
@@ -84,7 +84,9 @@ def test_packages_that_pip_cannot_find_are_an_error_and_leave_nothing(
 
 
 def test_a_study_on_real_vllm_serves_its_model_and_checks_the_echo() -> None:
-    spec = StudySpec(name="v", releases=("24.05",), scenarios=("cancel-race",), engines=(VLLM,))
+    spec = StudySpec(
+        name="v", servers=embedded("24.05"), scenarios=("cancel-race",), engines=(VLLM,)
+    )
     trial = plan(spec)[0]
 
     assert trial.model == VLLM_MODEL

@@ -5,15 +5,15 @@ import pytest
 from kit.errors import SpecError, UnknownReleaseError, UnknownScenarioError
 from kit.study.encoding import from_json, to_json
 from kit.study.plan import not_applicable, plan
-from kit.study.spec import Engine, EngineKind, ServerKind, StudySpec
+from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec, embedded
 
 
 def study(**given: object) -> StudySpec:
     values: dict[str, object] = {
         "name": "test",
-        "releases": ("23.10", "24.05"),
+        "servers": embedded("23.10", "24.05"),
         "scenarios": ("cancel-race", "control"),
-        "concurrencies": (1, 16),
+        "grid": {"concurrency": (1, 16)},
         "repeats": 2,
     }
     return StudySpec(**(values | given))  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ def test_the_first_repeats_of_all_cells_come_first() -> None:
 
 
 def test_every_release_gets_the_same_traffic_and_every_repeat_another() -> None:
-    trials = plan(study(scenarios=("control",), concurrencies=(16,)))
+    trials = plan(study(scenarios=("control",), grid={"concurrency": (16,)}))
     seeds = {(t.repeat, t.workload.seed) for t in trials}
     assert len(seeds) == 2, "one seed for each repeat, whatever the release"
     assert len({seed for _, seed in seeds}) == 2
@@ -53,22 +53,21 @@ def test_engines_that_differ_in_anything_have_trials_of_their_own() -> None:
 
 
 def test_a_release_without_what_a_scenario_needs_is_left_out_and_said() -> None:
-    spec = study(releases=("23.07", "24.05"))
+    spec = study(servers=embedded("23.07", "24.05"))
     assert {t.release for t in plan(spec)} == {"24.05"}
     assert "generate" in not_applicable(spec)["23.07", "control"]
 
 
 def test_a_study_that_cannot_run_at_all_is_refused() -> None:
     with pytest.raises(SpecError, match="choose other"):
-        plan(study(releases=("23.07",)))
+        plan(study(servers=embedded("23.07")))
 
 
 @pytest.mark.parametrize(
     "given",
     [
         {"engines": (Engine(), Engine(kind=EngineKind.VLLM))},
-        {"server_kind": ServerKind.ATTACHED},
-        {"server_kind": ServerKind.CONTAINER},
+        {"servers": (ServerSpec(kind=ServerKind.CONTAINER, release="24.05"),)},
     ],
 )
 def test_what_no_trial_can_conduct_is_refused_and_not_run_as_something_else(
@@ -81,10 +80,10 @@ def test_what_no_trial_can_conduct_is_refused_and_not_run_as_something_else(
 def test_a_real_engine_may_be_silent_as_long_as_a_client_waits() -> None:
     [trial] = plan(
         study(
-            releases=("24.05",),
+            servers=embedded("24.05"),
             scenarios=("control",),
             engines=(Engine(kind=EngineKind.VLLM_CPU),),
-            concurrencies=(16,),
+            grid={"concurrency": (16,)},
             repeats=1,
         )
     )
@@ -93,7 +92,7 @@ def test_a_real_engine_may_be_silent_as_long_as_a_client_waits() -> None:
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UnknownReleaseError):
-        plan(study(releases=("23.99",)))
+        plan(study(servers=embedded("23.99")))
     with pytest.raises(UnknownScenarioError):
         plan(study(scenarios=("nothing",)))
 

@@ -13,7 +13,7 @@ from kit.errors import CatalogError, UnknownScenarioError
 from kit.servers.repository import build_repository
 from kit.study import scenarios
 from kit.study.scenarios import Scenario, get_scenario, load_scenarios, read_scenarios
-from kit.study.spec import TrialSpec
+from kit.study.spec import ServerSpec, TrialSpec
 
 ALL = list(load_scenarios().values())
 FAULTS = [scenario for scenario in ALL if scenario.kind == "fault"]
@@ -45,7 +45,7 @@ def test_a_fault_differs_from_its_control_in_one_thing(fault: Scenario) -> None:
 def test_every_scenario_has_a_repository(scenario: Scenario, tmp_path: Path) -> None:
     spec = TrialSpec(
         trial_id="t",
-        release="23.10",
+        server=ServerSpec(release="23.10"),
         scenario=scenario.name,
         model=scenario.model,
         parameters=scenario.parameters,

@@ -17,7 +17,7 @@ import pytest
 from synthetic_studies import first_light
 
 from kit.study.encoding import to_json
-from kit.study.spec import Engine, StudySpec
+from kit.study.spec import Engine, StudySpec, embedded
 
 ROOT = Path(__file__).resolve().parents[2]
 RACE = ["--scenario", "cancel-race", "--concurrency", "16"]
@@ -262,7 +262,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 def test_a_cache_that_the_traffic_will_fill_is_said_before_the_run(tmp_path: Path) -> None:
     spec = StudySpec(
         name="small-cache",
-        releases=("24.05",),
+        servers=embedded("24.05"),
         scenarios=("control",),
         engines=(Engine(blocks=32, block_size_tokens=32, max_model_tokens=512),),
         requests=16,

@@ -8,7 +8,7 @@ import pytest
 
 from kit.runner.study import RunningTrial, StudyProgress
 from kit.study.result import Signature, TrialResult, Verdict
-from kit.study.spec import Arrivals, TrialSpec, Workload
+from kit.study.spec import Arrivals, ServerSpec, TrialSpec, Workload
 from kit.ui.progress import (
     NotebookProgress,
     TextProgress,
@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
 def spec(repeat: int = 0, release: str = "23.10", requests: int | None = 200) -> TrialSpec:
     return TrialSpec(
         trial_id=f"{release}_r{repeat}",
-        release=release,
+        server=ServerSpec(release=release),
         scenario="a-scenario",
         model="simulated",
         repeat=repeat,

@@ -29,7 +29,7 @@ from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.paths import MODELS
 from kit.study.plan import plan
 from kit.study.releases import get_release
-from kit.study.spec import EngineKind, StudySpec, TrialSpec
+from kit.study.spec import EngineKind, ServerSpec, StudySpec, TrialSpec, embedded
 
 ANY_PACE = Fit(
     pace=Pace(decode_step_ms=4.0, sequence_step_ms=0.1, prefill_tokens_per_s=1e4),
@@ -48,7 +48,7 @@ def serving(
     engine = replace(SMALL_CACHE, version=version)
     spec = TrialSpec(
         trial_id="t",
-        release="24.05",
+        server=ServerSpec(release="24.05"),
         scenario="control",
         model="vllm",
         engine=engine,
@@ -173,7 +173,7 @@ def test_a_release_that_crashes_does_so_with_vllm_and_leaves_none_of_it(
 ) -> None:
     spec = StudySpec(
         name="race",
-        releases=("23.10", "24.05"),
+        servers=embedded("23.10", "24.05"),
         scenarios=("cancel-race",),
         engines=(replace(SMALL_CACHE, version=version),),
         requests=64,

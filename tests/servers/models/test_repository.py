@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 from kit.errors import SpecError
 from kit.servers import repository
 from kit.servers.repository import build_repository, models
-from kit.study.spec import Engine, TrialSpec
+from kit.study.spec import Engine, ServerSpec, TrialSpec
 
 
 def spec(
@@ -24,7 +24,7 @@ def spec(
 ) -> TrialSpec:
     return TrialSpec(
         trial_id="t",
-        release="23.10",
+        server=ServerSpec(release="23.10"),
         scenario="s",
         model=model,
         parameters=parameters or {},

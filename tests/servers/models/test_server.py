@@ -27,7 +27,7 @@ from kit.servers.watch.names import ENGINE_LOG, KV_USAGE, TRITON_METRICS
 from kit.servers.watch.sampler import Watcher
 from kit.study.folder import TrialFolder
 from kit.study.releases import get_release
-from kit.study.spec import Endpoint, Engine, TrialSpec
+from kit.study.spec import Endpoint, Engine, ServerSpec, TrialSpec
 
 #: Room for about three of the long answers below, so that eight of them preempt each other.
 SMALL = Engine(blocks=33, max_model_tokens=512, decode_step_ms=4.0, log_interval_s=0.2)
@@ -41,7 +41,7 @@ def serve(
 ) -> tuple[EmbeddedServer, TrialFolder]:
     spec = TrialSpec(
         trial_id="t",
-        release=release,
+        server=ServerSpec(release=release),
         scenario="control",
         model="simulated",
         parameters=parameters,

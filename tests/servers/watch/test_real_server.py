@@ -20,7 +20,7 @@ from kit.servers.watch.agree import agreement, by_chance
 from kit.servers.watch.sampler import Watcher
 from kit.study.folder import TrialFolder
 from kit.study.releases import get_release
-from kit.study.spec import Endpoint, Engine, TrialSpec, fixed
+from kit.study.spec import Endpoint, Engine, ServerSpec, TrialSpec, fixed
 
 INTERVAL_S = 0.1
 #: Grows slowly against the sampling interval: a block every 80 ms.
@@ -50,7 +50,13 @@ def generate(endpoint: Endpoint, model: str) -> str:
 
 def watch(folder: Path, engine: Engine, *, model: str = "simulated") -> tuple[pa.Table, Watcher]:
     """The samples of one server life with a few concurrent answers."""
-    spec = TrialSpec(trial_id="t", release="24.05", scenario="control", model=model, engine=engine)
+    spec = TrialSpec(
+        trial_id="t",
+        server=ServerSpec(release="24.05"),
+        scenario="control",
+        model=model,
+        engine=engine,
+    )
     trial = TrialFolder.create(folder / "trial", spec)
     repository = build_repository(spec, folder / "repository")
     with EmbeddedServer(get_release(spec.release), repository, trial) as server:

@@ -18,7 +18,7 @@ import pytest
 from kit.servers.watch import names, sampler
 from kit.servers.watch.sampler import LIMIT_BYTES, Watcher
 from kit.study.folder import TrialFolder
-from kit.study.spec import Endpoint, TrialSpec
+from kit.study.spec import Endpoint, ServerSpec, TrialSpec
 
 Answering = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 LINE = (
@@ -108,7 +108,9 @@ def serving(answering: Answering) -> Iterator[int]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> TrialFolder:
-    spec = TrialSpec(trial_id="t", release="23.10", scenario="s", model="simulated")
+    spec = TrialSpec(
+        trial_id="t", server=ServerSpec(release="23.10"), scenario="s", model="simulated"
+    )
     return TrialFolder.create(tmp_path / "trial", spec)
 
 

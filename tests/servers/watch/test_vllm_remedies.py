@@ -15,7 +15,7 @@ import pytest
 from kit.servers.repository import build_repository
 from kit.servers.watch import names
 from kit.study.paths import MODELS
-from kit.study.spec import Engine, EngineKind, TrialSpec
+from kit.study.spec import Engine, EngineKind, ServerSpec, TrialSpec
 
 HOOK = MODELS / "vllm_log_hook"
 MODEL = MODELS / "vllm" / "1"
@@ -199,7 +199,7 @@ def test_the_repository_for_vllm_has_the_engines_sizes_and_all_its_modules(
     engine = Engine(kind=EngineKind.VLLM_CPU, blocks=32, block_size_tokens=32, max_model_tokens=512)
     spec = TrialSpec(
         trial_id="t",
-        release="24.05",
+        server=ServerSpec(release="24.05"),
         scenario="control",
         model="vllm",
         engine=engine,
