@@ -1,7 +1,77 @@
-"""The Triton crash kit: reproduce, measure and explain crashes of an LLM server under load.
+"""The Triton crash kit: under this traffic, does this server crash, when, where, and what to do.
 
-Importing this package has no effects and costs nothing; import the room you need, for example
-``from kit.runner.study import run_study``.
+    import kit
+
+    kit.releases()                                  # which there are, and which run here
+    study = kit.run(["23.10", "24.05"], scenario="cancel-race", concurrency=[4, 16])
+    study                                           # the answer, a table, where it comes from
+    study.plot_crashes(); study.plot_latency()
+    study.trials, study.requests, study.crashes     # data frames; deaths with their stacks
+
+Without a server of your own: `kit.recorded("first_light")` is a study that was run before, and
+`kit.diagnose("server.log")` reads the log of a server that crashed.
+
+Importing this package loads nothing else; each name below is loaded when it is first used.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kit.study.workload import Workload
+    from kit.ui.api import (
+        attach,
+        compare,
+        diagnose,
+        open,
+        panel,
+        recorded,
+        releases,
+        run,
+        scenarios,
+    )
+    from kit.ui.study_view import Study
+
 __version__ = "0.1.0"
+
+#: Public name -> the module that it lies in.
+_HOMES = {
+    **dict.fromkeys(("run", "open", "recorded", "diagnose", "compare"), "kit.ui.api"),
+    **dict.fromkeys(("attach", "panel", "releases", "scenarios"), "kit.ui.api"),
+    "Study": "kit.ui.study_view",
+    "Workload": "kit.study.workload",
+}
+
+__all__ = [
+    "Study",
+    "Workload",
+    "attach",
+    "compare",
+    "diagnose",
+    "open",
+    "panel",
+    "recorded",
+    "releases",
+    "run",
+    "scenarios",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name in _HOMES:
+        globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+        return found
+    if name.startswith("_"):  # what tools probe for
+        raise AttributeError(f"module 'kit' has no attribute {name!r}")
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, __all__, n=1)
+    said = f"did you mean kit.{near[0]}?" if near else f"it has {', '.join(__all__)}"
+    raise AttributeError(f"module 'kit' has no attribute {name!r}; {said}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -23,7 +23,7 @@ from kit.crash.match import best_of
 from kit.errors import KitError
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder, TrialFolder
-from kit.study.recorded import RecordedTrial, open_study
+from kit.study.recorded import open_study
 from kit.study.result import TrialResult, Verdict
 from kit.study.scenarios import Scenario, load_scenarios
 
@@ -90,7 +90,7 @@ def died_of_which(trial: TrialFolder, result: TrialResult, scenario: Scenario) -
     and its release has each; where it has none, the one that the scenario is made for counts.
     Empty: nothing that is known.
     """
-    release, log = trial.spec.release, _log(trial)
+    release, log = trial.spec.release, trial.log_text() or ""
     # a stack as one crash leaves it is that crash, whether or not it was known on that release
     for releases in ((release,), ()):
         best = best_of(crashes_of(result.signature, releases=releases, log=log, crashes=_bare()))
@@ -121,12 +121,6 @@ def _meant(scenario: Scenario, result: TrialResult, release: str) -> set[str]:
     own = {scenario.crash} & set(alike)
     printed = result.signature is not None and result.signature.frames
     return own & there or there or (set() if printed else own)  # type: ignore[return-value]
-
-
-def _log(trial: TrialFolder) -> str:
-    if isinstance(trial, RecordedTrial):
-        return trial.log_text()
-    return trial.log.read_text(errors="replace") if trial.log.exists() else ""
 
 
 def with_measured(text: str, table: Table) -> str:

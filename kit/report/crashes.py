@@ -8,12 +8,11 @@ from itertools import groupby
 
 import pandas as pd
 
-from kit.crash.diagnose import Diagnosis, diagnose, diagnose_file
+from kit.crash.diagnose import Diagnosis, diagnose
 from kit.crash.stack.maps import MemoryMap
 from kit.plots.crash import VERBS
 from kit.report.sentences import SeenSignature, signatures
 from kit.study.folder import StudyFolder
-from kit.study.recorded import RecordedTrial
 from kit.study.words import listing
 
 
@@ -47,13 +46,11 @@ def _diagnosis(study: StudyFolder, trial_id: str) -> Diagnosis | None:
     """What the log of that trial tells; the binaries are not looked at, so that it is quick."""
     trial = study.trial(trial_id)
     release = trial.spec.release
-    maps = MemoryMap.parse(trial.maps.read_text()) if trial.maps.exists() else None
-    if isinstance(trial, RecordedTrial):
-        found = diagnose(trial.log_text(), believed_release=release)
-    elif trial.log.exists():
-        found = diagnose_file(trial.log, believed_release=release, maps=maps)
-    else:
+    log, maps = trial.log_text(), trial.memory_map()
+    if log is None:
         return None
+    parsed = MemoryMap.parse(maps) if maps else None
+    found = diagnose(log, believed_release=release, maps=parsed)
     return found if found.died else None
 
 

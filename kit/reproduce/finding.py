@@ -12,7 +12,6 @@ from kit.errors import NotEnoughDataError
 from kit.reproduce.shrink import Shrunk
 from kit.stats.intervals import Interval, share
 from kit.study.folder import StudyFolder, TrialFolder
-from kit.study.recorded import RecordedTrial
 from kit.study.releases import get_release
 from kit.study.result import TrialResult, Verdict
 from kit.study.spec import TrialSpec
@@ -96,15 +95,11 @@ def what_happens(found: Finding) -> str:
 
 def _diagnosis(folder: TrialFolder) -> Diagnosis | None:
     release = folder.spec.release
-    if isinstance(folder, RecordedTrial):
-        found = diagnose(folder.log_text(), believed_release=release)
-    elif folder.log.exists():
-        maps = MemoryMap.parse(folder.maps.read_text()) if folder.maps.exists() else None
-        found = diagnose(
-            folder.log.read_text(errors="replace"), believed_release=release, maps=maps
-        )
-    else:
+    log, maps = folder.log_text(), folder.memory_map()
+    if log is None:
         return None
+    parsed = MemoryMap.parse(maps) if maps else None
+    found = diagnose(log, believed_release=release, maps=parsed)
     return found if found.died else None
 
 

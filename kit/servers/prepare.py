@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
-from kit.errors import LibpythonMissingError
+from kit.errors import LibpythonMissingError, UnsupportedPlatformError
 from kit.servers.environment import numpy_folder, python_for
+from kit.servers.platform import architecture_for
+from kit.servers.python import choose_python
 from kit.servers.wheels import server_files
-from kit.study.releases import Release, embedded_releases, get_release
+from kit.study.releases import Release, embedded_releases, get_release, numpy_wheels
 from kit.study.spec import ServerKind, ServerSpec
+
+#: Wheels before this version have one stub, which brings its own libpython.
+OWN_LIBPYTHON_BEFORE = (0, 3)
 
 
 def prepare(releases: Iterable[Release]) -> None:
@@ -46,3 +52,26 @@ def releases_here(on_left_out: Callable[[str], None] | None = None) -> list[str]
             if on_left_out:
                 on_left_out(f"{release.release} is left out: {error.given}")
     return able
+
+
+def lacks_here(release: Release) -> str | None:
+    """What this machine lacks to run the release as an embedded server; None: nothing.
+
+    Told from the catalog: nothing is fetched, so that this takes no time.
+    """
+    wheel = release.wheel
+    if wheel is None:
+        return "a container: no wheel carries it"
+    version = tuple(int(part) for part in wheel.version.split(".")[:2])
+    try:
+        architecture_for(wheel)
+        _check_python(wheel.python, version < OWN_LIBPYTHON_BEFORE)
+    except (UnsupportedPlatformError, LibpythonMissingError) as error:
+        return error.expected
+    return None
+
+
+@cache
+def _check_python(versions: tuple[str, ...], brings_libpython: bool) -> None:
+    stubs = [version for version in versions if version in numpy_wheels()]
+    choose_python(stubs, brings_libpython=brings_libpython)

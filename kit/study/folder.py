@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import pyarrow as pa
 
@@ -129,6 +130,14 @@ class TrialFolder:
     def finish(self, result: TrialResult) -> None:
         write_whole(self.path / "result.json", to_json(result))
 
+    def log_text(self) -> str | None:
+        """The server's log, as far as it was kept; None: it was not."""
+        return self.log.read_text(errors="replace") if self.log.exists() else None
+
+    def memory_map(self) -> str | None:
+        """`/proc/<pid>/maps` of the ready server; None: it was not kept."""
+        return self.maps.read_text(errors="replace") if self.maps.exists() else None
+
     def requests(self) -> pa.Table:
         return self._concat("requests-*.arrows", REQUESTS)
 
@@ -148,6 +157,17 @@ class StudyFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._only: frozenset[str] | None = None
+
+    def only(self, trial_ids: Iterable[str]) -> Self:
+        """The same study, of which only these trials are read."""
+        part = copy(self)
+        part._only = frozenset(trial_ids)
+        return part
+
+    def holds(self, trial_id: str) -> bool:
+        """False for a trial that `only` leaves out."""
+        return self._only is None or trial_id in self._only
 
     @classmethod
     def create(cls, path: Path, spec: StudySpec) -> StudyFolder:
@@ -219,7 +239,8 @@ class StudyFolder:
 
     def trials(self) -> list[TrialFolder]:
         """All trial folders that have a spec, sorted by name."""
-        return [TrialFolder(p.parent) for p in sorted(self.path.glob("trials/*/spec.json"))]
+        found = (p.parent for p in sorted(self.path.glob("trials/*/spec.json")))
+        return [TrialFolder(path) for path in found if self.holds(path.name)]
 
 
 def _read_noun(path: Path, noun: type[T]) -> T:

@@ -57,8 +57,11 @@ class RecordedTrial(TrialFolder):
     def result(self) -> TrialResult | None:
         return self._row.result
 
-    def log_text(self) -> str:
-        return self._row.log
+    def log_text(self) -> str | None:
+        return self._row.log or None  # of a server that died its end was kept
+
+    def memory_map(self) -> str | None:
+        return None
 
     def requests(self) -> pa.Table:
         return self._study.rows("requests", self._place)
@@ -89,7 +92,11 @@ class RecordedStudy(StudyFolder):
         return True  # only finished studies are recorded
 
     def trials(self) -> list[TrialFolder]:
-        return [RecordedTrial(self, place, row) for place, row in enumerate(self._rows)]
+        return [
+            RecordedTrial(self, place, row)
+            for place, row in enumerate(self._rows)
+            if self.holds(row.spec.trial_id)
+        ]
 
     def trial(self, trial_id: str) -> TrialFolder:
         for trial in self.trials():

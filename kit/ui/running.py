@@ -1,0 +1,134 @@
+"""What `kit.run` does: arguments to a StudySpec, then the study with its progress shown."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.errors import SpecError
+from kit.runner.study import StudyProgress, run_study
+from kit.study.arguments import check_names
+from kit.study.folder import StudyFolder
+from kit.study.grid import FIELDS, several
+from kit.study.spec import StudySpec, Workload
+from kit.ui.choices import Servers, choose, study_folder
+
+if TYPE_CHECKING:
+    from kit.ui.study_view import Study
+
+OnProgress = Callable[[StudyProgress], None]
+#: Keywords of kit.run that are no field of the traffic.
+ARGUMENTS = (
+    *("servers", "scenario", "release", "workload", "name", "engine", "requests", "repeats"),
+    *("least_repeats", "sequential", "seed", "parallel", "folder", "progress"),
+)
+
+
+def spec_of(
+    servers: Servers | None,
+    scenario: str | Iterable[str] | None,
+    *,
+    release: Servers | None,
+    workload: Workload | None,
+    name: str | None,
+    traffic: Mapping[str, Any],
+    **others: Any,
+) -> StudySpec:
+    """The checked study that these arguments of kit.run describe.
+
+    Raises:
+        SpecError, UnknownReleaseError, UnknownScenarioError: as kit.run.
+    """
+    check_names(traffic, dict.fromkeys((*ARGUMENTS, *FIELDS)))
+    if (servers is None) == (release is None):
+        raise SpecError(
+            "kit.run with no server" if servers is None else "kit.run with servers and release",
+            'one of the two, such as kit.run("24.05", …): they are the same argument',
+            "kit.releases() lists the releases that run here",
+        )
+    given = release if servers is None else servers
+    assert given is not None
+    scenarios = [] if scenario is None else [str(one) for one in several(scenario)]
+    return choose(given, scenario, workload, name=name or _name(scenarios), **others, **traffic)
+
+
+def conduct(
+    spec: StudySpec,
+    folder: Path | None,
+    *,
+    parallel: int | None = None,
+    progress: bool | OnProgress = True,
+) -> Study:
+    """Run what is left of a study with its progress shown, and open it.
+
+    Raises:
+        StoreError and what kit.runner.study.run_study raises.
+    """
+    from kit.ui.study_view import Study
+
+    path = study_folder(spec) if folder is None else folder
+    with shown(progress, path, spec) as on_progress:
+        try:
+            run_study(spec, path, parallel=parallel, on_progress=on_progress)
+        except KeyboardInterrupt:
+            if not (path / "study.json").exists():
+                raise  # nothing was begun
+            if progress:
+                _say("stopped; what is done is kept, and the same call goes on from there")
+    return Study(StudyFolder(path))
+
+
+@contextlib.contextmanager
+def shown(
+    progress: bool | OnProgress, folder: Path, spec: StudySpec
+) -> Iterator[OnProgress | None]:
+    """What shows the progress: HTML in a notebook, else a bar or, in a pipe, a line at times."""
+    from kit.ui.progress import NotebookProgress, TextProgress
+
+    if not progress:
+        yield None
+    elif callable(progress):
+        yield progress
+    elif in_notebook():
+        for line in _beforehand(folder, spec):
+            print(line)
+        yield NotebookProgress()
+    else:
+        for line in _beforehand(folder, spec):
+            _say(line)
+        text = TextProgress(sys.stderr)
+        try:
+            yield text
+        finally:
+            text.close()
+
+
+def in_notebook() -> bool:
+    """True if a kernel runs this, whose front end shows HTML."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _beforehand(folder: Path, spec: StudySpec) -> list[str]:
+    """Where it is kept, and what to expect of the KV cache."""
+    from kit.kv.advice import foreseen
+    from kit.study.plan import first_of_each_cell
+
+    return [f"study folder: {folder}", *foreseen(first_of_each_cell(spec))]
+
+
+def _say(text: str) -> None:
+    """A line on standard error, which a script's output does not mix with."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _name(scenarios: Sequence[str]) -> str:
+    """Of the folder, if nobody names the study."""
+    return "-and-".join(scenarios) if 0 < len(scenarios) <= 2 else "study"

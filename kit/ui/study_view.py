@@ -1,0 +1,383 @@
+"""A study as a person works with it: frames, crashes, plots, a report; it shows its own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from kit.errors import KitError, SpecError
+from kit.plots.style import provenance
+from kit.plots.titles import varying
+from kit.report.cells import result_cells
+from kit.report.sentences import answer, scenarios_in_order, source_of
+from kit.report.table import html_table, text_table
+from kit.stats.frames import (
+    client_frame,
+    requests_frame,
+    samples_frame,
+    token_gaps_frame,
+    trials_frame,
+)
+from kit.study.folder import StudyFolder
+from kit.study.spec import StudySpec
+from kit.study.words import listing
+from kit.ui.arguments import nearest
+from kit.ui.cards import FAINT, Comparisons, Crashes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Rows of a result table that a study shows of itself.
+MOST_ROWS = 24
+#: Cells of a study that one figure can show side by side; of more, one scenario is drawn.
+MOST_CELLS = 12
+
+
+class Study:
+    """A study: trials of servers under traffic, with what was seen of them.
+
+    As the last line of a notebook's cell, or in a terminal, it shows its answer. `kit.run`,
+    `kit.open` and `kit.recorded` return one.
+
+    >>> import kit
+    >>> study = kit.recorded("first_light")
+    >>> study.trials.groupby("release")["crashed"].sum().to_dict()
+    {'23.10': 5, '24.05': 0, '24.10': 5}
+    """
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._folder = folder
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self._folder.path.resolve().name
+
+    @property
+    def path(self) -> Path:
+        """Its folder, which holds everything that was recorded."""
+        return self._folder.path
+
+    @property
+    def spec(self) -> StudySpec:
+        """What was asked for (kit.study.spec.StudySpec)."""
+        return self._folder.spec
+
+    @property
+    def finished(self) -> bool:
+        """False: trials are still to be run; the same kit.run resumes it."""
+        return self._folder.finished
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial: what it was, verdict, crash iteration, signature, times.
+
+        Columns: kit.stats.frames.trials_frame.
+        """
+        return trials_frame(self._folder)
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """One row a request, failures and requests in flight at a death included.
+
+        Columns: kit.stats.frames.requests_frame; times in ms (`_ms`) or s (`_s`).
+        """
+        return requests_frame(self._folder)
+
+    @cached_property
+    def tokens(self) -> pd.DataFrame:
+        """One row a gap between two tokens of one request: kit.stats.frames.token_gaps_frame."""
+        return token_gaps_frame(self._folder)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row a value that was watched (KV usage, queue, memory): kit.stats.frames."""
+        return samples_frame(self._folder)
+
+    @cached_property
+    def client(self) -> pd.DataFrame:
+        """One row a tick of the load generator's own health: kit.stats.frames.client_frame."""
+        return client_frame(self._folder)
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row a cell: trials, crashed, latency and KV peak, with the crash share's interval.
+
+        A cell is what its trials have in common: release, scenario and whatever else varies.
+        """
+        from kit.stats.summary import crash_table
+
+        by = list(dict.fromkeys(("scenario", *varying(self.trials))))
+        return crash_table(self.trials, by)
+
+    @cached_property
+    def crashes(self) -> Crashes:
+        """The kinds of death, commonest first: stack, known crash of the catalog, what to do.
+
+        >>> import kit
+        >>> crash = kit.recorded("first_light").crashes[0]
+        >>> crash.text, crash.deaths, crash.releases
+        ('SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled', 10, ('23.10', '24.10'))
+        """
+        from kit.ui.deaths import crashes_of_study
+
+        return crashes_of_study(self._folder, self.trials)
+
+    @property
+    def answer(self) -> str:
+        """What died of what, how soon, what survived, and what that is worth."""
+        return " ".join(answer(self.trials))
+
+    @property
+    def advice(self) -> list[str]:
+        """What to do, a sentence or two a finding; empty: there is nothing to be done."""
+        from kit.ui.deaths import advice_for
+
+        return advice_for(self._folder, self.crashes)
+
+    @property
+    def provenance(self) -> str:
+        """Where the data come from: live or recorded, which run, versions, engines."""
+        return provenance(
+            source=source_of(self._folder),
+            run=self.name,
+            triton=self.trials["triton"].dropna(),
+            engines=self.trials["engine"],
+        )
+
+    def where(self, **values: Any) -> Study:
+        """The part of the study in which columns of `trials` have these values.
+
+        **values: a column's value, or a list of them.
+
+        Raises:
+            SpecError: no such column, or no trial has the value; names the nearest.
+
+        >>> import kit
+        >>> len(kit.recorded("first_light").where(scenario="control", release="24.05").trials)
+        5
+        """
+        chosen = self.trials
+        for column, wanted in values.items():
+            chosen = chosen[_matches(self.trials, column, wanted).loc[chosen.index]]
+        return Study(self._folder.only(chosen["trial_id"]))
+
+    def plot_crashes(self, ax: Axes | None = None) -> Axes:
+        """Draw each trial as a mark: after how many requests its server died, or survived.
+
+        ax: axes to draw on; None: a new figure. Returns the axes.
+        """
+        from kit.plots.crash import plot_crash_strip
+
+        part, note = self._drawable()
+        rows = part.trials.groupby(varying(part.trials), observed=True, dropna=False).ngroups
+        return _draw(
+            lambda axes: plot_crash_strip(part.trials, axes), note, 1.7 + 0.36 * rows, ax=ax
+        )
+
+    def plot_survival(self, ax: Axes | None = None, *, over: str = "completed") -> Axes:
+        """Draw the share of servers still alive after so many requests (Kaplan-Meier).
+
+        over: "completed" (requests) or "exposure_s" (seconds). ax: as for plot_crashes.
+        """
+        from kit.plots.crash import curve_count, plot_survival
+
+        part, note = self._drawable()
+        height_in = 3.4 + 0.16 * curve_count(part.trials)
+        return _draw(
+            lambda axes: plot_survival(part.trials, axes, over=over), note, height_in, ax=ax
+        )
+
+    def plot_latency(self, ax: Axes | None = None, *, latency: str | None = None) -> Axes:
+        """Draw what users waited for: median and 95th percentile; a failure is never answered.
+
+        latency: "e2e_ms", "ttft_ms" (time to first token), "itl_ms_mean"; None: end to end.
+        ax: as for plot_crashes.
+        """
+        from kit.plots.latency import plot_latency
+
+        part, note = self._drawable()
+        keys = [*dict.fromkeys(("release", "concurrency", *varying(part.requests)))]
+        cells = part.requests.groupby(keys, observed=True, dropna=False).ngroups
+        return _draw(
+            lambda axes: plot_latency(part.requests, axes, latency=latency),
+            note,
+            4.2,
+            width_in=max(7.2, 1.0 + 0.9 * cells),
+            ax=ax,
+        )
+
+    def plot_kv(self, ax: Axes | None = None) -> Axes:
+        """Draw how full the KV cache was over time, up to each server's death.
+
+        ax: as for plot_crashes.
+        """
+        from kit.plots.kv import plot_kv_usage
+
+        part, note = self._drawable(one_scenario=True)
+        return _draw(lambda axes: plot_kv_usage(part.samples, part.trials, axes), note, 3.6, ax=ax)
+
+    def plot_queue(self, ax: Axes | None = None) -> Axes:
+        """Draw how many requests wait, in the engine and in Triton. ax: as for plot_crashes."""
+        from kit.plots.queue import plot_queue
+
+        part, note = self._drawable(one_scenario=True)
+        return _draw(lambda axes: plot_queue(part.samples, part.trials, axes), note, 3.0, ax=ax)
+
+    def plot_map(self, ax: Axes | None = None) -> Axes:
+        """Draw which release dies under which scenario: a cell for each pair.
+
+        ax: as for plot_crashes.
+        """
+        from kit.plots.release_map import plot_release_map, release_map, signature_key
+        from kit.runner.agenda import decided
+        from kit.study.plan import not_applicable
+
+        order = scenarios_in_order(self.trials)
+        cells = release_map(self.trials, decided(self._folder))
+        cells = cells.sort_values("scenario", key=lambda s: s.map(order.index), kind="stable")
+        skipped = _known_skips(lambda: not_applicable(self.spec), set(self.trials["scenario"]))
+        releases = {*cells["release"], *(release for release, _ in skipped)}
+        test = self.spec.sequential
+        return _draw(
+            lambda axes: plot_release_map(
+                cells, axes, not_applicable=skipped, error=test.beta if test else None
+            ),
+            "  ·  ".join([*signature_key(cells), self.provenance]),
+            1.8 + 0.46 * len(order),
+            width_in=max(7.2, 2.4 + 0.62 * len(releases)),
+            ax=ax,
+        )
+
+    def report(self, folder: str | Path = "reports") -> Path:
+        """Write the report into `folder`: one HTML file, and its result as latest.json.
+
+        Returns the HTML file's path.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        from kit.report.page import write_report
+
+        return write_report(self._folder, Path(folder).expanduser())
+
+    def compare(self, first: str, second: str, *, by: str = "release") -> Comparisons:
+        """Compare two releases, or two values of the column `by`, under the same traffic.
+
+        Raises:
+            SpecError: a value that no trial has. NotEnoughDataError: no traffic in common.
+
+        >>> import kit
+        >>> print(kit.recorded("first_light").compare("24.10", "24.05")[0].traffic)
+        cancel-race
+        """
+        from kit.ui.comparing import compared
+
+        return compared([self], by=by, levels=(first, second))
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
+    def __repr__(self) -> str:
+        from textwrap import fill
+
+        cells = result_cells(self._folder)
+        parts = [fill(self.answer, 80), self._unfinished(), text_table(cells[:MOST_ROWS])]
+        if len(cells) > MOST_ROWS:
+            parts.append(f"… and {len(cells) - MOST_ROWS} more rows: study.summary has all")
+        parts += [fill(f"- {text}", 80, subsequent_indent="  ") for text in self.advice]
+        return "\n\n".join(filter(None, [*parts, self.provenance]))
+
+    def _repr_html_(self) -> str:
+        cells = result_cells(self._folder)
+        more = len(cells) - MOST_ROWS
+        advice = "".join(f"<li>{escape(text)}</li>" for text in self.advice)
+        parts = [
+            f"<p><b>{escape(self.answer)}</b></p>",
+            f"<p>{escape(self._unfinished())}</p>",
+            f'<div style="overflow-x: auto">{html_table(cells[:MOST_ROWS])}</div>',
+            f"<p>… and {more} more rows: <code>study.summary</code> has all.</p>"
+            if more > 0
+            else "",
+            f"<p>What to do</p><ul>{advice}</ul>" if advice else "",
+            f'<p style="{FAINT}">{escape(self.provenance)}</p>',
+        ]
+        body = "".join(part for part in parts if part != "<p></p>")
+        return f'<div class="kit-study" style="text-align: left; max-width: 75em">{body}</div>'
+
+    def _unfinished(self) -> str:
+        """How far it is, if it is not finished; empty if it is."""
+        if self.finished:
+            return ""
+        there = int(self.trials["verdict"].ne("interrupted").sum())
+        return (
+            f"Not finished: {there} trials have a result so far. "
+            "The kit.run that began it goes on from there."
+        )
+
+    def _drawable(self, *, one_scenario: bool = False) -> tuple[Study, str]:
+        """As much of the study as one figure can show, and the note beneath it."""
+        if self.trials.empty:
+            raise SpecError(
+                f"a plot of {self.name}, which has no trial yet", "one trial or more", "run some"
+            )
+        cells = self.trials.groupby(varying(self.trials), observed=True, dropna=False).ngroups
+        order = scenarios_in_order(self.trials)
+        if len(order) == 1 or (cells <= MOST_CELLS and not one_scenario):
+            return self, self.provenance
+        shown = f"scenario {order[0]}, one of {len(order)}: study.where(scenario=…) draws another"
+        return self.where(scenario=order[0]), f"{self.provenance} · {shown}"
+
+
+def _matches(trials: pd.DataFrame, column: str, wanted: Any) -> pd.Series:
+    """Which rows have one of the wanted values.
+
+    Raises:
+        SpecError: no such column, or none has them.
+    """
+    if column not in trials:
+        near = nearest(column, trials.columns)
+        raise SpecError(
+            f"where({column}=…), which is no column of trials",
+            listing([str(name) for name in trials.columns]),
+            f"did you mean {near}?" if near else "study.trials.columns lists them",
+        )
+    values = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
+    found = trials[column].isin(values)
+    if not found.any():
+        there = [str(value) for value in trials[column].dropna().unique()]
+        near = nearest(str(values[0]), there)
+        raise SpecError(
+            f"where({column}={wanted!r}), which no trial has",
+            listing(there[:20]),
+            f"did you mean {near}?" if near else "choose one of those",
+        )
+    return found
+
+
+def _draw(
+    plot: Callable[[Axes], object],
+    note: str,
+    height_in: float,
+    *,
+    width_in: float = 7.2,
+    ax: Axes | None,
+) -> Axes:
+    from kit.ui.drawing import draw  # pyplot, which takes a moment
+
+    return draw(plot, note=note, height_in=height_in, width_in=width_in, ax=ax)
+
+
+def _known_skips(
+    skipped: Callable[[], dict[tuple[str, str], str]], scenarios: set[str]
+) -> dict[tuple[str, str], str]:
+    """Cells that cannot be run, of these scenarios; none if the study names what is not known."""
+    try:
+        return {cell: why for cell, why in skipped().items() if cell[1] in scenarios}
+    except KitError:  # recorded with another version of the kit
+        return {}
