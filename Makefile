@@ -28,7 +28,7 @@ lab: $(STAMP) ## Open JupyterLab on notebooks/
 	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks $(ARGS)
 
 vllm: $(STAMP) ## Install real vLLM for the CPU beside the kit (about 2 GB; ARGS="--version 0.27.1")
-	@$(PY) -m kit.servers.vllm_env install $(ARGS)
+	@$(PY) -m kit vllm install $(ARGS)
 
 ##@ Work on it
 setup: $(STAMP) ## Build .venv from requirements.lock (again only when the lock changes)
@@ -41,8 +41,7 @@ test: $(STAMP) ## Every check and every test
 	@echo "pytest"; $(PY) -m pytest
 
 test-vllm: $(STAMP) ## The tests that run real vLLM, in every tested version, inside real Triton
-	@$(PY) -m kit.servers.vllm_env install $$($(PY) -c \
-		'from kit.servers.vllm_env import VERSIONS; print(*(f"--version={v}" for v in VERSIONS))')
+	@$(PY) -m kit vllm install --all
 	@$(PY) -m pytest tests/vllm
 
 bench: $(STAMP) ## Compare the load generator with its peers; writes benchmarks/results.json

@@ -2,16 +2,14 @@
 
 A scenario's traffic can kill a server in more ways than one, so a death counts for the crash that
 its own stack or words show, not for the scenario. One that fits no known crash counts for none,
-and is named. `python -m kit.crash.measured STUDY` writes the table into data/crashes.yaml, where
+and is named. `kit dev measured STUDY` writes the table into data/crashes.yaml, where
 the catalog and its diagnoses read it.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from msgspec import structs
 from kit.crash.catalog import CATALOG, Crash, known_crashes, read_catalog
 from kit.crash.diagnose import crashes_of
 from kit.crash.match import best_of
-from kit.errors import KitError
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.recorded import open_study
@@ -162,29 +159,16 @@ def _quoted(note: str) -> str:
     return note.replace("'", "''")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the table of a study into the catalog."""
-    parser = argparse.ArgumentParser(prog="python -m kit.crash.measured", description=__doc__)
-    parser.add_argument("study", type=Path, help="the folder of a release map, live or recorded")
-    parser.add_argument("--catalog", type=Path, default=CATALOG, help=argparse.SUPPRESS)
-    args = parser.parse_args(arguments)
-    try:
-        table = measured_deaths(args.study)
-        text = with_measured(args.catalog.read_text(encoding="utf-8"), table)
-        read_catalog(text)
-        write_whole(args.catalog, text.encode())
-        unexplained = unexplained_deaths(args.study)
-    except KitError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    for crash, rows in table.items():
-        died = ", ".join(f"{release} {d} of {n}" for release, (n, d) in rows.items())
-        sys.stdout.write(f"{crash}: {died}\n")
-    for trial in unexplained:
-        reason = trial.result.reason if trial.result else ""
-        sys.stdout.write(f"no known crash: {trial.spec.trial_id}: {reason}\n")
-    return 0
+def update_catalog(study: Path, catalog: Path = CATALOG) -> tuple[Table, list[TrialFolder]]:
+    """Write the table of a study into the catalog; the table, and the deaths that fit no known
+    crash.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        StoreError: no study there, or the catalog cannot be written.
+        CatalogError: the catalog cannot be read.
+    """
+    table = measured_deaths(study)
+    text = with_measured(catalog.read_text(encoding="utf-8"), table)
+    read_catalog(text)
+    write_whole(catalog, text.encode())
+    return table, list(unexplained_deaths(study))

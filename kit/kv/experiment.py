@@ -1,6 +1,6 @@
 """A folder in, the KV experiment in it out: real vLLM and the simulated engine, same traffic.
 
-    python -m kit.kv.experiment FOLDER
+    kit vllm experiment FOLDER
 
 First real vLLM serves with a cache that never fills, and the simulated engine's pace is fitted
 to that (FOLDER/vllm-pace). Then both serve with a small cache, through the same Triton release
@@ -10,7 +10,6 @@ that need several times the cache.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -142,13 +141,3 @@ def _with_traffic(
 
 def _clients(trial: TrialSpec) -> int:
     return trial.workload.arrivals.concurrency or 1
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kit.kv.experiment", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where to, new or to be resumed")
-    run(parser.parse_args().folder, lambda line: print(line, flush=True))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()

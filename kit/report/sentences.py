@@ -165,7 +165,7 @@ def command(spec: StudySpec) -> str:
         words += ["--concurrency", ",".join(map(str, spec.concurrencies))]
     words += _options("--engine", map(_engine_text, spec.engines))
     words += _test_options(spec.sequential)
-    words += ["--least", str(spec.least_repeats)] if spec.least_repeats > 1 else []
+    words += ["--least-repeats", str(spec.least_repeats)] if spec.least_repeats > 1 else []
     words += ["--requests", str(spec.requests)] if spec.requests else []
     words += ["--repeats", str(spec.repeats), "--seed", str(spec.seed)]
     return shlex.join(words)

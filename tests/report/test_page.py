@@ -280,9 +280,9 @@ def test_a_study_of_a_fixed_number_of_trials_has_no_decision(tmp_path: Path) -> 
 
 def test_the_command_names_what_differs_from_the_usual_test(tmp_path: Path) -> None:
     spec = release_map_study(tmp_path / "s").spec
-    assert "--sequential --least 5" in command(spec)
+    assert "--sequential --least-repeats 5" in command(spec)
     other = replace(spec, sequential=TrialTest(alpha=0.01, crashes=0.8))
-    assert "--sequential --crashes 0.8 --alpha 0.01 --least 5" in command(other)
+    assert "--sequential --crashes 0.8 --alpha 0.01 --least-repeats 5" in command(other)
 
 
 def test_a_watcher_that_failed_is_not_taken_for_a_server_that_exports_nothing(

@@ -52,7 +52,13 @@ def test_answers_of_a_running_server_are_checked_and_timed(
     server: Endpoint, tmp_path: Path
 ) -> None:
     done = load(
-        *(f"http://127.0.0.1:{server.http_port}", "--model", "simulated", "--check", "exact"),
+        *(
+            f"http://127.0.0.1:{server.http_port}",
+            "--model",
+            "simulated",
+            "--answer-check",
+            "exact",
+        ),
         *("--protocol", "http-generate-stream", "--requests", 80, "--output-tokens", "4:12"),
         *("--out", tmp_path / "study", "--json"),
     )
@@ -82,7 +88,7 @@ def test_a_server_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
             *(f"http://127.0.0.1:{claim.ports[0]}", "--model", "m", "--requests", 20),
             *("--concurrency", 4, "--out", tmp_path / "s"),
         )
-    assert done.returncode == 0
+    assert done.returncode == 4
     assert "0 of 20 requests answered well" in done.stdout
     assert "refused" in done.stdout
     assert "never" in done.stdout
@@ -121,7 +127,7 @@ def test_what_was_recorded_is_never_overwritten(server: Endpoint, tmp_path: Path
 def test_ctrl_c_ends_the_traffic_and_keeps_what_was_recorded(
     server: Endpoint, tmp_path: Path
 ) -> None:
-    words = (f"http://127.0.0.1:{server.http_port}", "--model", "simulated", "--seconds", 60)
+    words = (f"http://127.0.0.1:{server.http_port}", "--model", "simulated", "--duration-s", 60)
     process = subprocess.Popen(
         command(*words, "--out", tmp_path / "s"), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )

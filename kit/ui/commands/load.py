@@ -1,29 +1,28 @@
-"""Parsed arguments in, an exit code out: `python -m kit load`, the load generator by itself."""
+"""`kit load`: send traffic to a server that runs already, and say what came back."""
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
 from kit.study.encoding import from_json
-from kit.study.spec import (
-    AnswerCheck,
-    ArrivalKind,
-    Arrivals,
-    Distribution,
-    DistributionKind,
-    Protocol,
-    Workload,
-    fixed,
-)
+from kit.study.grid import as_grid, with_traffic
+from kit.study.spec import AnswerCheck, Workload
 from kit.study.words import aligned
-from kit.ui.console import print_json, read_text, remark
+from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, read_text, remark
+from kit.ui.options import (
+    Subparsers,
+    add_command,
+    add_json,
+    add_traffic,
+    option_of,
+    traffic_of,
+)
 
 if TYPE_CHECKING:
     from kit.load.worker.workers import Workers
@@ -32,54 +31,42 @@ if TYPE_CHECKING:
 QUANTILES = (0.5, 0.95, 0.99)
 #: Of the latencies, in their columns of kit.stats.frames.requests_frame.
 STREAMED = {"ttft_ms": "TTFT ms", "itl_ms_mean": "mean ITL ms"}
-_RANGE = re.compile(r"(\d+)(?::(\d+))?")
+#: How long a client waits for an answer of a server that nobody knows.
+TIMEOUT_S = 60.0
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.description = (
-        "Send traffic to a server that is running already, and say what came back. Closed loop "
-        "with --concurrency, open loop with --rate. Secrets come from the environment: "
-        "KIT_BEARER_TOKEN, KIT_HEADERS (JSON), KIT_CA_FILE, KIT_TLS_VERIFY."
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "load",
+        load,
+        "send traffic to a server that runs already",
+        about="Send traffic to a server that is running already, and say what came back. Closed "
+        "loop with --concurrency, open loop with --rate. Secrets come from the environment: "
+        "KIT_BEARER_TOKEN, KIT_HEADERS (JSON), KIT_CA_FILE, KIT_TLS_VERIFY.",
+        examples="http://127.0.0.1:8000 --model llama --concurrency 8 --requests 500\n"
+        "https://llm.example --model llama --protocol openai-chat-stream --rate 5 --duration-s 60\n"
+        "grpc://127.0.0.1:8001 --model llama --protocol grpc-stream",
     )
     parser.add_argument("url", help="http://, https://, grpc:// or grpcs://HOST:PORT")
-    parser.add_argument("--model", required=True, help="name of the model on that server")
-    parser.add_argument("--protocol", choices=list(Protocol), default=Protocol.HTTP_GENERATE)
     parser.add_argument(
-        "--concurrency",
-        type=int,
-        metavar="N",
-        help="clients (16); with --rate: most in flight (no limit)",
+        "--model", required=True, metavar="NAME", help="name of the model on that server"
     )
-    parser.add_argument("--rate", type=float, metavar="R", help="requests/s, whatever comes back")
-    kinds = [ArrivalKind.POISSON, ArrivalKind.CONSTANT, ArrivalKind.GAMMA]
-    parser.add_argument("--arrivals", choices=kinds, default=kinds[0], help="gaps (%(default)s)")
-    parser.add_argument("--requests", type=int, metavar="N", help="(200 if no --seconds either)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
-    parser.add_argument("--prompt-tokens", default="32", metavar="N[:M]", help="(%(default)s)")
-    parser.add_argument("--output-tokens", default="32", metavar="N[:M]", help="(%(default)s)")
-    parser.add_argument(
-        "--prompts", metavar="FILE", help="a prompt a line (data/prompts/plain.txt)"
-    )
-    parser.add_argument("--turns", type=int, default=1, help="of a conversation (1)")
-    parser.add_argument("--warmup", type=int, default=0, help="requests left out of latency (0)")
-    parser.add_argument(
-        "--check",
-        choices=list(AnswerCheck),
-        default=AnswerCheck.NONE,
-        help="what "
-        "an answer must hold: its prompt (echo), or all that the simulated "
-        "engine would say (exact) (%(default)s)",
-    )
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="(%(default)s)")
-    parser.add_argument("--processes", type=int, default=1, help="load workers (1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
     parser.add_argument(
         "--workload",
         type=Path,
         metavar="FILE",
-        help="all of it as JSON (kit.study.spec.Workload): faults, steps, traces as well",
+        help="all of the traffic as JSON (kit.study.spec.Workload): faults, steps, traces as well",
     )
+    parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/load-TIME)")
+    add_json(parser)
+    add_traffic(
+        parser,
+        "What is not given is as in --workload; else 200 requests of 32 + 32 tokens from 16 "
+        f"clients, of which any whole answer is right, each within {TIMEOUT_S:g} s. One value "
+        "each.",
+    )
 
 
 def load(args: Namespace) -> int:
@@ -91,12 +78,13 @@ def load(args: Namespace) -> int:
     folder = args.out or Path("studies") / time.strftime("load-%Y%m%d-%H%M%S")
     remark(f"study folder: {folder}")
     study = run_load(workload, endpoint, args.model, folder, on_progress=_Line(sys.stderr))
-    found = summary(study)
+    with busy("reading what came back"):
+        found = summary(study)
     if args.json:
         print_json({"folder": str(study.path), **found})
     else:
         print("\n".join(_lines(found)))
-    return 0
+    return DONE if found["ok"] else NOTHING_LEARNED
 
 
 def workload_of(args: Namespace) -> Workload:
@@ -105,39 +93,20 @@ def workload_of(args: Namespace) -> Workload:
     Raises:
         SpecError: it cannot be sent as written.
     """
+    given = traffic_of(args)
     if args.workload:
-        return from_json(read_text(args.workload).encode(), Workload)
-    if args.rate is None:
-        arrivals = Arrivals(concurrency=16 if args.concurrency is None else args.concurrency)
+        base = from_json(read_text(args.workload).encode(), Workload)
     else:
-        arrivals = Arrivals(
-            kind=ArrivalKind(args.arrivals), rate_per_s=args.rate, concurrency=args.concurrency
-        )
-    requests = 200 if args.requests is None and args.seconds is None else args.requests
-    return Workload(
-        protocol=Protocol(args.protocol),
-        arrivals=arrivals,
-        requests=requests,
-        duration_s=args.seconds,
-        warmup_requests=args.warmup,
-        prompt_tokens=_lengths(args.prompt_tokens),
-        output_tokens=_lengths(args.output_tokens),
-        prompt_set=args.prompts,
-        turns=args.turns,
-        answer_check=AnswerCheck(args.check),
-        timeout_s=args.timeout,
-        processes=args.processes,
-        seed=args.seed,
-    )
-
-
-def _lengths(text: str) -> Distribution:
-    found = _RANGE.fullmatch(text.strip())
-    if not found or int(found[1]) < 1:
-        raise SpecError(f"lengths {text!r}", "a number, or two with a colon: 16:48", "correct it")
-    if found[2] is None:
-        return fixed(float(found[1]))
-    return Distribution(kind=DistributionKind.UNIFORM, low=float(found[1]), high=float(found[2]))
+        base = Workload(answer_check=AnswerCheck.NONE, timeout_s=TIMEOUT_S, seed=args.seed)
+    grid = as_grid(given)
+    for name, values in grid.items():
+        if len(values) > 1:
+            raise SpecError(
+                f"{option_of(name)} with {len(values)} values",
+                "one value: this load is one trial",
+                "run the command once for each",
+            )
+    return with_traffic(base, {name: values[0] for name, values in grid.items()})
 
 
 def summary(study: StudyFolder) -> dict[str, Any]:

