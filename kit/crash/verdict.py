@@ -25,7 +25,9 @@ The rules in their order; the first that fits decides.
        that the client itself keeps open, by a fault that is part of the traffic, do not wait;
     f. to some requests nothing at all ever came, although the client was patient: HUNG, or
        CLIENT_FAULT if the client was itself too late to hear it. A slow answer is no hang;
-    g. otherwise SURVIVED, also when the trial's time was up while requests still ended.
+    g. nothing is known of its process (somebody else's server) and it answers no more:
+       ANSWERS_STOPPED; it was never reached: CLIENT_FAULT;
+    h. otherwise SURVIVED, also when the trial's time was up while requests still ended.
 """
 
 from __future__ import annotations
@@ -50,6 +52,11 @@ class Evidence:
     """What was seen of a trial. None = was not looked at, or could not be seen."""
 
     exit_code: int | None = None  # as subprocess gives it, or a container's; None: still alive
+    is_process_seen: bool = True  # False: somebody else's server, known by its answers alone
+    stopped_answering: str = ""  # how that showed, "connection refused"; "": it did not
+    answering_s: float | None = None  # from the load's start until then
+    was_reached: bool = True  # False: every request was refused
+    ok: int = 0  # requests that were answered well
     stop_requested: bool = False  # it ended only after we had asked it to
     log: str = ""  # the log's tail
     ended: int = 0  # requests that ran to an end
@@ -180,7 +187,27 @@ def _of_life(evidence: Evidence, log: _Log, after: str) -> tuple[Verdict, str]:
     return _of_progress(evidence, after)
 
 
+def _of_answers(evidence: Evidence, after: str) -> tuple[Verdict, str] | None:
+    """Of a server that is known by its answers alone; None: they did not stop."""
+    silent = evidence.stopped_answering
+    if not silent and _stalled(evidence) and not evidence.ready:
+        silent = f"nothing came for {evidence.quiet_s:.0f} s"
+    if silent:
+        at_s = evidence.answering_s
+        when = "" if at_s is None else f" {at_s:.1f} s after the load began"
+        return (
+            Verdict.ANSWERS_STOPPED,
+            f"The server stopped answering{when} ({silent}), {after}, {evidence.ok} of them "
+            "answered well; nothing is known of its process.",
+        )
+    if not evidence.was_reached:
+        return Verdict.CLIENT_FAULT, "The server was never reached: every request was refused."
+    return None
+
+
 def _of_progress(evidence: Evidence, after: str) -> tuple[Verdict, str]:
+    if not evidence.is_process_seen and (found := _of_answers(evidence, after)):
+        return found
     says = " although the server says that it is ready" if evidence.ready else ""
     if _stalled(evidence):
         return (

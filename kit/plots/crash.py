@@ -22,6 +22,7 @@ VERBS = {
     "hung": "hung",
     "engine_died": "lost the engine",
     "out_of_memory": "ran out of memory",
+    "answers_stopped": "stopped answering",
 }
 
 

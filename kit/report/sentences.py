@@ -12,7 +12,7 @@ from kit.errors import UnknownScenarioError
 from kit.plots.titles import crash_title
 from kit.servers.watch.names import KV_USAGE
 from kit.stats.intervals import evidence_of_each
-from kit.stats.summary import CELL, crash_table
+from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
 from kit.study.recorded import is_recorded
 from kit.study.releases import in_order
@@ -52,7 +52,7 @@ def answer(trials: pd.DataFrame) -> list[str]:
         return ["No trial has ended with a verdict on a server.", "Run the study to its end."]
     died, line = counted[counted["crashed"]], in_order(counted["release"])
     if died.empty:
-        tried = [int(n) for n in crash_table(counted, CELL)["requests"]]
+        tried = [int(n) for n in crash_table(counted, cell_columns(counted))["requests"]]
         return [
             f"None of {len(counted)} servers ({ranges(line, line)}) died.",
             f"That is {evidence_of_each(tried)}.",
@@ -93,7 +93,7 @@ def evidence_by_scenario(counted: pd.DataFrame, line: list[str] | None = None) -
     are not pooled: of several the weakest bound is stated, which each of them keeps.
     """
     line = in_order(counted["release"]) if line is None else line
-    cells = crash_table(counted, CELL)
+    cells = crash_table(counted, cell_columns(counted))
     parts = []
     for scenario in scenarios_in_order(counted):
         own = cells[cells["scenario"] == scenario]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from kit.study.grid import FIELDS
 from kit.study.words import aligned
 
 Cell = Mapping[str, Any]
@@ -41,12 +42,25 @@ def _html_row(texts: list[str]) -> str:
 
 
 def _columns(cells: Sequence[Cell]) -> Columns:
-    """COLUMNS, and what a sequential test decided where there was one."""
-    if not any(cell.get("decision") for cell in cells):
-        return COLUMNS
+    """COLUMNS, what else of the traffic varied, and what a sequential test decided, if one did."""
     columns = list(COLUMNS.items())
-    after = list(COLUMNS).index("crashed") + 1
-    return dict([*columns[:after], ("decided", _decided), *columns[after:]])
+    if any(cell.get("decision") for cell in cells):
+        columns.insert(list(COLUMNS).index("crashed") + 1, ("decided", _decided))
+    names = dict.fromkeys(name for cell in cells for name in cell.get("traffic", {}))
+    varied = [name for name in names if len({str(cell["traffic"].get(name)) for cell in cells}) > 1]
+    place = list(COLUMNS).index("crashed")
+    columns[place:place] = [(FIELDS[name].label, _traffic(name)) for name in varied]
+    return dict(columns)
+
+
+def _traffic(name: str) -> Callable[[Cell], str]:
+    """A traffic field; a dash where the cell has none of it."""
+
+    def text(cell: Cell) -> str:
+        value = cell["traffic"].get(name)
+        return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    return text
 
 
 def _decided(cell: Cell) -> str:

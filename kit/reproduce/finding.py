@@ -90,6 +90,7 @@ def what_happens(found: Finding) -> str:
         Verdict.HUNG: "requests that are never answered",
         Verdict.ENGINE_DIED: "a model that is dead behind a server that says it is ready",
         Verdict.OUT_OF_MEMORY: "killed for want of memory",
+        Verdict.ANSWERS_STOPPED: "answers no more",
     }.get(found.crash.verdict, "the server dies")
 
 

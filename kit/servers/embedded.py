@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kit.errors import ServerStartError, SpecError
+from kit.servers.base import End
 from kit.servers.command import refuses, triton_command
 from kit.servers.environment import numpy_folder, python_for, server_environment
 from kit.servers.guarded import GuardedProcess
@@ -56,6 +57,7 @@ class EmbeddedServer:
         extra_args: Sequence[str] = (),
         python: ServerPython | None = None,
         env: Mapping[str, str] | None = None,
+        extra_versions: Mapping[str, str] | None = None,
     ) -> None:
         self._release = release
         self._repository = repository
@@ -69,6 +71,8 @@ class EmbeddedServer:
                 "drop --allow-http=false: the kit needs it",
             )
         self._env = dict(env or {})
+        self._extra_versions = dict(extra_versions or {})
+        self._oom_kills: int | None = None
         # All that may need a download, or may not be possible here, before the clock runs.
         self._files = server_files(release)
         self._python = python_for(self._files, python)
@@ -102,6 +106,7 @@ class EmbeddedServer:
             "triton": self._release.triton,
             "nvidia-pytriton": self._release.wheel.version,
             "server-python": self._python.version,
+            **self._extra_versions,
         }
 
     def start(self) -> Endpoint:
@@ -113,6 +118,7 @@ class EmbeddedServer:
         if self._process is not None:
             raise ServerStartError("a server that was started before", "a new one", "make another")
         sweep()
+        self._oom_kills = _oom_kills()
         try:
             attempts = 0
             while True:
@@ -137,6 +143,16 @@ class EmbeddedServer:
     def wait(self, timeout_s: float) -> int | None:
         """As `poll`, once it has ended or the time is over."""
         return None if self._process is None else self._process.wait(timeout_s)
+
+    def end(self, timeout_s: float = 0.0) -> End | None:
+        """Its exit status and when that was, once it has ended or the time is over."""
+        code = self.wait(timeout_s) if timeout_s else self.poll()
+        return None if code is None else End(exit_code=code, at_ns=self.died_ns)
+
+    def out_of_memory(self) -> bool | None:
+        """Whether the kernel killed any process for want of memory since its start."""
+        now = _oom_kills()
+        return None if now is None or self._oom_kills is None else now > self._oom_kills
 
     def stop(self, *, patience_s: float = _PATIENCE_S) -> int | None:
         """End it and remove all that it left, in any state.
@@ -269,6 +285,15 @@ class EmbeddedServer:
             f"correct what the log names (all of it: {self._folder.log}); on a busy machine raise "
             "ready_timeout_s",
         )
+
+
+def _oom_kills() -> int | None:
+    """Processes killed for want of memory since boot; None: the kernel does not tell."""
+    try:
+        counters = Path("/proc/vmstat").read_text().split()
+        return int(counters[counters.index("oom_kill") + 1])
+    except (OSError, ValueError):
+        return None
 
 
 def _without_home(argument: str) -> str:

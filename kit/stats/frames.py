@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from kit.errors import UnknownScenarioError
 from kit.stats.timings import DTYPES, ns_as_float, request_timings, token_gaps
 from kit.study.folder import StudyFolder, TrialFolder
-from kit.study.grid import number_of, value_of
+from kit.study.grid import COLUMNS, number_of, value_of
 from kit.study.recorded import open_study
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.scenarios import get_scenario
@@ -48,7 +48,7 @@ def traffic_columns(spec: StudySpec) -> dict[str, str]:
     columns = {}
     for name, values in spec.grid.items():
         plain = [number_of(value) for value in values]
-        if name not in TRIAL_KEYS:
+        if name in COLUMNS and name not in TRIAL_KEYS:
             is_number = all(isinstance(value, int | float) for value in plain)
             is_whole = is_number and all(value == int(value) for value in plain)
             columns[name] = "string" if not is_number else "Int64" if is_whole else "Float64"

@@ -7,8 +7,22 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kit.stats.intervals import CONFIDENCE, evidence_sentence, rate, rate_upper_bound, share
+from kit.study.grid import COLUMNS
 
 CELL = ("release", "scenario", "engine", "concurrency")
+
+
+def cell_columns(trials: pd.DataFrame) -> list[str]:
+    """What tells the cells of a study apart: CELL, and what else of the traffic it varied.
+
+    Trials that differ in nothing but how many requests they were asked for are one cell: they are
+    the same traffic, watched for longer.
+    """
+    columns = [*CELL, *(name for name in COLUMNS if name in trials.columns and name not in CELL)]
+    protocols = trials.groupby("scenario", observed=True)["protocol"].nunique()
+    if not len(protocols) or protocols.max() < 2:
+        columns.remove("protocol")
+    return columns
 
 
 def crash_table(

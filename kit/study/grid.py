@@ -45,6 +45,12 @@ class TrafficField:
     as_value: Callable[[object], GridValue]  # what a person gave, checked
     of: Callable[[Workload], GridValue | None]  # None: the workload has none
 
+    @property
+    def label(self) -> str:
+        """The head of a column or the name of an axis: "rate [requests/s]"."""
+        name = self.name.removesuffix(f"_{self.unit}").replace("_", " ")
+        return name if self.unit in ("", "share", name.split()[-1]) else f"{name} [{self.unit}]"
+
 
 def _number(
     name: str,
@@ -289,6 +295,11 @@ FIELDS: Final[dict[str, TrafficField]] = {
         ),
     )
 }
+
+
+#: Fields that are columns of frames and tell cells apart. The others say when a trial ends: the
+#: same traffic, watched for longer.
+COLUMNS: Final = tuple(name for name in FIELDS if name not in ("requests", "duration_s"))
 
 
 def as_grid(given: Mapping[str, object]) -> dict[str, tuple[GridValue, ...]]:

@@ -37,13 +37,20 @@ class Verdict(StrEnum):
     HUNG = "hung"  # alive and ready, but no progress
     ENGINE_DIED = "engine_died"  # the server lives, the model is gone
     OUT_OF_MEMORY = "out_of_memory"
+    ANSWERS_STOPPED = "answers_stopped"  # somebody else's server, of whose process nothing is known
     CLIENT_FAULT = "client_fault"  # our side failed; says nothing about the server
     INTERRUPTED = "interrupted"
 
     @property
     def is_death(self) -> bool:
         """True for the event of the survival statistics; other verdicts are censored."""
-        return self in (Verdict.CRASHED, Verdict.HUNG, Verdict.ENGINE_DIED, Verdict.OUT_OF_MEMORY)
+        return self in (
+            Verdict.CRASHED,
+            Verdict.HUNG,
+            Verdict.ENGINE_DIED,
+            Verdict.OUT_OF_MEMORY,
+            Verdict.ANSWERS_STOPPED,
+        )
 
     @property
     def is_counted(self) -> bool:

@@ -135,6 +135,7 @@ class Endpoint:
     http_port: int | None = None
     grpc_port: int | None = None
     metrics_port: int | None = None
+    metrics_host: str | None = None  # None: as host
     tls: bool = False
 
 

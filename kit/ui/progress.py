@@ -24,6 +24,7 @@ _ENDINGS = {
     Verdict.HUNG: "hung after",
     Verdict.ENGINE_DIED: "lost its engine after",
     Verdict.OUT_OF_MEMORY: "ran out of memory after",
+    Verdict.ANSWERS_STOPPED: "stopped answering after",
     Verdict.CLIENT_FAULT: "says nothing (the kit's own side failed) after",
     Verdict.INTERRUPTED: "was interrupted after",
 }

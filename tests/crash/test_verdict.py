@@ -246,6 +246,33 @@ CASES = {
         Verdict.SURVIVED,
         "All 200 requests ended.",
     ),
+    "somebody else's server refuses connections": (
+        LOADING
+        | {
+            "is_process_seen": False,
+            "stopped_answering": "connection refused",
+            "answering_s": 12.34,
+            "ok": 39,
+        },
+        Verdict.ANSWERS_STOPPED,
+        "12.3 s after the load began (connection refused), after 40 requests, 39 of them answered "
+        "well; nothing is known of its process",
+    ),
+    "somebody else's server is silent": (
+        LOADING | {"is_process_seen": False, "ready": None, "waiting": 4, "quiet_s": 31.0},
+        Verdict.ANSWERS_STOPPED,
+        "nothing came for 31 s",
+    ),
+    "somebody else's server was never reached": (
+        DONE | {"is_process_seen": False, "was_reached": False},
+        Verdict.CLIENT_FAULT,
+        "never reached",
+    ),
+    "somebody else's server answers all": (
+        DONE | {"is_process_seen": False},
+        Verdict.SURVIVED,
+        "All 200 requests ended.",
+    ),
     "a machine without a GPU": (
         DONE | {"log": "Error: Failed to initialize NVML\nW1 metrics.cc:738] DCGM unable to start"},
         Verdict.SURVIVED,

@@ -106,6 +106,21 @@ def test_interrupted_trials_are_run_again(run: Run) -> None:
     assert len(run().runs) == 4
 
 
+@pytest.mark.parametrize("verdict", [Verdict.INTERRUPTED, Verdict.CLIENT_FAULT])
+def test_a_study_is_done_only_when_every_trial_says_something_of_its_server(
+    run: Run, tmp_path: Path, verdict: Verdict
+) -> None:
+    run(Launcher(verdict))
+    assert not (tmp_path / "study" / "done.json").exists()
+    assert len(run().runs) == 4
+    assert (tmp_path / "study" / "done.json").exists()
+
+
+def test_whatever_runs_trials_takes_the_lock_of_the_study(run: Run, tmp_path: Path) -> None:
+    with StudyFolder(tmp_path / "study").locked(), pytest.raises(StoreError, match="another"):
+        run()
+
+
 def test_stopping_a_study_interrupts_what_runs_and_keeps_what_is_done(
     run: Run, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -64,18 +65,25 @@ class _Reader:
 
 
 async def get(
-    host: str, port: int, path: str, *, timeout_s: float, limit_bytes: int, tls: bool = False
+    host: str,
+    port: int,
+    path: str,
+    *,
+    timeout_s: float,
+    limit_bytes: int,
+    tls: bool | ssl.SSLContext = False,
+    headers: Sequence[tuple[str, str]] = (),
 ) -> Answer:
     """GET `path`; the body is cut at `limit_bytes`.
 
-    Over TLS the certificate is not checked: nothing secret is sent, and a server under test
-    mostly has one that it made itself.
+    With tls=True the certificate is not checked: a server under test mostly has one that it made
+    itself. What is secret among `headers` needs a context that checks it.
     """
     reader = _Reader()
     why = NoAnswer.BROKEN
     try:
         async with asyncio.timeout(timeout_s):
-            await _exchange(host, port, path, reader, limit_bytes, tls)
+            await _exchange(host, port, path, reader, limit_bytes, tls, headers)
     except TimeoutError:
         why = NoAnswer.SILENT
     except ConnectionRefusedError:
@@ -91,12 +99,21 @@ async def get(
 
 
 async def _exchange(
-    host: str, port: int, path: str, reader: _Reader, limit_bytes: int, tls: bool
+    host: str,
+    port: int,
+    path: str,
+    reader: _Reader,
+    limit_bytes: int,
+    tls: bool | ssl.SSLContext,
+    headers: Sequence[tuple[str, str]],
 ) -> None:
-    source, sink = await asyncio.open_connection(host, port, ssl=_unchecked() if tls else None)
+    context = _unchecked() if tls is True else tls or None
+    source, sink = await asyncio.open_connection(host, port, ssl=context)
     try:
-        head = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
-        sink.write(head.encode())
+        name = f"[{host}]" if ":" in host else host
+        lines = [f"GET {path} HTTP/1.1", f"Host: {name}:{port}", "Connection: close"]
+        lines += [f"{key}: {value}" for key, value in headers]
+        sink.write("\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape"))
         while not reader.complete and len(reader.body) <= limit_bytes:
             chunk = await source.read(CHUNK_BYTES)
             if not chunk:

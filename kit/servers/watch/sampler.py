@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote
 
+from kit.servers.base import Access
 from kit.servers.watch.engine_log import EngineLog
 from kit.servers.watch.fetch import Answer, NoAnswer, get
 from kit.servers.watch.liveness import Health, ServerProcesses
@@ -57,6 +58,7 @@ MAX_ROWS_HELD: Final = 200_000
 class Watcher:
     """Samples one server from start() to stop() into samples-watch.arrows.
 
+    access: headers and certificates for its health endpoints.
     model: whose readiness is asked. called: further models whose metrics are kept, which it calls.
     The engine's figures are written at every tick, `nv_` metrics and `_info` when they change.
     """
@@ -70,12 +72,14 @@ class Watcher:
         interval_s: float,
         model: str,
         called: Collection[str] = (),
+        access: Access | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._endpoint = endpoint
         self._path = folder.path / "samples-watch.arrows"
         self._interval_s = interval_s
         self._model = model
+        self._access = access or Access()
         self._models = frozenset({model, *called})
         self._clock_ns = clock_ns
         self._processes = None if pid is None else ServerProcesses(pid)
@@ -183,7 +187,13 @@ class Watcher:
             return
         if end.metrics_port is not None:  # Triton serves metrics in the clear, whatever `tls` says
             source = TRITON_METRICS
-            answer = await self._get(end.metrics_port, "/metrics", timeout_s, tls=False)
+            answer = await get(
+                end.metrics_host or end.host,
+                end.metrics_port,
+                "/metrics",
+                timeout_s=timeout_s,
+                limit_bytes=LIMIT_BYTES,
+            )
         elif end.http_port is not None:  # vLLM's own server has them on its one port
             source = VLLM_METRICS
             answer = await self._get(end.http_port, "/metrics", timeout_s, tls=end.tls)
@@ -238,7 +248,8 @@ class Watcher:
             path,
             timeout_s=timeout_s,
             limit_bytes=LIMIT_BYTES,
-            tls=tls,
+            tls=self._access.tls or tls if tls else False,
+            headers=self._access.headers,
         )
 
     async def _write(self) -> None:

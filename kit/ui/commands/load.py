@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.errors import SpecError
+from kit.errors import SpecError, StoreError
 from kit.study.encoding import from_json
 from kit.study.grid import as_grid, with_traffic
-from kit.study.spec import AnswerCheck, Workload
+from kit.study.spec import AnswerCheck, ServerKind, ServerSpec, Workload
 from kit.study.words import aligned
 from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, read_text, remark
 from kit.ui.options import (
@@ -25,7 +25,7 @@ from kit.ui.options import (
 )
 
 if TYPE_CHECKING:
-    from kit.load.worker.workers import Workers
+    from kit.runner.study import StudyProgress
     from kit.study.folder import StudyFolder
 
 QUANTILES = (0.5, 0.95, 0.99)
@@ -50,6 +50,9 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("url", help="http://, https://, grpc:// or grpcs://HOST:PORT")
     parser.add_argument(
+        "--metrics-url", metavar="URL", help="(port 8002 of the same host, if it answers)"
+    )
+    parser.add_argument(
         "--model", required=True, metavar="NAME", help="name of the model on that server"
     )
     parser.add_argument(
@@ -70,14 +73,27 @@ def add(commands: Subparsers) -> None:
 
 
 def load(args: Namespace) -> int:
-    """Run the workload and print its outcomes and latencies."""
-    from kit.runner.loadtest import endpoint_of, run_load
+    """Run the workload as a study of one trial, and print its outcomes and latencies."""
+    from kit.runner.study import run_study
+    from kit.ui.choices import choose
 
     workload = workload_of(args)
-    endpoint = endpoint_of(args.url, workload.protocol)
+    server = ServerSpec(
+        kind=ServerKind.ATTACHED, url=args.url, metrics_url=args.metrics_url, model=args.model
+    )
     folder = args.out or Path("studies") / time.strftime("load-%Y%m%d-%H%M%S")
+    if (folder / "done.json").exists():
+        raise StoreError(f"{folder} holds a load already", "a new folder", "name another one")
+    spec = choose(
+        server,
+        workload=workload,
+        name="load",
+        # The simulated engine alone is known by all that it says.
+        engine="simulated" if workload.answer_check is AnswerCheck.EXACT else None,
+        repeats=1,
+    )
     remark(f"study folder: {folder}")
-    study = run_load(workload, endpoint, args.model, folder, on_progress=_Line(sys.stderr))
+    study = run_study(spec, folder, parallel=1, on_progress=_Line(sys.stderr))
     with busy("reading what came back"):
         found = summary(study)
     if args.json:
@@ -194,12 +210,13 @@ class _Line:
         self._stream = stream
         self._due_s = 1.0
 
-    def __call__(self, workers: Workers, elapsed_s: float) -> None:
-        if elapsed_s < self._due_s:
+    def __call__(self, progress: StudyProgress) -> None:
+        if progress.elapsed_s < self._due_s or not progress.running:
             return
-        self._due_s = elapsed_s + 1.0
+        self._due_s = progress.elapsed_s + 1.0
+        trial = progress.running[0]
         self._stream.write(
-            f"{elapsed_s:6.0f} s  {workers.sent:,} sent  {workers.ok:,} ok  "
-            f"{workers.ended - workers.ok:,} not ok  {workers.in_flight:,} in flight\n"
+            f"{progress.elapsed_s:6.0f} s  {trial.sent:,} sent  {trial.ended:,} ended  "
+            f"{trial.in_flight:,} in flight\n"
         )
         self._stream.flush()

@@ -1,27 +1,43 @@
-"""The load generator by itself, against a server that somebody else started."""
+"""Servers that somebody else started: reached by URL, watched from outside, never stopped."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
 
-from kit.errors import SpecError, StoreError
-from kit.runner.loadtest import endpoint_of, run_load
+from kit.errors import SpecError
+from kit.report.page import write_report
+from kit.runner.study import run_study
+from kit.servers.attached import AttachedServer, endpoint_of
+from kit.servers.base import Access
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.ports import PortClaim
 from kit.servers.repository import build_repository
-from kit.stats.frames import requests_frame, trials_frame
+from kit.stats.frames import requests_frame, samples_frame, trials_frame
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.releases import get_release
-from kit.study.spec import Endpoint, Protocol, ServerSpec, TrialSpec, Workload
+from kit.study.result import Verdict
+from kit.study.spec import (
+    Endpoint,
+    Protocol,
+    ServerKind,
+    ServerSpec,
+    TrialSpec,
+    Workload,
+)
+from kit.ui.choices import choose
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,11 +133,100 @@ def test_schemes_say_port_and_tls() -> None:
 
 
 def test_what_was_recorded_is_never_overwritten(server: Endpoint, tmp_path: Path) -> None:
-    few = Workload(requests=4)
-    run_load(few, server, "simulated", tmp_path / "s")
-    with pytest.raises(StoreError, match="already"):
-        run_load(few, server, "simulated", tmp_path / "s")
+    words = (f"http://127.0.0.1:{server.http_port}", "--model", "simulated", "--requests", 4)
+    assert load(*words, "--out", tmp_path / "s").returncode == 0
+    again = load(*words, "--out", tmp_path / "s")
+    assert again.returncode != 0
+    assert "already" in again.stderr
     assert len(requests_frame(tmp_path / "s")) == 4
+
+
+def test_a_server_that_dies_in_mid_load_stopped_answering(tmp_path: Path) -> None:
+    spec = TrialSpec(
+        trial_id="s", server=ServerSpec(release="24.05"), scenario="control", model="simulated"
+    )
+    repository = build_repository(spec, tmp_path / "repository")
+    folder = TrialFolder.create(tmp_path / "trial", spec)
+    with EmbeddedServer(get_release("24.05"), repository, folder) as up:
+        words = (f"http://127.0.0.1:{up.endpoint.http_port}", "--model", "simulated")
+        metrics = f"http://127.0.0.1:{up.endpoint.metrics_port}/metrics"
+        with subprocess.Popen(
+            command(*words, "--duration-s", 90, "--metrics-url", metrics, "--out", tmp_path / "s"),
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            while " ended " not in (line := process.stderr.readline()) or " 0 ended " in line:
+                assert process.poll() is None
+            os.kill(up.pid, signal.SIGKILL)
+            process.communicate(timeout=80)
+    study = StudyFolder(tmp_path / "s")
+    (row,) = trials_frame(study).to_dict("records")
+    assert row["verdict"] == Verdict.ANSWERS_STOPPED
+    assert row["crashed"]
+    assert row["release"] == f"127.0.0.1:{up.endpoint.http_port}"
+    assert 0 < row["time_to_death_s"] < 80
+    assert "stopped answering" in row["reason"]
+    assert "nothing is known of its process" in row["reason"]
+    assert (samples_frame(study)["source"] == "triton_metrics").any()
+    page = write_report(study, tmp_path / "reports")
+    assert "stopped answering" in page.read_text()
+
+
+def test_a_server_that_was_never_reached_is_our_side_s_fault(tmp_path: Path) -> None:
+    with PortClaim(1) as claim:
+        url = f"http://127.0.0.1:{claim.ports[0]}"
+        server = ServerSpec(kind=ServerKind.ATTACHED, url=url, model="m")
+        spec = choose(server, workload=Workload(requests=8), name="t", repeats=1)
+        study = run_study(spec, tmp_path / "s", parallel=1)
+    (row,) = trials_frame(study).to_dict("records")
+    assert row["verdict"] == Verdict.CLIENT_FAULT
+    assert "never reached" in row["reason"]
+    assert not study.finished
+
+
+class _Asked(BaseHTTPRequestHandler):
+    """Answers every GET, and keeps what it was asked with."""
+
+    seen: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers["Authorization"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_probes_carry_the_token_and_nothing_stores_it(tmp_path: Path) -> None:
+    _Asked.seen.clear()
+    spec = TrialSpec(
+        trial_id="t",
+        server=ServerSpec(kind=ServerKind.ATTACHED, model="m", url="http://127.0.0.1"),
+        scenario="workload",
+        model="m",
+    )
+    folder = TrialFolder.create(tmp_path / "t", spec)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Asked) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{http.server_port}"
+        access = Access(headers=(("Authorization", "Bearer s3cret-token"),))
+        attached = AttachedServer(
+            ServerSpec(kind=ServerKind.ATTACHED, model="m", url=url),
+            Protocol.HTTP_GENERATE,
+            folder,
+            access=access,
+        )
+        attached.start()
+        assert attached.end() is None
+        attached.stop()
+        http.shutdown()
+    assert ("/v2/health/ready", "Bearer s3cret-token") in _Asked.seen
+    assert "s3cret" not in repr(access)
+    assert all("s3cret" not in path.read_text() for path in folder.path.iterdir())
 
 
 def test_ctrl_c_ends_the_traffic_and_keeps_what_was_recorded(
@@ -132,7 +237,7 @@ def test_ctrl_c_ends_the_traffic_and_keeps_what_was_recorded(
         command(*words, "--out", tmp_path / "s"), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    while " ok " not in (line := process.stderr.readline()) or " 0 ok " in line:
+    while " ended " not in (line := process.stderr.readline()) or " 0 ended " in line:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130

