@@ -22,16 +22,17 @@ def refuses(extra_args: Sequence[str], service: str) -> bool:
 def triton_command(
     files: ServerFiles,
     *,
-    python: str,
+    program: Path,
     repository: Path,
+    backends: Path,
     endpoint: Endpoint,
     shm_prefix: str,
     extra_args: Sequence[str],
 ) -> list[str]:
     """The command line; an option in `extra_args` ("--name=value") replaces the kit's own."""
     own = [
-        f"--model-repository={repository.absolute()}",
-        f"--backend-directory={files.backends(python)}",
+        f"--model-repository={repository}",
+        f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
     ]
@@ -48,4 +49,4 @@ def triton_command(
             own.append(f"--{service}-address={endpoint.host}")
     given = {argument.partition("=")[0] for argument in extra_args} - _REPEATABLE
     kept = [argument for argument in own if argument.partition("=")[0] not in given]
-    return [str(files.binary), *kept, *extra_args]
+    return [str(program), *kept, *extra_args]

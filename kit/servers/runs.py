@@ -13,13 +13,13 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kit.errors import StoreError
 from kit.servers.cache import cache_root
+from kit.servers.plain import temp_roots
 from kit.servers.processes import MARKER, start_ticks
 
 
@@ -77,14 +77,36 @@ def register() -> Run:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(run.record)
-        run.folder.mkdir(mode=0o700)
     except OSError as error:
         raise StoreError(
             f"the register of runs in {folder} cannot be written: {error}",
             "a writable folder",
             "free space, or name another folder in TRITON_CRASH_KIT_CACHE",
         ) from error
+    try:
+        with writable(run.folder):
+            run.folder.mkdir(mode=0o700)
+    except StoreError:
+        run.forget()
+        raise
     return run
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Say of an OSError inside the block that a run's temp folder cannot be written.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the folder for temp files {folder} cannot be written: {error}",
+            "a writable folder, whose path has letters, digits and ._+- only",
+            "free space in it, or name another one in TMPDIR",
+        ) from error
 
 
 def registered() -> list[Run]:
@@ -127,7 +149,10 @@ def _register_folder() -> Path:
 
 
 def _temp_folder(name: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"tck-{name}"
+    """Where a new run has its temp files: the first of the usual folders that can be used."""
+    roots = temp_roots()
+    usable = (root for root in roots if os.access(root, os.W_OK | os.X_OK))
+    return next(usable, roots[0]) / f"tck-{name}"
 
 
 def _surroundings() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
@@ -139,6 +140,29 @@ class Endpoint:
     tls: bool = False
 
 
+#: Letters and digits of any language, and what stands between them; no path, no dot in front.
+_NAME = re.compile(r"[^\W_][\w .,+=@()-]*")
+_LONGEST_NAME_BYTES = 150
+#: Of a cell; a slip of the hand must not plan a year of trials.
+MOST_REPEATS = 10_000
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that is no good as the name of a folder.
+
+    Raises:
+        SpecError: it is empty, too long, a path, or has characters that shells, terminals, HTML
+            or other systems' folders read as their own.
+    """
+    if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME_BYTES:
+        raise SpecError(
+            f"{what} {name[:60]!r}",
+            f"letters, digits, spaces and _.,+=@()-, a letter or digit first, at most "
+            f"{_LONGEST_NAME_BYTES} bytes",
+            "choose another name; where a study goes, its folder says",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
     """One server life under one workload; everything needed to run it again."""
@@ -161,6 +185,9 @@ class TrialSpec:
     def release(self) -> str:
         """The server's label."""
         return self.server.label
+
+    def __post_init__(self) -> None:
+        check_name("a trial's name", self.trial_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +222,7 @@ class StudySpec:
     schema: int = 2
 
     def __post_init__(self) -> None:
+        check_name("a study's name", self.name)
         for name in ("servers", "engines"):
             if not getattr(self, name):
                 raise SpecError(f"a study without {name}", "at least one", f"give {name}")
@@ -211,8 +239,10 @@ class StudySpec:
             raise SpecError(
                 f"requests = {self.requests}", "1 or more, once", "correct or leave out requests"
             )
-        if self.repeats < 1:
-            raise SpecError(f"{self.repeats} repeats", "1 or more", "raise repeats")
+        if not 1 <= self.repeats <= MOST_REPEATS:
+            raise SpecError(
+                f"{self.repeats} repeats", f"1 to {MOST_REPEATS}", "choose a number between them"
+            )
         if not 1 <= self.least_repeats <= self.repeats:
             raise SpecError(
                 f"at least {self.least_repeats} and at most {self.repeats} trials a cell",

@@ -154,7 +154,7 @@ OWNER = """
 import sys, os, json, time
 sys.path[:0] = {path!r}
 from pathlib import Path
-from test_servers_guard import guarded, guard_of, register
+from test_guard import guarded, guard_of, register
 run = register()
 process = guarded(run, Path({folder!r}))
 print(json.dumps([run.name, process.pid, guard_of(process).pid]), flush=True)
@@ -163,7 +163,8 @@ time.sleep(600)
 
 
 def owner(tmp_path: Path) -> tuple[subprocess.Popen[bytes], str, int, int]:
-    code = OWNER.format(path=sys.path, folder=str(tmp_path))
+    path = [str(Path(__file__).parent), *sys.path]
+    code = OWNER.format(path=path, folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     run, server, guard = json.loads(process.stdout.readline())
