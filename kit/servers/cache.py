@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,8 +20,12 @@ from pathlib import Path
 import platformdirs
 
 from kit.errors import StoreError
+from kit.servers.remove import is_own_file, is_own_folder, remove_folder
 
 _STAMP = "whole.json"
+_MARK = ".triton-crash-kit"
+#: The folder of an entry that is being filled, or that was damaged and is on its way out.
+_SCRATCH = re.compile(r"\.tck-(new|old)-(?P<entry>.+)-[0-9a-f]{8}", re.DOTALL)
 
 
 def cache_root() -> Path:
@@ -46,7 +51,7 @@ def cached(entry: str, fill: Callable[[Path], None]) -> Path:
             return folder
         if alone:
             _remove_leftovers(folder)
-        scratch = folder.with_name(f".new-{folder.name}-{secrets.token_hex(4)}")
+        scratch = folder.with_name(f".tck-new-{folder.name}-{secrets.token_hex(4)}")
         scratch.mkdir()
         try:
             fill(scratch)
@@ -75,16 +80,47 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
-def remove_half_filled() -> list[Path]:
-    """Remove what killed processes left of entries that nobody is filling now; what it was."""
-    removed: list[Path] = []
-    for path in sorted(cache_root().glob("*/.[no]??-*")):
-        folder = path.with_name(path.name[len(".new-") :].rpartition("-")[0])
-        with contextlib.suppress(OSError), _lock(folder, wait=False) as alone:
-            if alone:
-                shutil.rmtree(path, ignore_errors=True)
-                removed.append(path)
-    return removed
+def remove_half_filled(*, dry_run: bool = False) -> list[Path]:
+    """Remove what killed processes left of entries that nobody is filling now; what it was.
+
+    An entry that is being filled is locked, and its folder has a name that only the kit gives,
+    beside the lock's file of that entry. Nothing in a folder without the kit's mark is looked at.
+    """
+    found: list[Path] = []
+    for path in _scratch_folders():
+        name = _SCRATCH.fullmatch(path.name)
+        assert name is not None
+        folder = path.with_name(name["entry"])
+        if is_own_file(_lock_file(folder)):
+            with contextlib.suppress(OSError), _lock(folder, wait=False) as alone:
+                if alone and (dry_run or remove_folder(path)):
+                    found.append(path)
+    return found
+
+
+def mark_root() -> None:
+    """Mark the cache's folder as the kit's, so that it may be cleaned.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    root = cache_root()
+    root.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), (root / _MARK).open("x") as file:
+        file.write("The Triton crash kit keeps its downloads and its register of runs here.\n")
+
+
+def is_marked() -> bool:
+    """Whether the kit has worked in the cache's folder."""
+    return is_own_file(cache_root() / _MARK)
+
+
+def _scratch_folders() -> list[Path]:
+    if not is_marked():
+        return []
+    rooms = [room for room in cache_root().iterdir() if is_own_folder(room)]
+    paths = [path for room in rooms for path in room.iterdir()]
+    return sorted(p for p in paths if _SCRATCH.fullmatch(p.name) and is_own_folder(p))
 
 
 def file_sha256(path: Path) -> str:
@@ -104,7 +140,7 @@ def _stamp(folder: Path) -> None:
 
 def _move_into_place(scratch: Path, folder: Path) -> None:
     if folder.exists():  # damaged; servers that run from it keep their open files
-        damaged = folder.with_name(f".old-{folder.name}-{secrets.token_hex(4)}")
+        damaged = folder.with_name(f".tck-old-{folder.name}-{secrets.token_hex(4)}")
         with contextlib.suppress(FileNotFoundError):
             folder.rename(damaged)
         shutil.rmtree(damaged, ignore_errors=True)
@@ -117,16 +153,21 @@ def _move_into_place(scratch: Path, folder: Path) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left; the caller holds the lock, so nobody works there."""
-    for kind in ("new", "old"):
-        for path in folder.parent.glob(f".{kind}-{folder.name}-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.parent.iterdir():
+        name = _SCRATCH.fullmatch(path.name)
+        if name is not None and name["entry"] == folder.name:
+            remove_folder(path)
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f".lock-{folder.name}")
 
 
 @contextlib.contextmanager
 def _lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the entry's lock; False if another holds it and this does not wait, and on file
     systems without locks, where renames decide."""
-    with (folder.parent / f".lock-{folder.name}").open("w") as file:
+    with _lock_file(folder).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -138,6 +179,7 @@ def _lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 @contextlib.contextmanager
 def _writable(folder: Path) -> Iterator[None]:
     try:
+        mark_root()
         folder.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:

@@ -15,7 +15,6 @@ import json
 import os
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import time
@@ -24,8 +23,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kit.servers.processes import children, descendants, kill, remove_shared_memory, semaphores_of
+from kit.servers.processes import (
+    children,
+    descendants,
+    kill,
+    regions,
+    remove_regions,
+    semaphores_of,
+)
 from kit.servers.python_env import remove_noted
+from kit.servers.remove import remove_folder
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -178,11 +185,9 @@ class Guard:
         deadline = time.monotonic() + 10.0
         while self._reap() and time.monotonic() < deadline:
             self._kill(descendants(os.getpid()))
-        remove_shared_memory(self._order["shm_prefix"])
-        for name in self._semaphores:
-            remove_shared_memory(name)
+        remove_regions([*regions(self._order["shm_prefix"]), *self._semaphores])
         remove_noted(Path(self._order["record"]))
-        shutil.rmtree(self._order["folder"], ignore_errors=True)
+        remove_folder(Path(self._order["folder"]))
         with contextlib.suppress(OSError):
             os.unlink(self._order["record"])
 

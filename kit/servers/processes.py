@@ -7,7 +7,10 @@ import os
 import select
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
+
+from kit.servers.remove import is_own_file
 
 #: In the environment of everything that a run starts, and so of what those start: the run's name.
 MARKER = "TRITON_CRASH_KIT_RUN"
@@ -108,13 +111,22 @@ def semaphores_of(pids: list[int]) -> set[str]:
     return found
 
 
-def remove_shared_memory(prefix: str) -> list[str]:
-    """Remove the regions whose names begin with `prefix`; the names of those removed."""
+def regions(prefix: str) -> list[str]:
+    """Names of the shared-memory regions of this user that begin with `prefix`."""
+    try:
+        names = sorted(os.listdir(SHM))
+    except OSError:
+        return []
+    return [name for name in names if name.startswith(prefix) and is_own_file(SHM / name)]
+
+
+def remove_regions(names: Iterable[str]) -> list[str]:
+    """Remove the shared-memory regions of exactly these names; those that were there."""
     removed = []
-    for path in SHM.glob(f"{prefix}*"):
+    for name in names:
         with contextlib.suppress(OSError):
-            path.unlink()
-            removed.append(path.name)
+            (SHM / name).unlink()
+            removed.append(name)
     return removed
 
 

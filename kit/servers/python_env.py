@@ -14,9 +14,10 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from kit.servers.remove import is_own_folder, remove_folder
 
 _NAME = re.compile(rb"/tmp/python_env_[A-Za-z0-9]{6}(?![A-Za-z0-9])")
 #: The name lies in a heap of a few hundred kilobytes; no mapping larger than this is read.
@@ -50,8 +51,15 @@ def _writable(pid: int) -> Iterator[tuple[int, int]]:
 
 
 def note(record: Path, folders: Iterable[Path]) -> None:
-    """Write on a run's record that these folders go with it; no record: the run is over."""
-    named = [str(folder) for folder in folders]
+    """Write on a run's record that these folders go with it; no record: the run is over.
+
+    The folder's number is noted, too: should it be gone one day and another server have made one
+    of that name, it is not this one.
+    """
+    named = []
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            named.append([str(folder), folder.lstat().st_ino])
     if not named:
         return
     with contextlib.suppress(FileNotFoundError):
@@ -61,19 +69,22 @@ def note(record: Path, folders: Iterable[Path]) -> None:
         scratch.replace(record)
 
 
+def noted(record: Path) -> list[Path]:
+    """The folders that a run's record names besides its own, as far as they are there."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        for name, inode in json.loads(record.read_bytes()).get(KEY, ()):
+            path = Path(name)
+            if _is_ours(path) and path.lstat().st_ino == inode:
+                found.append(path)
+    return found
+
+
 def remove_noted(record: Path) -> list[str]:
     """Remove the folders that a run's record names besides its own; those that were there."""
-    removed = []
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        for name in json.loads(record.read_bytes()).get(KEY, ()):
-            if _is_ours(Path(name)):
-                shutil.rmtree(name, ignore_errors=True)
-                removed.append(name)
-    return removed
+    return [str(path) for path in noted(record) if remove_folder(path)]
 
 
 def _is_ours(path: Path) -> bool:
     """A folder of that very name and of this user: whatever a record says, nothing else goes."""
-    if not _NAME.fullmatch(os.fsencode(path)) or path.is_symlink():
-        return False
-    return path.is_dir() and path.stat().st_uid == os.getuid()
+    return _NAME.fullmatch(os.fsencode(path)) is not None and is_own_folder(path)

@@ -10,17 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
-import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from kit.errors import StoreError
-from kit.servers.cache import cache_root
+from kit.servers.cache import cache_root, is_marked, mark_root
 from kit.servers.plain import temp_roots
 from kit.servers.processes import MARKER, start_ticks
+from kit.servers.remove import is_own_file, is_own_folder, remove_folder
+
+_RECORD = re.compile(r"[0-9a-f]{12}\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +59,9 @@ class Run:
 
     def forget(self) -> None:
         """Take the run off the register: its processes are gone. Removes its temp folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.record.unlink(missing_ok=True)
+        remove_folder(self.folder)
+        for path in (self.record, _scratch(self.record)):
+            path.unlink(missing_ok=True)
 
 
 def register() -> Run:
@@ -69,14 +75,14 @@ def register() -> Run:
     folder = _register_folder()
     run = Run(name=name, record=folder / f"{name}.json", folder=_temp_folder(name), owner=owner)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        mark_root()
+        folder.mkdir(mode=0o700, exist_ok=True)
         text = json.dumps({"owner": asdict(owner), "folder": str(run.folder)})
-        scratch = folder / f".{name}"
-        with scratch.open("w") as file:
+        with _scratch(run.record).open("w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        scratch.replace(run.record)
+        _scratch(run.record).replace(run.record)
     except OSError as error:
         raise StoreError(
             f"the register of runs in {folder} cannot be written: {error}",
@@ -110,8 +116,13 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 def registered() -> list[Run]:
-    """All runs on the register, by name."""
-    return [_read(path) for path in sorted(_register_folder().glob("*.json"))]
+    """All runs on the register, by name; files that are no record of the kit's are left alone."""
+    folder = _register_folder()
+    if not (is_marked() and is_own_folder(folder)):
+        return []
+    paths = [path for path in sorted(folder.iterdir()) if _RECORD.fullmatch(path.name)]
+    found = [_read(path) for path in paths if is_own_file(path)]
+    return [run for run in found if run is not None]
 
 
 def this_process() -> Owner:
@@ -121,38 +132,71 @@ def this_process() -> Owner:
 
 def is_over(run: Run) -> bool:
     """Whether the run's owner is certainly gone; False for runs of other machines."""
+    return why_over(run) is not None
+
+
+def why_over(run: Run) -> str | None:
+    """How it is known that the run's owner is gone; None: it is not, as of other machines' runs."""
     here = _surroundings()
     owner = run.owner
     if owner is None:
-        return _older_than_boot(run.record)
+        return (
+            "an empty record from before this machine started"
+            if (_older_than_boot(run.record))
+            else None
+        )
     if owner.boot != here["boot"]:
-        return owner.host == here["host"]  # else a shared home folder, and another machine's run
+        # Another host: a shared home folder, and another machine's run.
+        return "its owner ran before this machine started" if owner.host == here["host"] else None
     if owner.pid_namespace != here["pid_namespace"]:
-        return False  # of another container; its pids mean nothing here
-    return start_ticks(owner.pid) != owner.start_ticks
+        return None  # of another container; its pids mean nothing here
+    ticks = start_ticks(owner.pid)
+    if ticks == owner.start_ticks:
+        return None
+    if ticks is None:
+        return f"its owner, process {owner.pid}, is gone"
+    return f"its owner, process {owner.pid}, is gone; another one has its number now"
 
 
-def _read(path: Path) -> Run:
-    owner = None
-    folder = _temp_folder(path.stem)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(path.read_bytes())
-        owner = Owner(**content["owner"])
+def _read(path: Path) -> Run | None:
+    """The run that a record names; None if it is not a record that the kit wrote.
+
+    A power cut may leave a record empty or full of zeros; its name is then all that is known.
+    """
+    name = path.stem
+    folder = next((p for p in _temp_folders(name) if is_own_folder(p)), _temp_folder(name))
+    try:
+        data = path.read_bytes()
+        if not data.strip(b"\0"):
+            return Run(name=name, record=path, folder=folder, owner=None)
+        content = json.loads(data)
+        owner = msgspec.convert(content["owner"], Owner)
         given = Path(content["folder"])
-        if given.name == folder.name:  # it will be removed with all that is in it
-            folder = given
-    return Run(name=path.stem, record=path, folder=folder, owner=owner)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if given.name != folder.name or not given.is_absolute() or ".." in given.parts:
+        return None  # it would be removed with all that is in it
+    return Run(name=name, record=path, folder=given, owner=owner)
 
 
 def _register_folder() -> Path:
     return cache_root() / "runs"
 
 
+def _scratch(record: Path) -> Path:
+    """What a record is written to first."""
+    return record.with_name(f".{record.stem}")
+
+
+def _temp_folders(name: str) -> list[Path]:
+    return [root / f"tck-{name}" for root in temp_roots()]
+
+
 def _temp_folder(name: str) -> Path:
     """Where a new run has its temp files: the first of the usual folders that can be used."""
-    roots = temp_roots()
-    usable = (root for root in roots if os.access(root, os.W_OK | os.X_OK))
-    return next(usable, roots[0]) / f"tck-{name}"
+    folders = _temp_folders(name)
+    usable = (path for path in folders if os.access(path.parent, os.W_OK | os.X_OK))
+    return next(usable, folders[0])
 
 
 def _surroundings() -> dict[str, str]:

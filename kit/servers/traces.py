@@ -1,38 +1,60 @@
-"""Runs whose owner is dead in, nothing of them left: processes, shared memory, folders.
+"""Find and remove what runs whose owner is dead have left: processes, shared memory, folders.
 
 `sweep` is called at the start of each run and by `python -m kit clean`. It needs no word from
-the dead owner: what a run started carries the run's name.
+the dead owner: what a run started carries the run's name. Nothing else is touched.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kit.servers.cache import remove_half_filled
-from kit.servers.processes import kill, marked, remove_shared_memory, semaphores_of
-from kit.servers.python_env import remove_noted
-from kit.servers.runs import Run, is_over, registered
+from kit.servers.processes import kill, marked, regions, remove_regions, semaphores_of
+from kit.servers.python_env import noted
+from kit.servers.remove import remove_folder
+from kit.servers.runs import Run, registered, why_over
 
 _ROUNDS = 5  # of looking for processes, as a dying one may still have started another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """What was found of one run, and removed."""
+    """What was found of one run, and removed, and how it is known that it may be."""
 
     run: str  # "cache": half-filled entries of the cache, whichever run filled them
-    processes: tuple[int, ...]
-    shared_memory: tuple[str, ...]
-    folders: tuple[str, ...]
+    processes: tuple[int, ...] = ()
+    shared_memory: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    why: str = ""
 
 
-def sweep() -> list[Trace]:
-    """Remove everything of runs whose owner died; what was removed, one entry a run."""
-    traces = [remove(run) for run in registered() if is_over(run)]
-    half_filled = tuple(str(path) for path in remove_half_filled())
+def sweep(*, dry_run: bool = False) -> list[Trace]:
+    """Remove everything of runs whose owner died; what was removed, one entry a run.
+
+    dry_run: say what it would be, and leave it.
+    """
+    traces = []
+    for run in registered():
+        why = why_over(run)
+        if why is not None:
+            traces.append(replace(find(run) if dry_run else remove(run), why=why))
+    half_filled = tuple(str(path) for path in remove_half_filled(dry_run=dry_run))
     if half_filled:
-        traces.append(Trace(run="cache", processes=(), shared_memory=(), folders=half_filled))
+        why = "nobody holds the lock of the entry that they are of"
+        traces.append(Trace(run="cache", folders=half_filled, why=why))
     return traces
+
+
+def find(run: Run) -> Trace:
+    """What there is of one run now."""
+    pids = marked(run.name)
+    folders = [*([run.folder] if run.folder.exists() else []), *noted(run.record)]
+    return Trace(
+        run=run.name,
+        processes=tuple(sorted(pids)),
+        shared_memory=tuple(sorted([*regions(run.shm_prefix), *semaphores_of(pids)])),
+        folders=tuple(str(path) for path in folders),
+    )
 
 
 def remove(run: Run) -> Trace:
@@ -46,15 +68,12 @@ def remove(run: Run) -> Trace:
         semaphores |= semaphores_of(pids)
         kill(pids, timeout_s=5.0)
         killed |= set(pids)
-    regions = remove_shared_memory(run.shm_prefix)
-    for name in semaphores:
-        regions += remove_shared_memory(name)
-    folders: tuple[str, ...] = (str(run.folder),) if run.folder.exists() else ()
-    folders += tuple(remove_noted(run.record))
+    removed = remove_regions([*regions(run.shm_prefix), *semaphores])
+    folders = [path for path in (run.folder, *noted(run.record)) if remove_folder(path)]
     run.forget()
     return Trace(
         run=run.name,
         processes=tuple(sorted(killed)),
-        shared_memory=tuple(sorted(regions)),
-        folders=folders,
+        shared_memory=tuple(sorted(removed)),
+        folders=tuple(str(path) for path in folders),
     )

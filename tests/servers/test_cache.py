@@ -79,7 +79,7 @@ def test_a_copied_cache_with_new_times_is_whole() -> None:
 
 
 def test_what_a_killed_process_left_half_filled_is_removed(own_cache: Path) -> None:
-    half = own_cache / "things" / ".new-one-12345678"
+    half = own_cache / "things" / ".tck-new-one-12345678"
     half.mkdir(parents=True)
     (half / "part").write_text("half")
     cached("things/one", fill)
@@ -105,9 +105,9 @@ def test_a_killed_download_is_swept_with_its_pip(tmp_path: Path, own_cache: Path
     code = f"import sys; sys.executable = {str(slow)!r}\n" + DOWNLOADER
     with subprocess.Popen([sys.executable, "-c", code]) as owner:
         deadline = time.monotonic() + 30
-        while not list(own_cache.glob("wheels/.new-*/half")) and time.monotonic() < deadline:
+        while not list(own_cache.glob("wheels/.tck-new-*/half")) and time.monotonic() < deadline:
             time.sleep(0.01)
-        [half] = own_cache.glob("wheels/.new-*")
+        [half] = own_cache.glob("wheels/.tck-new-*")
         assert sweep() == []  # somebody is filling it
         owner.kill()
     traces = sweep()

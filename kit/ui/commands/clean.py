@@ -12,21 +12,31 @@ def add(commands: Subparsers) -> None:
     parser = add_command(
         commands, "clean", clean, "remove what a killed run or a power cut left behind"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list what that would be, and why it is sure"
+    )
     add_json(parser)
 
 
 def clean(args: Namespace) -> int:
+    from kit.servers.processes import SHM
     from kit.servers.traces import sweep
 
     with busy("looking for what was left"):
-        removed = sweep()
+        traces = sweep(dry_run=args.dry_run)
     if args.json:
-        print_json(removed)
+        print_json(traces)
         return DONE
-    for trace in removed:
+    for trace in traces:
         print(
             f"run {trace.run}: {len(trace.processes)} processes, "
             f"{len(trace.shared_memory)} shared-memory regions, {len(trace.folders)} folders"
         )
-    print("nothing was left behind" if not removed else "removed")
+        if args.dry_run:
+            print(f"  sure, since {trace.why}")
+            names = [f"process {pid}" for pid in trace.processes]
+            names += [str(SHM / name) for name in trace.shared_memory]
+            print("\n".join(f"  {name}" for name in [*names, *trace.folders]))
+    verb = "would be removed" if args.dry_run else "removed"
+    print(verb if traces else "nothing was left behind")
     return DONE
