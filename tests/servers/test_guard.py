@@ -264,13 +264,13 @@ def test_a_record_that_a_power_cut_emptied_still_names_its_run() -> None:
 def test_a_record_cannot_make_a_sweep_remove_another_folder(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
-    run = register()
+    run = rewrite(register(), start_ticks=1)
     content = json.loads(run.record.read_text())
     content["folder"] = str(precious)
     run.record.write_text(json.dumps(content))
-    rewrite(run, start_ticks=1)
-    sweep()
+    assert sweep() == []
     assert precious.exists()
+    run.forget()
 
 
 def test_start_ticks_are_none_for_a_process_that_is_gone() -> None:
