@@ -59,7 +59,9 @@ def test_a_server_starts_from_and_in_folders_of_any_name(hostile: Path) -> None:
 
 
 def test_a_study_runs_in_a_folder_of_any_name(hostile: Path) -> None:
-    spec = StudySpec(name="t", servers=embedded("24.10"), scenarios=("control",), requests=20, repeats=1)
+    spec = StudySpec(
+        name="t", servers=embedded("24.10"), scenarios=("control",), requests=20, repeats=1
+    )
     folder = StudyFolder.create(hostile / "study", spec)
     [trial] = plan(spec)
     run_trials(FixedAgenda([trial]), folder, parallel=1)
