@@ -7,8 +7,9 @@ builds crashes are compared by the functions that their stacks name.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from kit.crash.component import Component, component_of
 from kit.crash.log.backtrace import Backtrace
@@ -18,6 +19,7 @@ from kit.crash.stack.signature import KEY_FRAMES
 from kit.crash.stack.site import exact_symbol, fault_frames, plain_module, short_name
 from kit.study.result import Frame, Signature, TrialResult
 
+T = TypeVar("T")
 #: Frontends keep state that requests share; see same_crash.
 FRONTENDS = frozenset({Component.HTTP_FRONTEND, Component.GRPC_FRONTEND})
 
@@ -118,6 +120,22 @@ def same_crash(a: TrialResult, b: TrialResult) -> bool:
         return True
     where = {_component(a.signature), _component(b.signature)} - {Component.LIBC_ABORT}
     return len(where) == 1 and where < FRONTENDS
+
+
+def commonest_death(deaths: Sequence[T], result_of: Callable[[T], TrialResult]) -> T | None:
+    """One of the deaths whose crash most of them share, the first of equals; None of none.
+
+    result_of: the result of one of `deaths`, which may be results, or folders with theirs.
+
+    >>> commonest_death([], lambda result: result) is None
+    True
+    """
+    results = [result_of(death) for death in deaths]
+    return max(
+        deaths,
+        key=lambda death: sum(same_crash(result_of(death), other) for other in results),
+        default=None,
+    )
 
 
 def _site(signature: Signature) -> str:

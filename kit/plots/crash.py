@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour, dashes, marker, requests_axis, spread
 from kit.plots.titles import crash_title, set_title, varying
 from kit.stats.survival import Clock, at_risk_table, survival_table
@@ -34,6 +35,12 @@ def plot_crash_strip(trials: pd.DataFrame, ax: Axes) -> Axes:
         completed, logarithmic from 1; arrows are censored: the server was alive when its
         requests were done. Right: how many died, of how many.
     """
+    check_frame(
+        trials,
+        "trials",
+        ("release", "completed", "crashed", "counted", "verdict"),
+        plot="plot_crash_strip",
+    )
     by = varying(trials)
     rows = _rows(trials, by)
     furthest = float(trials["completed"].max()) if len(trials) else 1.0
@@ -91,6 +98,12 @@ def plot_survival(trials: pd.DataFrame, ax: Axes, *, over: str = "completed") ->
     Band: 95 % log-log Greenwood interval of the Kaplan-Meier estimate. Ticks: censored trials.
     Label: release (died/trials). Beneath: trials at risk, not yet dead or censored.
     """
+    check_frame(
+        trials,
+        "trials",
+        ("release", "completed", "crashed", "counted", "verdict"),
+        plot="plot_survival",
+    )
     curves = _curves(trials[trials["counted"]])
     clock: Clock = "completed" if over == "completed" else "exposure_s"
     named = pd.concat([c.trials.assign(_curve=c.label) for c in curves])

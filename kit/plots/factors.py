@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, INK
 from kit.plots.titles import set_title
 from kit.stats.factors import Factor, engine_name, factors
@@ -19,6 +20,12 @@ def plot_factors(trials: pd.DataFrame, ax: Axes) -> Axes:
     trials: kit.stats.frames.trials_frame of the factor study; fault scenarios that count are drawn.
         A cross is a death, a ring a trial that survived.
     """
+    check_frame(
+        trials,
+        "trials",
+        ("release", "completed", "crashed", "counted", "verdict"),
+        plot="plot_factors",
+    )
     faults = trials[trials["counted"] & (trials["kind"] == "fault")]
     place = faults.groupby(["release", "engine", "concurrency"], observed=True).cumcount()
     releases, engines, loads = (

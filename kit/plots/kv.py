@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour, spread
 from kit.plots.titles import kv_title, set_title
 from kit.servers.watch.names import (
@@ -41,6 +42,7 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
     through a source that others have, are counted as "not exported" by release and engine, or as
     "watcher failed" if that is why: missing is not 0.
     """
+    check_frame(samples, "samples", ("trial_id", "name", "value", "source"), plot="plot_kv_usage")
     usage = samples[samples["name"] == KV_USAGE]
     last_seen: dict[str, tuple[float, float]] = {}
     seen_sources = [s for s in SOURCES if (usage["source"] == s).any()]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour
 from kit.plots.titles import latency_title, set_title, varying
 from kit.stats.latency import latency_table
@@ -37,6 +38,9 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str | None = None
         the band "never" on top. Bars: 95 % intervals. Beneath: n, and the share that failed. A
         quantile that n is too small for is left out, which the label says.
     """
+    check_frame(
+        requests, "requests", ("release", "concurrency", "judged", "ok"), plot="plot_latency"
+    )
     latency = latency or measured(requests)
     by = ["release", "concurrency"]
     by += [c for c in varying(requests) if c not in by]  # never pool what differs

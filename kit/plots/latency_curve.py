@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.errors import SpecError
+from kit.plots.columns import check_frame
 from kit.plots.latency import MEASURES, latency_axis, reach
 from kit.plots.style import FAINT, colour, dashes, marker, spread
 from kit.plots.titles import latency_title, set_title, varying
@@ -30,6 +31,9 @@ def plot_latency_curve(
     Raises:
         SpecError: more than release and concurrency varies.
     """
+    check_frame(
+        requests, "requests", ("release", "concurrency", "judged", "ok"), plot="plot_latency_curve"
+    )
     mixed = [c for c in varying(requests) if c not in ("release", "concurrency")]
     if mixed:
         raise SpecError(

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.columns import check_frame
 from kit.plots.style import FAINT, colour
 from kit.plots.titles import set_title
 from kit.servers.watch.names import ENGINE_LOG, NOT_EXPORTED, TRITON_METRICS, VLLM_METRICS, WAITING
@@ -35,6 +36,7 @@ def plot_queue(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
     figure the first of Triton's metrics, vLLM's and the log. A release that does not export
     Triton's is named.
     """
+    check_frame(samples, "samples", ("trial_id", "name", "value", "source"), plot="plot_queue")
     most = {"in the engine": 0.0, "in Triton": 0.0}
     told: set[str] = set()
     exposure = dict(zip(trials["trial_id"], trials["exposure_s"], strict=True))
@@ -95,6 +97,7 @@ def plot_gpu(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
 
     samples and trials: as for plot_queue; one pair of lines a trial and GPU.
     """
+    check_frame(samples, "samples", ("trial_id", "name", "value", "source"), plot="plot_gpu")
     peak = 0.0
     for trial, release in zip(trials["trial_id"], trials["release"], strict=True):
         own = samples[samples["trial_id"] == trial]

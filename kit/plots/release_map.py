@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
+from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, GRID, contrast
 from kit.plots.titles import DECIDED, map_title, set_title
 from kit.study.releases import in_order
@@ -35,6 +36,12 @@ def release_map(
     whose trials all say nothing is "undecided". signature: the commonest way to die, in one line,
     since offsets differ from build to build; None where that is to leave no stack.
     """
+    check_frame(
+        trials,
+        "trials",
+        ("release", "completed", "crashed", "counted", "verdict"),
+        plot="release_map",
+    )
     rows = []
     for (release, scenario), group in trials.groupby(
         ["release", "scenario"], sort=False, observed=True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kit.crash.diagnose import Diagnosis, diagnose
-from kit.crash.groups import same_crash
+from kit.crash.groups import commonest_death, same_crash
 from kit.crash.stack.maps import MemoryMap
 from kit.errors import NotEnoughDataError
 from kit.reproduce.shrink import Shrunk
@@ -61,7 +61,9 @@ def finding_of_trials(trials: Sequence[TrialFolder]) -> Finding:
     deaths = [(t, r) for t, r in ended if r.verdict.is_death]
     if not deaths:
         raise _no_death(trials[0].spec if trials else None)
-    folder, crash = max(deaths, key=lambda one: sum(same_crash(one[1], r) for _, r in deaths))
+    found = commonest_death(deaths, lambda death: death[1])
+    assert found is not None, "there are deaths"
+    folder, crash = found
     same = [r for _, r in deaths if same_crash(r, crash)]
     return Finding(
         trial=folder.spec,

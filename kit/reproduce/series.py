@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from zlib import crc32
 
-from kit.crash.groups import same_crash
+from kit.crash.groups import commonest_death, same_crash
 from kit.errors import NotEnoughDataError
 from kit.study.result import TrialResult
 from kit.study.sequential import Decision, Observation, Progress, TrialTest, boundaries, decide
@@ -128,7 +128,7 @@ class Bench:
     def _commonest(self) -> TrialResult | None:
         first = next(iter(self.candidates.values()), None)
         deaths = [r for r in first.results if r.verdict.is_death] if first else []
-        return max(deaths, key=lambda d: sum(same_crash(d, o) for o in deaths), default=None)
+        return commonest_death(deaths, lambda death: death)
 
     def _progress(self, series: Series) -> Progress:
         seen = [

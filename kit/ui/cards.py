@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from kit.crash.diagnose import Diagnosis
 from kit.crash.match import Match, best_of
-from kit.study.words import listing, ranges
+from kit.study.words import clean_text, listing, ranges
 
 if TYPE_CHECKING:
     from kit.stats.compare import Comparison
@@ -65,16 +65,18 @@ class Crash:
 
     def _repr_html_(self) -> str:
         return _card(
-            f"<b>{escape(self.text)}</b>",
-            f"{self.deaths} of {self.trials} servers died so: {escape(self.where)}.",
+            f"<b>{_safe(self.text)}</b>",
+            f"{self.deaths} of {self.trials} servers died so: {_safe(self.where)}.",
             _stack_html(self.stack),
             _known_html(self.known),
-            f"<b>What to do.</b> {escape(self.advice)}" if self.advice else "",
+            f"<b>What to do.</b> {_safe(self.advice)}" if self.advice else "",
         )
 
     def __repr__(self) -> str:
         lines = [self.text, *_wrapped(f"{self.deaths} of {self.trials} servers: {self.where}")]
-        return "\n".join([*lines, *_stack_text(self.stack), *_rest(self.known, self.advice)])
+        return clean_text(
+            "\n".join([*lines, *_stack_text(self.stack), *_rest(self.known, self.advice)])
+        )
 
 
 class Crashes(tuple[Crash, ...]):
@@ -104,15 +106,15 @@ class DiagnosisCard(Diagnosis):
 
     def _repr_html_(self) -> str:
         return _card(
-            f"<b>{escape(self.summary)}</b>",
+            f"<b>{_safe(self.summary)}</b>",
             _stack_html(self.stack),
             _known_html(best_of(self.matches)),
-            f"<b>What to do.</b> {escape(self.advice)}",
+            f"<b>What to do.</b> {_safe(self.advice)}",
         )
 
     def __repr__(self) -> str:
         lines = [*_wrapped(self.summary, indent=""), *_stack_text(self.stack)]
-        return "\n".join([*lines, *_rest(best_of(self.matches), self.advice)])
+        return clean_text("\n".join([*lines, *_rest(best_of(self.matches), self.advice)]))
 
 
 class Comparisons(tuple["Comparison", ...]):
@@ -128,11 +130,16 @@ class Comparisons(tuple["Comparison", ...]):
         return [sentence(one) for one in self]
 
     def _repr_html_(self) -> str:
-        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.sentences)
+        items = "".join(f"<li>{_safe(sentence)}</li>" for sentence in self.sentences)
         return f'<ul style="text-align: left">{items}</ul>'
 
     def __repr__(self) -> str:
         return "\n".join("\n".join(_wrapped(said, indent="")) for said in self.sentences)
+
+
+def _safe(text: str) -> str:
+    """Text of a server or a log as HTML."""
+    return escape(clean_text(text))
 
 
 def _card(*parts: str) -> str:
@@ -143,14 +150,14 @@ def _card(*parts: str) -> str:
 def _stack_html(stack: Sequence[str]) -> str:
     if not stack:
         return ""
-    lines = escape("\n".join(stack))
+    lines = _safe("\n".join(stack))
     head = f'<span style="{FAINT}">stack, from the fault outward</span>'
     return f'{head}<pre style="{PRE}">{lines}</pre>'
 
 
 def _known_html(known: Sequence[Match]) -> str:
     return "".join(
-        f"<div>Known crash <b>{escape(match.id)}</b>: {escape(match.title)}"
+        f"<div>Known crash <b>{_safe(match.id)}</b>: {_safe(match.title)}"
         + "".join(_link(link) for link in match.links)
         + "</div>"
         for match in known
@@ -159,8 +166,8 @@ def _known_html(known: Sequence[Match]) -> str:
 
 def _link(address: str) -> str:
     """A link of the catalog, which holds only addresses of issues and pull requests."""
-    short = "/".join(address.split("/")[-4:])
-    return f' <a href="{escape(address)}" style="font-size: 0.9em">{escape(short)}</a>'
+    short = "/".join(address.split("/")[-3:])
+    return f' <a href="{_safe(address)}" style="font-size: 0.9em">{_safe(short)}</a>'
 
 
 def _stack_text(stack: Iterable[str]) -> list[str]:

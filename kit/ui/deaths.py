@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from kit.crash.match import best_of
+from kit.crash.catalog import known_crashes
+from kit.crash.diagnose import crashes_of
+from kit.crash.match import Match, best_of
 from kit.kv.advice import study_advice
 from kit.report.crashes import crash_groups
 from kit.report.sentences import frame_text
@@ -22,17 +24,14 @@ def crashes_of_study(study: StudyFolder, trials: pd.DataFrame) -> Crashes:
     found = []
     for group in crash_groups(study, trials):
         own = dead[dead["signature_text"] == group.text]
-        seen = group.diagnosis
-        stack = seen.stack if seen else tuple(map(frame_text, group.builds[0].frames))
+        seen, first = group.diagnosis, group.builds[0]
+        if seen is not None:
+            known, stack, advice = best_of(seen.matches), seen.stack, seen.advice
+        else:  # its log was not kept
+            known, stack = _known(study, first.example), tuple(map(frame_text, first.frames))
+            advice = " ".join(known_crashes()[match.id].advice for match in known)
         found.append(
-            _crash(
-                group.text,
-                own,
-                trials,
-                stack=stack,
-                known=tuple(best_of(seen.matches)) if seen else (),
-                advice=seen.advice if seen else "",
-            )
+            _crash(group.text, own, trials, stack=stack, known=tuple(known), advice=advice)
         )
     silent = dead[dead["signature"].isna()]
     for verdict, own in silent.groupby("verdict"):
@@ -54,6 +53,15 @@ def advice_for(study: StudyFolder, crashes: Sequence[Crash]) -> list[str]:
         if one.warning
     )
     return [*words, *dict.fromkeys(warnings)]
+
+
+def _known(study: StudyFolder, trial_id: str) -> list[Match]:
+    """The crashes of the catalog that a death fits by its signature alone."""
+    trial = study.trial(trial_id)
+    signature = trial.result.signature if trial.result else None
+    releases = (trial.spec.release,)
+    found = crashes_of(signature, releases=releases, log="", crashes=known_crashes())
+    return best_of(found)
 
 
 def _crash(

@@ -25,7 +25,7 @@ from kit.stats.frames import (
 )
 from kit.study.folder import StudyFolder
 from kit.study.spec import StudySpec
-from kit.study.words import listing
+from kit.study.words import clean_text, listing
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes
 
@@ -291,7 +291,7 @@ class Study:
         if len(cells) > MOST_ROWS:
             parts.append(f"… and {len(cells) - MOST_ROWS} more rows: study.summary has all")
         parts += [fill(f"- {text}", 80, subsequent_indent="  ") for text in self.advice]
-        return "\n\n".join(filter(None, [*parts, self.provenance]))
+        return clean_text("\n\n".join(filter(None, [*parts, self.provenance])))
 
     def _repr_html_(self) -> str:
         cells = result_cells(self._folder)
@@ -315,9 +315,9 @@ class Study:
         if self.finished:
             return ""
         there = int(self.trials["verdict"].ne("interrupted").sum())
+        have = "1 trial has" if there == 1 else f"{there} trials have"
         return (
-            f"Not finished: {there} trials have a result so far. "
-            "The kit.run that began it goes on from there."
+            f"Not finished: {have} a result so far. The kit.run that began it goes on from there."
         )
 
     def _drawable(self, *, one_scenario: bool = False) -> tuple[Study, str]:

@@ -98,6 +98,8 @@ def shrink(args: Namespace) -> int:
 
 def _chosen(study: StudyFolder, name: str | None) -> tuple[TrialFolder, TrialResult]:
     """The trial of that name; else one with the commonest crash."""
+    from kit.crash.groups import commonest_death
+
     ended = [(trial, r) for trial in study.trials() if (r := trial.result) is not None]
     dead = [(trial, r) for trial, r in ended if r.verdict.is_death]
     if name is not None:
@@ -110,15 +112,9 @@ def _chosen(study: StudyFolder, name: str | None) -> tuple[TrialFolder, TrialRes
             f"a trial that crashed: {', '.join(there) or 'this study has none'}",
             "name one of those" if there else "choose another study, or run more trials",
         )
-    return _commonest(dead)
-
-
-def _commonest(
-    dead: list[tuple[TrialFolder, TrialResult]],
-) -> tuple[TrialFolder, TrialResult]:
-    from kit.crash.groups import same_crash
-
-    return max(dead, key=lambda one: sum(same_crash(one[1], other) for _, other in dead))
+    found = commonest_death(dead, lambda one: one[1])
+    assert found is not None, "there are dead servers"
+    return found
 
 
 def _step_line(step: Step) -> str:
