@@ -34,11 +34,16 @@ vllm: $(STAMP) ## Install real vLLM for the CPU beside the kit (about 2 GB; ARGS
 setup: $(STAMP) ## Build .venv from requirements.lock (again only when the lock changes)
 	@echo "$(VENV) is up to date."
 
-test: $(STAMP) ## Every check and every test
+check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no server (1 minute)
+	@echo "pytest"; $(PY) -m pytest -m "not server and not browser and not slow" $(ARGS)
+
+test: $(STAMP) lint ## Every check and every test
+	@echo "pytest"; $(PY) -m pytest $(ARGS)
+
+lint: $(STAMP)
 	@echo "ruff format"; $(VENV)/bin/ruff format --check
 	@echo "ruff check"; $(VENV)/bin/ruff check
 	@echo "mypy"; $(VENV)/bin/mypy
-	@echo "pytest"; $(PY) -m pytest
 
 test-vllm: $(STAMP) ## The tests that run real vLLM, in every tested version, inside real Triton
 	@$(PY) -m kit vllm install --all
@@ -47,7 +52,7 @@ test-vllm: $(STAMP) ## The tests that run real vLLM, in every tested version, in
 bench: $(STAMP) ## Compare the load generator with its peers; writes benchmarks/results.json
 	@$(PY) -m benchmarks $(ARGS)
 
-lock: ## Write requirements.lock anew from pyproject.toml (needs uv on the PATH)
+lock: ## Write requirements.lock again from pyproject.toml (needs uv on the PATH)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --all-extras pyproject.toml --output-file requirements.lock
 
@@ -84,4 +89,4 @@ $(STAMP): requirements.lock
 		|| { $(SETUP_FAILED); }
 	@touch $@
 
-.PHONY: investigate lab vllm setup test test-vllm bench lock clean distclean help
+.PHONY: investigate lab vllm setup check test lint test-vllm bench lock clean distclean help

@@ -8,7 +8,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from chances import recorded_chance, until
 
 from kit.crash.verdict import is_reported_crash
 from kit.errors import ExportError, NotEnoughDataError
@@ -524,10 +525,32 @@ def smallest(scenario: str, requests: int, *, clients: int = 1) -> Finding:
 class Lives:
     """What exported scripts did to real servers, all at the same time."""
 
-    race: Exported  # tried on a fresh 23.10 and, beside it, on a release without the fault
+    race: Exported  # that crashed a fresh 23.10; and beside it, a release without the fault
     later: ScriptRun  # the same traffic on 24.05
-    grpc: ScriptRun  # cancelled gRPC streams on 23.10
+    grpc: ScriptRun  # cancelled gRPC streams, which crashed a 23.10
     gone: ScriptRun  # a model whose process ends, on 24.10
+
+
+#: That 30 requests of one client crash 23.10. Recorded are 10 of 10 trials of 200 requests and 16
+#: clients, most of them dead before the 30th; with one client half of that is taken: 10 lives all
+#: miss it in 1 of 1,024 runs.
+RACE_CHANCE = 0.5
+#: That cancelled gRPC streams crash a 23.10, not only hang it: 5 of 5 recorded trials did, so 0.55
+#: at the least: 9 lives all miss it in 1 of 1,300 runs.
+GRPC_CHANCE = recorded_chance("23.10", "grpc-stream-cancel")
+#: How 23.10 dies of them.
+SIGNALS = (-11, -6)
+
+
+def crash_by_grpc(run: Callable[[int], ScriptRun]) -> ScriptRun:
+    """The first life that crashed; one may hang, or outlive the script, in its stead."""
+    return until(
+        run,
+        lambda life: life.exit_code in SIGNALS,
+        chance=GRPC_CHANCE,
+        known=lambda life: life.code in (0, 1) and life.exit_code in (None, *SIGNALS),
+        say=lambda life: life.said,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -541,15 +564,23 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
         return run_script(path, release, folder / name, grpc=is_grpc(found.trial))
 
     with ThreadPoolExecutor() as pool:
-        exported = pool.submit(write_reproducer, race, folder / "race", times=1)
+        exported = pool.submit(
+            until,
+            lambda life: write_reproducer(race, folder / f"race{life}", times=1),
+            lambda exported: exported.crashed == 1,
+            chance=RACE_CHANCE,
+            known=lambda exported: exported.runs[0].exit_code in (None, -11),
+            say=lambda exported: exported.runs[0].said,
+        )
         later = pool.submit(run, "later", race, "24.05")
-        grpc = pool.submit(run, "grpc", cancel, "23.10")
+        grpc = pool.submit(crash_by_grpc, lambda life: run(f"grpc{life}", cancel, "23.10"))
         gone = pool.submit(run, "gone", smallest("stub-dies", 120, clients=4), "24.10")
         return Lives(
             race=exported.result(), later=later.result(), grpc=grpc.result(), gone=gone.result()
         )
 
 
+@pytest.mark.server
 def test_the_exported_script_alone_crashes_a_fresh_23_10_with_the_reported_stack(
     lives: Lives,
 ) -> None:
@@ -561,6 +592,7 @@ def test_the_exported_script_alone_crashes_a_fresh_23_10_with_the_reported_stack
     assert re.search(r"died after \d+ of 30 requests had ended", run.said)
 
 
+@pytest.mark.server
 def test_the_same_script_leaves_releases_without_the_fault_alive(lives: Lives) -> None:
     for run in (*lives.race.beside, lives.later):
         assert (run.code, run.exit_code) == (1, None), run.said
@@ -568,6 +600,7 @@ def test_the_same_script_leaves_releases_without_the_fault_alive(lives: Lives) -
     assert {run.release for run in lives.race.beside} == {"23.12"}
 
 
+@pytest.mark.server
 def test_the_report_beside_the_script_tells_of_its_runs(lives: Lives) -> None:
     text = (lives.race.folder / "REPORT.md").read_text()
     assert "| reproduce.py, as it is | 23.10 | 1 | 1 |" in text
@@ -575,11 +608,14 @@ def test_the_report_beside_the_script_tells_of_its_runs(lives: Lives) -> None:
     assert lives.race.runs[0].said in text
 
 
+@pytest.mark.server
 def test_a_grpc_script_crashes_a_fresh_23_10_too(lives: Lives) -> None:
-    assert (lives.grpc.code, lives.grpc.exit_code) == (0, -11), lives.grpc.said
+    assert lives.grpc.code == 0, lives.grpc.said
+    assert lives.grpc.exit_code in SIGNALS
     assert lives.grpc.signature is not None
 
 
+@pytest.mark.server
 def test_a_model_that_dies_behind_a_live_server_is_more_than_refused_requests(
     lives: Lives,
 ) -> None:
