@@ -15,11 +15,54 @@ Columns = dict[str, Callable[[Cell], str]]
 MOST_ITERATIONS = 6
 
 
-def text_table(cells: Iterable[Cell]) -> str:
-    """Aligned columns, one line a cell."""
+def text_table(cells: Iterable[Cell], *, width: int | None = None) -> str:
+    """Aligned columns, one line a cell.
+
+    width: characters that a line may have. A wider table loses what is the same in every row, then
+    details; what is left out is named below it. None: any width.
+    """
     rows = list(cells)
     columns = _columns(rows)
+    text, below = _aligned(columns, rows), []
+    for narrower in _NARROWER if width else ():
+        if width is None or max(map(len, text.splitlines())) <= width:
+            break
+        columns, said = narrower(columns, rows)
+        below += [said] if said else []
+        text = _aligned(columns, rows)
+    return "\n".join([text, *(["", *below] if below else [])])
+
+
+def _aligned(columns: Columns, rows: Sequence[Cell]) -> str:
     return aligned(list(columns), (_texts(columns, cell) for cell in rows))
+
+
+def _without_constants(columns: Columns, rows: Sequence[Cell]) -> tuple[Columns, str]:
+    said = []
+    for name in ("scenario", "engine", "clients"):
+        texts = {columns[name](cell) for cell in rows}
+        if len(texts) == 1:
+            said.append(f"{name} {texts.pop()}")
+            columns = {other: text for other, text in columns.items() if other != name}
+    return columns, f"all with {', '.join(said)}" if said else ""
+
+
+def _brief(columns: Columns, rows: Sequence[Cell]) -> tuple[Columns, str]:
+    """Verdicts instead of stacks, and few crash iterations."""
+    brief = {
+        "after requests": lambda cell: _iterations(cell, 3),
+        "ended as": lambda cell: str(cell["verdict"] or "no verdict"),
+    }
+    return {name: brief.get(name, text) for name, text in columns.items()}, ""
+
+
+def _few(columns: Columns, rows: Sequence[Cell]) -> tuple[Columns, str]:
+    left_out = [name for name in ("p50 ms", "KV peak", "ended as") if name in columns]
+    kept = {name: text for name, text in columns.items() if name not in left_out}
+    return kept, f"{', '.join(left_out)}: in the report"
+
+
+_NARROWER = (_without_constants, _brief, _few)
 
 
 def html_table(cells: Iterable[Cell]) -> str:
@@ -84,10 +127,10 @@ def latency(cell: Cell, name: str, quantile: float) -> str:
     return "never" if failed is not None and failed > 1 - quantile else "-"
 
 
-def _iterations(cell: Cell) -> str:
+def _iterations(cell: Cell, most: int = MOST_ITERATIONS) -> str:
     every = cell["crash_iterations"]
-    shown = ", ".join(map(str, every[:MOST_ITERATIONS]))
-    return shown + ", …" if len(every) > MOST_ITERATIONS else shown
+    shown = ", ".join(map(str, every[:most]))
+    return shown + ", …" if len(every) > most else shown
 
 
 COLUMNS: Columns = {

@@ -12,6 +12,7 @@ from typing import TextIO
 import msgspec
 
 from kit.errors import KitError, StoreError
+from kit.study.words import clean_text
 
 #: Exit codes; kit.ui.cli.EXIT_CODES says what each means.
 DONE, FAILED, CRASHED, NOTHING_LEARNED, BY_SIGNAL = 0, 1, 3, 4, 128
@@ -24,17 +25,20 @@ def print_json(document: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
+def print_text(text: str) -> None:
+    """Text for people on standard output; what a server said cannot move the cursor."""
+    print(clean_text(text))
+
+
 def print_error(error: KitError) -> None:
     """An error of the kit's, on standard error."""
-    print(
-        f"error: {error.given}\n  expected: {error.expected}\n  hint: {error.hint}",
-        file=sys.stderr,
-    )
+    said = f"error: {error.given}\n  expected: {error.expected}\n  hint: {error.hint}"
+    print(clean_text(said), file=sys.stderr)
 
 
 def remark(text: str) -> None:
     """A line on standard error, where it does not disturb a script."""
-    print(text, file=sys.stderr, flush=True)
+    print(clean_text(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -287,7 +287,7 @@ class Study:
         from textwrap import fill
 
         cells = result_cells(self._folder)
-        parts = [fill(self.answer, 80), self._unfinished(), text_table(cells[:MOST_ROWS])]
+        parts = [fill(self.answer, 80), self._unfinished(), text_table(cells[:MOST_ROWS], width=80)]
         if len(cells) > MOST_ROWS:
             parts.append(f"… and {len(cells) - MOST_ROWS} more rows: study.summary has all")
         parts += [fill(f"- {text}", 80, subsequent_indent="  ") for text in self.advice]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
 from synthetic_studies import first_light, write_study, write_trial
 
 from kit.report.cells import result_cells
 from kit.report.table import COLUMNS, html_table, text_table
+from kit.study.paths import RECORDED
+from kit.study.recorded import open_study
 from kit.study.result import Outcome
 
 
@@ -70,3 +74,17 @@ def test_a_latency_that_never_came_is_told_from_one_of_too_few_requests(tmp_path
     assert few["p95 ms"] == "-"
     assert float(few["p50 ms"]) > 0
     assert (never["p50 ms"], never["p95 ms"]) == ("never", "never")
+
+
+@pytest.mark.parametrize("name", ["first_light", "release_map"])
+def test_a_table_for_80_columns_loses_details_and_names_them(name: str) -> None:
+    cells = result_cells(open_study(RECORDED / name))
+    text = text_table(cells, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for cell in cells:
+        assert re.search(rf"^{cell['release']} .*{cell['crashed']} of {cell['trials']}", text, re.M)
+    whole, shown = (body.splitlines()[0] for body in (text_table(cells), text))
+    gone = [column for column in re.split(r"  +", whole) if column not in shown]
+    assert gone
+    below = text.partition("\n\n")[2]
+    assert [column for column in gone if column not in below] == []

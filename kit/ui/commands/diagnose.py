@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.ui.console import DONE, busy, print_json, read_text, unreadable
+from kit.ui.console import DONE, busy, print_json, print_text, read_text, unreadable
 from kit.ui.options import Subparsers, add_command, add_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def diagnose(args: Namespace) -> int:
     if args.json:
         print_json(found.to_json())
     else:
-        print("\n".join(_lines(found)))
+        print_text("\n".join(_lines(found)))
     return DONE
 
 

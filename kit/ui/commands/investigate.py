@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kit.study.grid import as_grid
 from kit.ui.commands.study import run_shown
-from kit.ui.console import DONE, NOTHING_LEARNED, busy, remark
+from kit.ui.console import remark
 from kit.ui.options import Subparsers, add_command, add_grid, add_list, add_reports
 
 
@@ -44,10 +44,9 @@ def investigate(args: Namespace) -> int:
     The study comes first and here, since a terminal shows its progress and a Ctrl-C ends it
     cleanly; the notebook then finds all trials done.
     """
-    from kit.report.cells import result_cells
-    from kit.report.table import text_table
     from kit.ui.choices import study_folder
     from kit.ui.notebooks import FIRST_LIGHT, execute, notebook_spec, parameters_of
+    from kit.ui.results import print_study
 
     notebook = args.notebook or FIRST_LIGHT
     options = {
@@ -64,8 +63,6 @@ def investigate(args: Namespace) -> int:
     remark(f"executing {notebook.name} on it")
     where = {"study": str(folder.resolve()), "reports": str(args.reports.resolve())}
     executed = execute(notebook, {**given, "mode": "live", **where}, into=args.reports)
-    with busy("reading the study"):
-        cells = result_cells(study)
-    print(text_table(cells))
-    print(f"notebook: {executed}\nreport:   {args.reports / 'latest.html'}")
-    return DONE if any(cell["trials"] for cell in cells) else NOTHING_LEARNED
+    code, _ = print_study(study, as_json=False, report=args.reports / "latest.html")
+    print(f"notebook: {executed}")
+    return code

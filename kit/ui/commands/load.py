@@ -14,7 +14,7 @@ from kit.study.encoding import from_json
 from kit.study.grid import as_grid, with_traffic
 from kit.study.spec import AnswerCheck, ServerKind, ServerSpec, Workload
 from kit.study.words import aligned
-from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, read_text, remark
+from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, print_text, read_text, remark
 from kit.ui.options import (
     Subparsers,
     add_command,
@@ -99,7 +99,8 @@ def load(args: Namespace) -> int:
     if args.json:
         print_json({"folder": str(study.path), **found})
     else:
-        print("\n".join(_lines(found)))
+        print_text("\n".join(_lines(found)))
+        print(f"\nreport: kit report {study.path}")
     return DONE if found["ok"] else NOTHING_LEARNED
 
 

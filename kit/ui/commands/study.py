@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING
 from kit.errors import SpecError
 from kit.study.encoding import from_json
 from kit.study.spec import StudySpec, Workload
-from kit.ui.console import (
-    CRASHED,
-    DONE,
-    NOTHING_LEARNED,
-    busy,
-    print_json,
-    read_text,
-    remark,
-)
+from kit.ui.console import CRASHED, DONE, read_text, remark
 from kit.ui.options import (
     Subparsers,
     add_command,
@@ -88,6 +80,7 @@ def _add_run(commands: Subparsers) -> None:
         help="trials of a cell that is decided sooner (1)",
     )
     add_folder(parser, "study")
+    add_reports(parser)
     parser.add_argument("--fail-on-crash", action="store_true", help="exit with 3 if a server died")
     add_json(parser)
     add_traffic(parser, AS_SCENARIO)
@@ -138,34 +131,19 @@ def release_map(args: Namespace) -> int:
     args.sequential = True
     args.least_repeats = min(LEAST_TRIALS, args.repeats or MOST_TRIALS)
     spec = spec_of(args)
-    study = run_shown(spec, args.out or study_folder(spec), args.parallel)
-    with busy("writing the report"):
-        from kit.report.page import write_report
-
-        written = write_report(study, args.reports)
-    remark(f"report: {written}")
-    return _print_result(args, study)
+    return _print_result(args, run_shown(spec, args.out or study_folder(spec), args.parallel))
 
 
 def _print_result(args: Namespace, study: StudyFolder) -> int:
-    """Print a study's result; the exit code."""
-    with busy("reading the study"):
-        from kit.report.cells import result_document  # pandas; a mistake is named sooner
-        from kit.report.table import text_table
+    """Write the report, print the result; the exit code."""
+    from kit.ui.results import print_study  # pandas; a mistake is named sooner
 
-        document = result_document(study)
     if study.spec.sequential and study.trials():
         from kit.report.release_map import what_it_cost
 
         remark(what_it_cost(study))
-    if args.json:
-        print_json({"folder": str(study.path), **document})
-    else:
-        print(text_table(document["cells"]))
-    if not any(cell["trials"] for cell in document["cells"]):
-        return NOTHING_LEARNED
-    crashed = any(cell["crashed"] for cell in document["cells"])
-    return CRASHED if args.fail_on_crash and crashed else DONE
+    code, crashed = print_study(study, as_json=args.json, report=None, into=args.reports)
+    return CRASHED if code == DONE and args.fail_on_crash and crashed else code
 
 
 def spec_of(args: Namespace) -> StudySpec:
