@@ -106,6 +106,7 @@ def test_a_server_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
         )
     assert done.returncode == 4
     assert "0 of 20 requests answered well" in done.stdout
+    assert "is the server up" in done.stderr
     assert "refused" in done.stdout
     assert "never" in done.stdout
 

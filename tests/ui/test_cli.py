@@ -405,3 +405,45 @@ def test_the_kit_runs_in_any_folder_and_with_a_safe_path(tmp_path: Path) -> None
         check=False,
     )
     assert done.returncode == 0
+
+
+LOAD = ["load", "http://127.0.0.1:9", "--model", "m", "--requests", "4", "--concurrency", "2"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "words", "said"),
+    [
+        ({"KIT_HEADERS": "["}, [], "KIT_HEADERS"),
+        ({"KIT_HEADERS": '{"X-Key": "a\\r\\nHost: b"}'}, [], "X-Key"),
+        ({"KIT_BEARER_TOKEN": "a\nb"}, [], "Authorization"),
+        ({}, ["--prompt-set", os.devnull], "without a prompt"),
+        ({}, ["--concurrency", "1,2"], "--concurrency with"),
+        ({}, ["--protocol", "grpc-stream"], "grpc://HOST:PORT"),
+    ],
+    ids=[
+        "no JSON",
+        "line break in a header",
+        "line break in a token",
+        "no prompt",
+        "a sweep",
+        "url",
+    ],
+)
+def test_a_load_that_cannot_be_sent_is_a_named_error_and_writes_nothing(
+    environ: dict[str, str],
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    own_signals: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert main([*LOAD, *words]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "\n  hint: " in err
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from argparse import Namespace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kit.errors import SpecError, StoreError
 from kit.study.encoding import from_json
 from kit.study.grid import as_grid, with_traffic
+from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck, ServerKind, ServerSpec, Workload
 from kit.study.words import aligned
 from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, print_text, read_text, remark
@@ -78,6 +80,7 @@ def load(args: Namespace) -> int:
     from kit.ui.choices import choose
 
     workload = workload_of(args)
+    _check(args.url, workload)
     server = ServerSpec(
         kind=ServerKind.ATTACHED, url=args.url, metrics_url=args.metrics_url, model=args.model
     )
@@ -101,7 +104,42 @@ def load(args: Namespace) -> int:
     else:
         print_text("\n".join(_lines(found)))
         print(f"\nreport: kit report {study.path}")
-    return DONE if found["ok"] else NOTHING_LEARNED
+    if found["ok"]:
+        return DONE
+    remark(_nothing_answered(args.url, study, found))
+    return NOTHING_LEARNED
+
+
+def _check(url: str, workload: Workload) -> None:
+    """Refuse what no worker could send, before anything is written.
+
+    Raises:
+        SpecError: the address, the environment's headers or certificates, or the prompts.
+    """
+    from kit.load.http.target import credentials_from, tls_context
+    from kit.load.traffic.prompts import load_corpus
+    from kit.servers.attached import endpoint_of
+
+    endpoint = endpoint_of(url, workload.protocol)
+    credentials_from(os.environ)
+    if endpoint.tls:
+        tls_context(os.environ)
+    load_corpus(workload.prompt_set)
+
+
+def _nothing_answered(url: str, study: StudyFolder, found: dict[str, Any]) -> str:
+    """Why a load of which no request was answered well may be so."""
+    outcomes = {row["outcome"] for row in found["outcomes"]}
+    if outcomes == {Outcome.REFUSED.value}:
+        return f"nothing listens at {url}: is the server up, and is that its port?"
+    results = [trial.result for trial in study.trials() if trial.result]
+    reason = results[0].reason if results else "no trial was run to its end"
+    if not outcomes:
+        return f"no request was sent: {reason}"
+    return (
+        "no request was answered well: the causes above are the server's words; check --model "
+        f"and --protocol. {reason}"
+    )
 
 
 def workload_of(args: Namespace) -> Workload:
