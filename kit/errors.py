@@ -59,6 +59,10 @@ class CatalogError(KitError):
     """A data/*.yaml file that does not have the rows it should."""
 
 
+class LogError(KitError):
+    """A log that cannot be read as one: a device, nothing but zeros, a pipe without an end."""
+
+
 class NotEnoughDataError(KitError):
     """A statistic that these data cannot support."""
 

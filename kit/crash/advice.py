@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from kit.crash.catalog import Crash, free_releases
 from kit.crash.component import Component
 from kit.crash.death import Death, Process
-from kit.crash.log.notices import signal_name
+from kit.crash.known_causes import known_advice
+from kit.crash.log.notices import Notice, signal_name
+from kit.crash.log.phrases import Topic
 from kit.crash.match import Match, best_of
 from kit.crash.origin import Origin
 from kit.crash.stack.site import was_waiting
+from kit.crash.state import Condition, State
 
 _GENERAL: dict[Component, str] = {
     Component.HTTP_FRONTEND: "Try the same traffic over gRPC, and find out whether clients hang up "
@@ -50,6 +53,28 @@ _PLACES: dict[Component, str] = {
     Component.TENSORRTLLM_BACKEND: "the TensorRT-LLM backend",
     Component.CUDA: "CUDA",
 }
+_LIVING: dict[State, str] = {
+    State.NO_DEATH: "If the server is gone all the same, look at its exit status (139 segmentation "
+    "fault, 137 killed, mostly for want of memory) and at the kernel's log.",
+    State.CONTEXT_LOST: "The process goes on, but its CUDA context is lost: every later call "
+    "fails. Restart the process, then run once with CUDA_LAUNCH_BLOCKING=1 to find the kernel that "
+    "faults; let a liveness probe send a real inference, since the health endpoint may still say "
+    "ready.",
+    State.HANGS: "It waits, and did not crash. Take the stacks of all threads of its processes "
+    "(gdb -p PID -batch -ex 'thread apply all bt', py-spy dump --pid PID) and see who holds what "
+    "the others wait for; for vLLM look at the worker that does not answer.",
+    State.NO_MODEL: "The model could not be loaded for the reason given; correct that and load it "
+    "again. The server itself did not crash.",
+}
+_SICK: dict[State, str] = {
+    State.CONTEXT_LOST: "a CUDA error broke the GPU's context",
+    State.HANGS: "something hangs",
+    State.NO_MODEL: "a model could not be loaded",
+}
+_PROBES = (
+    "A liveness probe fails, and where it goes on failing the kubelet ends the server. Where it "
+    "only needs longer to load its models, give it a startupProbe or a longer initialDelaySeconds."
+)
 _RESTARTED = (
     "The model's own process died and the server started it again, so what it had in hand was "
     "lost and later requests are served. Look at what ended it: the model's code, the libraries "
@@ -65,28 +90,41 @@ _TORN = (
 )
 
 
+def advise_living(condition: Condition, notices: Mapping[Topic, Sequence[Notice]]) -> str:
+    """What to do about a server that no line says died."""
+    if condition.state is State.NO_DEATH and Topic.KILLED in notices:
+        return _PROBES
+    return _LIVING[condition.state]
+
+
+def summarise_living(condition: Condition, lines: int) -> str:
+    """What such a server suffers from, in one sentence."""
+    if condition.state is State.NO_DEATH:
+        return f"Nothing in these {lines} lines says that a process died."
+    what = _SICK[condition.state]
+    reason = (condition.reason or "").rstrip(".")
+    return f"Nothing died in these {lines} lines, but {what}: {reason}."
+
+
 def advise(
     component: Component,
     matches: Sequence[Match],
     crashes: Mapping[str, Crash],
-    death: Death | None,
+    death: Death,
     origin: Origin,
 ) -> str:
     """What to do, in plain words."""
-    if death is None:
-        return (
-            "If the server is gone all the same, look at its exit status (139 segmentation fault, "
-            "137 killed, mostly for want of memory) and at the kernel's log."
-        )
     if death.backtrace is not None and death.backtrace.torn:
         return _TORN
     if death.restarted:
         words = [_RESTARTED]
-    elif best := best_of(matches):
+    elif (best := best_of(matches)) and not death.starting:
         words = _of_matches([crashes[match.id] for match in best], origin)
     else:
         outside = death.backtrace is not None and was_waiting(death.backtrace)
-        words = [_unknown(component, matches), _OUTSIDE if outside else _GENERAL[component]]
+        known = known_advice(death)
+        words = [*([] if known else [_unknown(component, matches)])]
+        words += known or [_OUTSIDE if outside else _GENERAL[component]]
     if origin.agrees is False:
         by = origin.guess or f"a build that is not known here ({origin.contradiction})"
         what = f", not by {origin.believed}" if origin.guess else ""
@@ -132,8 +170,13 @@ def summarise(
     top_frame: str | None,
     matches: Sequence[Match],
     origin: Origin,
+    condition: Condition,
 ) -> str:
     """What happened, in one sentence."""
+    if condition.state is State.FAILED_TO_START:
+        what = "vLLM's engine" if death.process is Process.ENGINE else "The server"
+        why = f": {condition.reason.rstrip('.')}" if condition.reason else ""
+        return f"{what} failed to start (component: {component.value}){why}."
     who = "A process" if death.process is Process.UNKNOWN else f"The {death.process.value}"
     by = f" of {signal_name(death.signal)}" if death.signal is not None else ""
     where = f" in {top_frame}" if top_frame else ""
@@ -143,6 +186,8 @@ def summarise(
     if best := best_of(matches):
         known = f"most like {_either(best)}"
         known += ", which it does not tell apart" if len(best) > 1 else ""
+    if condition.state is State.KILLED:
+        known = f"ended from outside: {death.words[0]}"
     if death.restarted:
         known = "the server started it again"
     if death.backtrace is not None and death.backtrace.torn:

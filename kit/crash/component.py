@@ -6,11 +6,19 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 
+from kit.crash.death import Process
 from kit.crash.log.backtrace import Backtrace
 from kit.crash.log.phrases import Topic
 from kit.crash.log.shapes import Shape
 from kit.crash.stack.builds import CORE, PYTHON_BACKEND, SERVER, Build, executable_base, part_at
-from kit.crash.stack.site import exact_symbol, fault_frames, is_system, plain_module, was_waiting
+from kit.crash.stack.site import (
+    exact_symbol,
+    fault_frames,
+    is_system,
+    plain_module,
+    short_name,
+    was_waiting,
+)
 from kit.study.result import Frame
 
 
@@ -38,7 +46,8 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], Component], ...] = tuple(
         (r"triton::backend::python::Stub|^triton_python_backend_stub", Component.PYTHON_STUB),
         (r"triton::backend::python::|^libtriton_python\.so", Component.PYTHON_BACKEND),
         (
-            r"tensorrt_llm::|inflight_batcher_llm|libtriton_tensorrtllm|libtensorrt_llm|libnvinfer",
+            r"tensorrt_llm::|inflight_batcher_llm|libtriton_tensorrtllm|libtensorrt_llm"
+            r"|libnvinfer_plugin_tensorrt_llm",
             Component.TENSORRTLLM_BACKEND,
         ),
         (
@@ -52,9 +61,9 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], Component], ...] = tuple(
             Component.HTTP_FRONTEND,
         ),
         (r"triton::core::", Component.CORE),
-        (r"c10d::ProcessGroupNCCL|^ncclComm|^libnccl|^libcuda|^libcublas|^libcudnn|^cuda[A-Z]",
-         Component.CUDA),
-        (r"/vllm/", Component.VLLM_ENGINE),
+        (r"c10d::ProcessGroupNCCL|c10::cuda::|^p?nccl[A-Z]|^libnccl|^libcuda|^libcublas|^libcudnn"
+         r"|^cuda[A-Z]|^cu[A-Z][a-z]+[A-Z]|^libnvidia-|^libcufft|^libcusparse", Component.CUDA),
+        (r"/vllm/|^vllm::|^_C(?:_stable_libtorch)?\.abi3\.so", Component.VLLM_ENGINE),
     )
 )  # fmt: skip
 #: Core functions that backends or frontends call: a bad argument is the caller's fault.
@@ -66,14 +75,30 @@ def component_of(
     backtrace: Backtrace | None,
     *,
     topics: frozenset[Topic],
+    process: Process = Process.UNKNOWN,
     words: Sequence[str] = (),
     build: Build | None = None,
 ) -> Component:
     """Where the fault is.
 
     topics: of the log's notices about deaths. words: what was said just before the stack.
-    build: of the release that printed the stack, when known; tells the frontends apart.
+    build: of the release that printed the stack, when known; tells the frontends apart. process:
+    that died; what a Python model's process or an engine dies of is theirs.
     """
+    if process is Process.STUB and backtrace is not None and not ({Topic.HEAP} & topics):
+        return Component.PYTHON_STUB
+    found = _component_of(backtrace, topics, words, build)
+    if found is Component.OTHER and process is Process.ENGINE:
+        return Component.VLLM_ENGINE
+    return found
+
+
+def _component_of(
+    backtrace: Backtrace | None,
+    topics: frozenset[Topic],
+    words: Sequence[str],
+    build: Build | None,
+) -> Component:
     said = " ".join((*words, *(backtrace.messages if backtrace else ())))
     if backtrace is not None and _GRPC_WORDS.search(said):
         return Component.GRPC_FRONTEND
@@ -96,15 +121,16 @@ def _of_words(topics: frozenset[Topic]) -> Component:
         (Topic.OUT_OF_MEMORY, Component.OUT_OF_MEMORY),
         (Topic.HEAP, Component.LIBC_ABORT),
         (Topic.ASSERTION, Component.OTHER),
+        (Topic.KILLED, Component.OTHER),
     ):
         if topic in topics:
             return component
-    if topics & {Topic.ENGINE, Topic.SIGNAL, Topic.EXCEPTION}:
+    if topics & {Topic.ENGINE, Topic.SIGNAL, Topic.EXCEPTION, Topic.START, Topic.NCCL}:
         if Topic.GPU_MEMORY in topics:
             return Component.OUT_OF_MEMORY
         if topics & {Topic.CUDA, Topic.NCCL}:
             return Component.CUDA
-    if Topic.ENGINE in topics:
+    if topics & {Topic.ENGINE}:
         return Component.VLLM_ENGINE
     return Component.PYTHON_STUB if Topic.STUB in topics else Component.OTHER
 
@@ -113,8 +139,7 @@ def _of_stack(backtrace: Backtrace, build: Build | None) -> Component:
     if backtrace.torn:
         return Component.OTHER
     if backtrace.shape is Shape.FAULTHANDLER:
-        vllm = any("/vllm/" in (frame.source or "") for frame in backtrace.frames)
-        return Component.VLLM_ENGINE if vllm else Component.PYTHON_STUB
+        return Component.OTHER
     frames = fault_frames(backtrace)
     if was_waiting(backtrace):
         return Component.OTHER
@@ -134,12 +159,14 @@ def _of_frame(
     """The component of one frame; None where it says nothing."""
     module = plain_module(frame.module)
     symbol = exact_symbol(frame)
-    if symbol and _INTERFACE.match(symbol):
+    if symbol and _INTERFACE.match(symbol) and module in (CORE, None):
         called_by = plain_module(caller[0].module) if caller else None
         if module == CORE and called_by in (SERVER, PYTHON_BACKEND):
             return None  # the caller's frame decides
-        return Component.CORE if module == CORE or module is None else None
-    for text in (symbol, module, frame.source):
+        return Component.CORE
+    # what a function's template is filled with says nothing of where it is
+    own = short_name(symbol) if symbol else None
+    for text in (own, module, frame.source):
         for pattern, component in _BY_TEXT:
             if text and pattern.search(text):
                 return component

@@ -1,12 +1,15 @@
 """What a scan of a log found in, the one Death that it tells of out, or None.
 
-A crashed server outranks everything; then a kill for want of memory, a server that is said to be
-gone, a dead engine, a dead stub. Handled errors, warnings and a graceful stop are no deaths.
+A crashed server outranks everything; then a kill for want of memory, a signal, a kill from
+outside, a server that is said to be gone, a dead engine, a dead stub, a failed start. Handled
+errors, warnings and a graceful stop are no deaths.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from kit.crash.log.backtrace import GAP, Backtrace
@@ -17,7 +20,35 @@ from kit.crash.log.shapes import Shape
 from kit.crash.stack.signature import decisive, is_death
 from kit.crash.stack.site import fault_frames
 
-_KILLED = 9
+#: The topics that words alone can tell of, the most telling first.
+_TOLD = (
+    Topic.OUT_OF_MEMORY,
+    Topic.SIGNAL,
+    Topic.EXCEPTION,
+    Topic.SANITIZER,
+    Topic.EXIT,
+    Topic.KILLED,
+    Topic.CORE,
+    Topic.SERVER_GONE,
+    Topic.ENGINE,
+    Topic.NCCL,
+    Topic.STUB,
+    Topic.START,
+)
+#: Where a program begins: an exception that came from there ended it.
+_PROGRAM = frozenset({"<module>", "_run_module_as_main", "_run_code", "spawn_main", "_bootstrap"})
+_SERVERS = re.compile(
+    r"/vllm/|/sglang/|/tensorrt_llm/|/lmdeploy/|/text_generation_server/|/(?:bin|Scripts)/vllm\b|tritonserver"
+    r"|triton_python_backend|/ray/serve/|/launch_triton_server"
+)
+_CLIENTS = re.compile(r"/tritonclient/|/openai/_|/requests/|/httpx/|/aiohttp/client|/locust/")
+#: What follows from a death and does not explain it.
+_CONSEQUENCES = re.compile(
+    r"EngineDeadError|Engine core initialization failed|See root cause|EngineCore encountered"
+    r"|Engine process|WorkerProc initialization failed|CancelledError|BrokenPipeError|EOFError"
+    r"|ConnectionResetError|KeyboardInterrupt|SystemExit|Background loop has errored"
+    r"|Task finished unexpectedly|already dead"
+)
 
 
 class Process(StrEnum):
@@ -34,34 +65,41 @@ class Death:
     process: Process
     signal: int | None
     backtrace: Backtrace | None  # None: words only
+    topic: Topic | None  # that the words are of; None: a stack
     topics: frozenset[Topic]  # of everything that the log says about deaths
     words: tuple[str, ...]  # the decisive ones
     line: int
     count: int  # how many deaths the log tells of
     restarted: bool = False  # a model's process died, and the server started another
+    starting: bool = False  # it did not come up
+    reason: str | None = None  # the error that the log gives for it
 
 
 def find_death(scan: Scan) -> Death | None:
     """The death to describe."""
-    crash = decisive(scan.backtraces)
+    crash = decisive(_of_dead_processes(scan))
     if crash is not None:
         return Death(
             process=_process_of(crash, scan),
             signal=crash.signal,
             backtrace=crash,
+            topic=None,
             topics=scan.topics,
             words=crash.messages,
             line=crash.line,
             count=_count(scan.backtraces),
         )
-    for topic in (Topic.OUT_OF_MEMORY, Topic.SIGNAL, Topic.EXIT):
+    for topic in _TOLD:
         if notices := [n for n in scan.notices.get(topic, []) if n.fatal]:
-            return _of_words(notices, scan)
-    for topic in (Topic.SERVER_GONE, Topic.ENGINE, Topic.STUB):
-        if notices := scan.notices.get(topic, []):
-            death = _of_words(notices, scan)
-            return replace(death, restarted=topic is Topic.STUB and _restarted(notices))
-    return None
+            return _of_words(topic, notices, scan)
+    return _of_exception(scan)
+
+
+def _of_dead_processes(scan: Scan) -> list[Backtrace]:
+    """Without the bare stacks of processes that somebody only looked into."""
+    if Topic.DEBUGGER not in scan.topics or Topic.CORE in scan.topics:
+        return scan.backtraces
+    return [b for b in scan.backtraces if b.shape is not Shape.GDB or b.signal is not None]
 
 
 def _restarted(notices: list[Notice]) -> bool:
@@ -72,35 +110,101 @@ def _restarted(notices: list[Notice]) -> bool:
     return last is not None and all(n.line - last <= GAP for n in notices)
 
 
-def _of_words(notices: list[Notice], scan: Scan) -> Death:
+def _of_words(topic: Topic, notices: list[Notice], scan: Scan) -> Death:
     told = next((n for n in notices if n.subject is not Subject.UNKNOWN), notices[0])
+    signal = next((n.signal for n in notices if n.signal is not None), None)
+    started = Topic.START in scan.topics
+    process = Process(told.subject.value)
+    if process is Process.UNKNOWN:
+        process = _process_named(scan)
     return Death(
-        process=Process(told.subject.value),
-        signal=told.signal,
+        process=process,
+        signal=signal,
         backtrace=None,
+        topic=topic,
         topics=scan.topics,
         words=(told.text,),
         line=notices[0].line,
         count=1,
+        restarted=topic is Topic.STUB and _restarted(notices),
+        starting=started and topic in (Topic.START, Topic.ENGINE, Topic.EXIT),
+        reason=root_cause(scan.raised),
     )
+
+
+def _process_named(scan: Scan) -> Process:
+    """The process that a core dump or the kernel names, if it is one."""
+    named = {
+        notice.subject
+        for topic in (Topic.CORE, Topic.SIGNAL, Topic.OUT_OF_MEMORY)
+        for notice in scan.notices.get(topic, [])
+    } - {Subject.UNKNOWN}
+    if len(named) == 1:
+        return Process(named.pop().value)
+    engine = {Topic.ENGINE, Topic.START} & scan.topics
+    return Process.ENGINE if engine and not named else Process.UNKNOWN
+
+
+def _of_exception(scan: Scan) -> Death | None:
+    """A server's program that ended with an exception nobody caught."""
+    for backtrace in reversed(scan.backtraces):
+        if backtrace.shape is not Shape.PYTHON or backtrace.quoted:
+            continue
+        sources = [(frame.source or "").replace("\\", "/") for frame in backtrace.frames]
+        raised = backtrace.messages or ("a Python exception",)
+        ended = any(frame.symbol in _PROGRAM for frame in backtrace.frames[-3:])
+        ours = any(_SERVERS.search(source) for source in sources)
+        if (
+            ended
+            and ours
+            and not any(_CLIENTS.search(source) for source in sources)
+            and not re.match(r"(?:KeyboardInterrupt|SystemExit)", raised[0])
+        ):
+            engine = any("triton" not in source and _SERVERS.search(source) for source in sources)
+            return Death(
+                process=Process.ENGINE if engine else Process.SERVER,
+                signal=None,
+                backtrace=None,
+                topic=Topic.ENGINE if engine else Topic.START,
+                topics=scan.topics,
+                words=raised,
+                line=backtrace.line,
+                count=1,
+                starting=True,
+                reason=root_cause(scan.raised) or raised[0],
+            )
+    return None
+
+
+def root_cause(raised: Sequence[tuple[int, str]]) -> str | None:
+    """The first of the errors of a log that is no mere consequence of another."""
+    return next((text for _, text in raised if not _CONSEQUENCES.search(text)), None)
 
 
 def _process_of(crash: Backtrace, scan: Scan) -> Process:
     if crash.shape is Shape.TRITON:
         return Process.SERVER
+    named = _process_named(scan)
+    if named is Process.STUB:
+        return named
     if crash.shape is Shape.FAULTHANDLER:
-        vllm = any("/vllm/" in (frame.source or "") for frame in crash.frames)
-        return Process.ENGINE if vllm else Process.STUB
+        engine = _runs_engine(scan)
+        return Process.ENGINE if engine else Process.STUB
     modules = " ".join(frame.module or "" for frame in fault_frames(crash))
     symbols = " ".join(frame.symbol or "" for frame in crash.frames)
     if "triton_python_backend_stub" in modules or "python::Stub::" in symbols:
         return Process.STUB
     if "triton" in modules or "triton::" in symbols or "tensorrt_llm" in symbols:
         return Process.SERVER
-    if Topic.ENGINE in scan.topics:
+    if Topic.ENGINE in scan.topics or Topic.START in scan.topics or scan.engine:
         return Process.ENGINE
-    subjects = {n.subject for n in scan.notices.get(Topic.SIGNAL, [])} - {Subject.UNKNOWN}
-    return Process(subjects.pop().value) if len(subjects) == 1 else Process.UNKNOWN
+    return named
+
+
+def _runs_engine(scan: Scan) -> bool:
+    return scan.engine or any(
+        "/vllm/" in (frame.source or "") for b in scan.backtraces for frame in b.frames
+    )
 
 
 def _count(backtraces: list[Backtrace]) -> int:

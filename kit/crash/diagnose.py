@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from kit.crash.advice import advise, summarise
+from kit.crash.advice import advise, advise_living, summarise, summarise_living
 from kit.crash.catalog import Crash, known_crashes
 from kit.crash.component import Component, component_of
 from kit.crash.death import find_death
 from kit.crash.log.backtrace import Backtrace
-from kit.crash.log.lines import chunks_of_file, chunks_of_stream, chunks_of_text
+from kit.crash.log.lines import chunks_of_text
 from kit.crash.log.scan import Scan
 from kit.crash.log.shapes import Shape
+from kit.crash.log.source import chunks_of_file, chunks_of_stream
 from kit.crash.match import Case, Match, rank, watched
 from kit.crash.origin import Origin, origin_of, release_believed
 from kit.crash.stack.builds import ReleaseGuess, guess_release, known_builds
 from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.signature import describe, make_signature, place, place_by_build
 from kit.crash.stack.site import fault_frames
+from kit.crash.state import State, of_dead, of_living
 from kit.errors import KitError
 from kit.study.result import Signature
 
@@ -34,9 +36,13 @@ ModulesOf = Callable[[str], Path | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What a log tells of a death. `died` False: nothing in it says that a process died."""
+    """What a log tells of a death. `died` False: nothing in it says that a process died; `state`
+    says what else is the matter then.
+    """
 
     died: bool
+    state: State
+    reason: str | None  # the words or the error of the log that say why it is in that state
     signal: int | None
     component: Component
     top_frame: str | None  # where the fault is, without the frames that caught it
@@ -56,6 +62,8 @@ class Diagnosis:
         """As plain values, for `diagnose --json`."""
         return {
             "died": self.died,
+            "state": self.state.value,
+            "reason": self.reason,
             "signal": self.signal,
             "component": self.component.value,
             "top_frame": self.top_frame,
@@ -103,7 +111,12 @@ def diagnose(
     Raises:
         UnknownReleaseError: what is believed is no release.
     """
-    return _diagnose(chunks_of_text(text), believed_release, maps, modules_of)
+    return diagnose_chunks(
+        chunks_of_text(text),
+        believed_release=believed_release,
+        maps=maps,
+        modules_of=modules_of,
+    )
 
 
 def diagnose_file(
@@ -119,7 +132,12 @@ def diagnose_file(
         OSError: it cannot be read.
         UnknownReleaseError: what is believed is no release.
     """
-    return _diagnose(chunks_of_file(path), believed_release, maps, modules_of)
+    return diagnose_chunks(
+        chunks_of_file(path),
+        believed_release=believed_release,
+        maps=maps,
+        modules_of=modules_of,
+    )
 
 
 def diagnose_stream(
@@ -135,15 +153,22 @@ def diagnose_stream(
         OSError: it cannot be read.
         UnknownReleaseError: what is believed is no release.
     """
-    return _diagnose(chunks_of_stream(file), believed_release, maps, modules_of)
+    return diagnose_chunks(
+        chunks_of_stream(file),
+        believed_release=believed_release,
+        maps=maps,
+        modules_of=modules_of,
+    )
 
 
-def _diagnose(
+def diagnose_chunks(
     chunks: Iterable[str],
-    believed_release: str | None,
-    maps: MemoryMap | None,
-    modules_of: ModulesOf | None,
+    *,
+    believed_release: str | None = None,
+    maps: MemoryMap | None = None,
+    modules_of: ModulesOf | None = None,
 ) -> Diagnosis:
+    """The same of text that comes in pieces, each of which ends at a line's end."""
     crashes = known_crashes()
     believed = release_believed(believed_release) if believed_release else None
     scan = Scan(watched(crashes.values())).read(chunks)
@@ -155,7 +180,13 @@ def _diagnose(
     build = guess.builds[0] if guess.builds else None
     backtrace = _placed(death.backtrace, guess, maps, modules_of)
     fault = fault_frames(backtrace) if backtrace else ()
-    component = component_of(backtrace, topics=death.topics, words=death.words, build=build)
+    component = component_of(
+        backtrace,
+        topics=death.topics,
+        process=death.process,
+        words=death.words,
+        build=build,
+    )
     matches: list[Match] = []
     if not death.restarted and (backtrace is None or not backtrace.torn):
         case = Case(
@@ -167,15 +198,18 @@ def _diagnose(
         )
         matches = rank(case, crashes)
     top = describe(fault[0]) if fault else None
+    condition = of_dead(death)
     return Diagnosis(
         died=True,
+        state=condition.state,
+        reason=condition.reason,
         signal=death.signal,
         component=component,
         top_frame=top,
         release_guess=origin.guess,
         matches=tuple(matches),
         advice=advise(component, matches, crashes, death, origin),
-        summary=summarise(death, component, top, matches, origin),
+        summary=summarise(death, component, top, matches, origin, condition),
         process=death.process.value,
         stack=tuple(describe(frame) for frame in fault),
         origin=origin,
@@ -243,20 +277,24 @@ def _modules(guess: ReleaseGuess, modules_of: ModulesOf | None) -> Path | None:
 
 def _alive(scan: Scan, believed: str | None) -> Diagnosis:
     origin = origin_of(_NO_GUESS, scan.stated, believed)
+    condition = of_living(scan)
+    lost = condition.state is State.CONTEXT_LOST
     return Diagnosis(
         died=False,
+        state=condition.state,
+        reason=condition.reason,
         signal=None,
-        component=Component.NONE,
+        component=Component.CUDA if lost else Component.NONE,
         top_frame=None,
         release_guess=origin.guess,
         matches=(),
-        advice=advise(Component.NONE, [], {}, None, origin),
-        summary=f"Nothing in these {scan.lines} lines says that a process died.",
+        advice=advise_living(condition, scan.notices),
+        summary=summarise_living(condition, scan.lines),
         process=None,
         stack=(),
         origin=origin,
         signature=None,
         deaths=0,
-        line=None,
+        line=condition.line,
         lines=scan.lines,
     )

@@ -35,7 +35,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kit.crash.log.backtrace import Backtrace, LogReader
-from kit.crash.log.lines import chunks_of_text, split_lines, unwrap
+from kit.crash.log.lines import lines_of_text
 from kit.crash.log.notices import FAULT_SIGNALS, STOP_SIGNALS, Notice, signal_name
 from kit.crash.log.phrases import Topic
 from kit.crash.stack.signature import decisive, signal_of
@@ -117,9 +117,8 @@ class _Log:
     def __init__(self, text: str) -> None:
         reader = LogReader()
         notices: list[Notice] = []
-        for chunk in chunks_of_text(text):
-            for line in split_lines(chunk):
-                notices += reader.feed(unwrap(line))
+        for number, line in lines_of_text(text):
+            notices += reader.feed(line, number)
         reader.close()
         found = decisive(reader.backtraces)
         self.crash = found if found is not None and _is_servers(found) else None

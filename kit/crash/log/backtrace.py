@@ -10,24 +10,38 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from kit.crash.log.lines import chunks_of_text, split_lines, unwrap
+from kit.crash.log.lines import lines_of_text
 from kit.crash.log.notices import Notice, read_notices
 from kit.crash.log.phrases import Topic
-from kit.crash.log.shapes import Printed, Shape, file_name, read_frame
+from kit.crash.log.prefix import message_starts
+from kit.crash.log.shapes import Printed, Shape, file_name, read_frame, with_handler
 from kit.crash.log.stacks import DEEPEST, Entry, Stack, assemble, in_sequence
 from kit.study.result import Frame
 
 #: Lines of others that may stand between two frames, or between a message and its stack.
 GAP = 50
 #: The same for frames without numbers, where only nearness tells what belongs together.
-_NEAR = {Shape.PYTHON: 4, Shape.FAULTHANDLER: 1, Shape.ABSL: 2, Shape.KERNEL: 0}
+_NEAR = {
+    Shape.PYTHON: 4,
+    Shape.FAULTHANDLER: 1,
+    Shape.SEGFAULT: 2,
+    Shape.ABSL: 2,
+    Shape.KERNEL: 0,
+}
 #: Of a log with more crashes than this, the first and the last ones are kept.
 KEPT = 100
 KEPT_EXCEPTIONS = 10
 _MOST_ENTRIES = 4 * DEEPEST
 _MOST_PENDING = 64
-_DEATH = frozenset({Topic.SIGNAL, Topic.EXCEPTION, Topic.HEAP, Topic.ASSERTION})
+_DEATH = frozenset({Topic.SIGNAL, Topic.EXCEPTION, Topic.HEAP, Topic.ASSERTION, Topic.SANITIZER})
+#: Marks of a handler that prints native frames as Python prints its own.
+_HANDLER = "!!!"
+_CURRENT = re.compile(r"(?:Current t|T)hread 0x[0-9a-f]{4,16}\b.{0,80}\(most recent call first\)")
 _CONTINUED = re.compile(r"^\s+(?:at (\S{1,400}:\d{1,7})|from (/\S{1,400}))$")
+#: What stands for frames that whoever pasted a stack left out.
+_ELIDED = re.compile(
+    r"^\W{0,20}(?:\.{3,}|\u2026|<snip>|\[snip\]|\(more frames.{0,40}|-{2,} ?skip.{0,20})\W{0,4}$"
+)
 _RAISED = re.compile(
     r"(?:^|[\s\]>|])((?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit))"
     r"(?:: (.{0,200})|$)"
@@ -45,6 +59,8 @@ class Backtrace:
     line: int  # 1-based, of its first line
     complete: bool = True  # False: the log has only a part of it
     torn: bool = False  # its lines are out of order, so `frames` is empty
+    quoted: bool = False  # words of a sentence stand before its frames
+    current: bool = False  # of several threads, the one that died
 
 
 class LogReader:
@@ -58,25 +74,34 @@ class LogReader:
         self._last_frame = 0
         self._pending: list[Notice] = []
         self._raised: str | None = None
+        self._handler = 0  # line of the last frame, or of the header, of such a handler
+        self._current = False
+        self._elided = 0  # line of the last mark that frames were left out
+        self.raised: list[tuple[int, str]] = []  # what exceptions said, the first and the last
 
-    def feed(self, line: str) -> list[Notice]:
-        """Take the log's next line (cleaned); return what it says besides frames."""
-        self.lines += 1
+    def feed(self, line: str, number: int) -> list[Notice]:
+        """Take the log's next line (cleaned) and its number; return what it says besides frames."""
+        self.lines = number
         if self._open:
             self._continue(line)
         printed = read_frame(line)
         if printed is not None:
-            self._add(printed)
+            self._add(printed, line)
+        elif "hread 0x" in line and _CURRENT.search(line):
+            self._finish([shape for shape in self._open if shape is Shape.FAULTHANDLER])
+            self._current = "Current" in line
         notices = list(read_notices(line, self.lines))
         for notice in notices:
             if notice.topic in _DEATH and len(self._pending) < _MOST_PENDING:
                 self._pending.append(notice)
+            if notice.topic is Topic.SIGNAL and notice.text.startswith(_HANDLER):
+                self._handler = number
         self._settle()
         return notices
 
-    def skip(self, lines: int) -> None:
-        """Count lines that are known to say nothing."""
-        self.lines += lines
+    def skip(self, to: int) -> None:
+        """The lines up to this one are known to say nothing."""
+        self.lines = to
         self._settle()
 
     def close(self) -> None:
@@ -84,7 +109,13 @@ class LogReader:
         self._finish(list(self._open))
         self._flush_pending(self.lines + 1)
 
-    def _add(self, printed: Printed) -> None:
+    def _add(self, printed: Printed, line: str) -> None:
+        if printed.shape is Shape.PYTHON and self._handler:
+            if self.lines - self._handler <= _NEAR[Shape.SEGFAULT]:
+                printed, self._handler = with_handler(printed), self.lines
+            else:
+                self._handler = 0
+        quoted = printed.at > 0 and printed.at not in message_starts(line.strip())
         entries = self._open.setdefault(printed.shape, [])
         near = _NEAR.get(printed.shape)
         if near is not None and entries and self.lines - entries[-1].line > near:
@@ -92,7 +123,7 @@ class LogReader:
             entries = self._open.setdefault(printed.shape, [])
         if len(entries) < _MOST_ENTRIES:
             index = len(entries) if printed.index is None else printed.index
-            entries.append(Entry(index, printed.frame, self.lines))
+            entries.append(Entry(index, printed.frame, self.lines, quoted))
         self._last_frame = self.lines
 
     def _continue(self, line: str) -> None:
@@ -104,10 +135,15 @@ class LogReader:
             frame = replace(last.frame, source=found[1] or last.frame.source)
             if found[2]:
                 frame = replace(frame, module=file_name(found[2]))
-            entries[-1] = Entry(last.index, frame, self.lines)
+            entries[-1] = Entry(last.index, frame, self.lines, last.quoted)
             self._last_frame = self.lines
+        if ("..." in line or "\u2026" in line or "snip" in line) and _ELIDED.match(line):
+            self._elided = self.lines
         if Shape.PYTHON in self._open and (raised := _RAISED.search(line)):
             self._raised = raised[0].strip(" ]>|")
+            self.raised.append((self.lines, self._raised))
+            if len(self.raised) > 2 * KEPT_EXCEPTIONS:
+                del self.raised[KEPT_EXCEPTIONS]
 
     def _settle(self) -> None:
         """Close what is too far back to go on."""
@@ -125,12 +161,13 @@ class LogReader:
 
     def _made_of(self, shape: Shape, entries: list[Entry]) -> list[Backtrace]:
         first, last = entries[0].line, entries[-1].line
+        quoted = 2 * sum(entry.quoted for entry in entries) > len(entries)
         stacks: list[Stack] | None
         if shape in _NEAR:
             stacks = [in_sequence(entries, innermost_last=shape is Shape.PYTHON)]
         else:
             headers = [n.line for n in self._pending if n.topic is Topic.SIGNAL]
-            stacks = assemble(entries, headers)
+            stacks = assemble(entries, headers, elided=self._elided > first)
         if shape is Shape.PYTHON:
             # most exceptions are handled; their words are no sign of a death
             raised, self._raised = self._raised, None
@@ -140,7 +177,13 @@ class LogReader:
             words, number = self._absorb(first, last, shape)
         if stacks is None:
             torn = Backtrace(
-                shape=shape, signal=number, frames=(), messages=words, line=first, torn=True
+                shape=shape,
+                signal=number,
+                frames=(),
+                messages=words,
+                line=first,
+                torn=True,
+                quoted=quoted,
             )
             return [torn]
         return [
@@ -151,6 +194,8 @@ class LogReader:
                 messages=words,
                 line=stack.first_line,
                 complete=stack.complete,
+                quoted=quoted,
+                current=shape is Shape.FAULTHANDLER and self._current,
             )
             for stack in stacks
         ]
@@ -161,8 +206,6 @@ class LogReader:
         self._pending = [n for n in self._pending if n not in near or n.line > last]
         before = [n for n in near if n.line <= last] or near
         words, number = _said(before)
-        if number is None and shape is Shape.KERNEL:
-            number = 11
         return words, number
 
     def _flush_pending(self, before: int) -> None:
@@ -198,18 +241,17 @@ class LogReader:
 
 
 def _said(notices: list[Notice]) -> tuple[tuple[str, ...], int | None]:
-    """The words of some notices, and the signal that they tell of or imply."""
+    """The words of some notices, and the signal that they tell of or imply: of several the first,
+    since what comes later happened in the handler of it.
+    """
     words = tuple(dict.fromkeys(n.text for n in notices if n.topic is not Topic.SIGNAL))
-    reported = [n.signal for n in notices if n.topic is Topic.SIGNAL and n.signal is not None]
-    implied = [n.signal for n in notices if n.signal is not None]
-    return words, next(iter(reversed(reported or implied)), None)
+    return words, next((n.signal for n in notices if n.signal is not None), None)
 
 
 def parse_backtraces(text: str) -> list[Backtrace]:
     """Every stack and every death without one that `text` holds, in its order."""
     reader = LogReader()
-    for chunk in chunks_of_text(text):
-        for line in split_lines(chunk):
-            reader.feed(unwrap(line))
+    for number, line in lines_of_text(text):
+        reader.feed(line, number)
     reader.close()
     return reader.backtraces

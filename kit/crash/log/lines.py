@@ -1,34 +1,22 @@
-"""Log text or a log file in, its lines out one at a time: bounded memory whatever the log holds.
+"""The text of a log in, its lines out one at a time: bounded memory whatever the log holds.
 
-What loggers add around a line (colours, container and shell prefixes, JSON wrapping, table
-borders) is taken off as far as it could hide what a line says.
+What collectors put around a line is taken off in `kit.crash.log.records`, and what it only
+quotes is left out in `kit.crash.log.quotes`.
 """
 
 from __future__ import annotations
 
-import codecs
-import errno
-import json
 import re
-import zlib
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator
+
+from kit.crash.log.quotes import Quotations, quotes_a_request
+from kit.crash.log.records import documents, messages
 
 #: A "line" of binary garbage may be the whole file; longer ones are cut into pieces.
 LONGEST_LINE = 16_384
 CHUNK = 1 << 20
-#: Some log's worth of text; a small file can be made to unpack to any size.
-MOST_UNPACKED = 16 << 30
 
-_COLOUR = re.compile(r"(?:\x1b|\^\[)\[[0-9;]{0,16}[A-Za-z]")
 _BOUNDARY = re.compile(r"\r\n|\r|\n")
-_BORDER = " \t│┃|\x00"
-_JSON_FIELDS = ("log", "message", "msg", "textPayload", "MESSAGE")
-_GZIP = b"\x1f\x8b\x08"
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
-_BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
 def chunks_of_text(text: str) -> Iterator[str]:
@@ -43,72 +31,16 @@ def chunks_of_text(text: str) -> Iterator[str]:
         start = end
 
 
-def chunks_of_file(path: Path) -> Iterator[str]:
-    """The same for a file of any size and content; bytes that are no text are replaced.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as file:
-        yield from chunks_of_stream(file)
-
-
-def chunks_of_stream(file: BinaryIO) -> Iterator[str]:
-    """The same for what is read from `file`, which need not be seekable: UTF-8, UTF-16 with its
-    mark, and either of them compressed by gzip.
-
-    Raises:
-        OSError: it cannot be read, is no whole gzip member after all, or unpacks to too much.
-    """
-    pieces = _pieces(file)
-    first = next(pieces, b"")
-    encoding = _BYTE_ORDER_MARKS.get(first[:2], "utf-8-sig")
-    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-    rest = ""
-    for data in chain([first], pieces):
-        text = rest + decoder.decode(data)
-        newline = text.rfind("\n")
-        cut = newline + 1 if newline >= 0 else len(text)
-        yield text[:cut]
-        rest = text[cut:]
-    yield rest + decoder.decode(b"", final=True)
-
-
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    """The bytes of a file, unpacked if they are packed, a mebibyte at most at a time."""
-    first = file.read(CHUNK)
-    raw = chain([first], iter(lambda: file.read(CHUNK), b"")) if first else iter(())
-    return _unpacked(raw) if first.startswith(_GZIP) else raw
-
-
-def _unpacked(raw: Iterable[bytes]) -> Iterator[bytes]:
-    """gzip's members, one behind the other; the last may be cut short: it was still written."""
-    total = 0
-    unpack = zlib.decompressobj(_GZIP_WINDOW)
-    for packed in raw:
-        while packed:
-            try:
-                data = unpack.decompress(packed, CHUNK)
-            except zlib.error as error:
-                raise OSError(errno.EINVAL, f"broken gzip data ({error})") from error
-            total += len(data)
-            if total > MOST_UNPACKED:
-                raise OSError(errno.EFBIG, f"it unpacks to more than {MOST_UNPACKED >> 30} GiB")
-            if data:
-                yield data
-            packed = unpack.unconsumed_tail
-            if unpack.eof:
-                packed = unpack.unused_data.lstrip(b"\0")  # padding between members
-                unpack = zlib.decompressobj(_GZIP_WINDOW)
-    if last := unpack.flush():
-        yield last
-
-
 def split_lines(chunk: str) -> Iterator[str]:
     """The lines of a chunk without their ends. A carriage return ends a line too: progress bars
-    write a crash's first line behind one.
+    write a crash's first line behind one. A JSON array is one line a record.
     """
     for line in _BOUNDARY.split(chunk.removesuffix("\n").removesuffix("\r")):
+        if (line[:1] in ("[", "{", "\ufeff") or len(line) > LONGEST_LINE) and (
+            rows := documents(line)
+        ) is not None:
+            yield from (row[:LONGEST_LINE] for row in rows)
+            continue
         if len(line) > LONGEST_LINE and quotes_a_request(line[:LONGEST_LINE]):
             yield ""  # its later pieces would not show that they are quoted
             continue
@@ -116,36 +48,38 @@ def split_lines(chunk: str) -> Iterator[str]:
             yield line[start : start + LONGEST_LINE]
 
 
-#: What a user sent, as vLLM and others log it. It may hold a whole crash, which is not this one.
-_QUOTES = re.compile(
-    r"\bReceived request\b.{0,400}?\bprompt|\bprompt[\"']?\s?[:=]\s?[rbu]?[\"'\[{]"
-    r"|[\"']content[\"']\s?:\s?\\?[\"'\[]"
-)
+class LogText:
+    """Turns the raw lines of a log into what its processes wrote, with the numbers of the lines.
 
-
-def quotes_a_request(line: str) -> bool:
-    """Whether a log line repeats what a user sent."""
-    return ("prompt" in line or "content" in line) and _QUOTES.search(line) is not None
-
-
-def unwrap(line: str) -> str:
-    """The line without colours, table borders and JSON wrapping; nothing of it if it only repeats
-    what a user sent.
+    One record may hold several lines of a log; they have its number.
     """
-    if "[" in line and ("\x1b" in line or "^[" in line):
-        line = _COLOUR.sub("", line)
-    if line.startswith("{") and line.rstrip().endswith("}"):
-        line = _from_json(line)
-    return "" if quotes_a_request(line) else line.rstrip(_BORDER)
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._quotations = Quotations()
+
+    def read(self, chunk: str) -> Iterator[tuple[int, str]]:
+        """The lines of the log's next chunk."""
+        for line in split_lines(chunk):
+            self.lines += 1
+            parts = messages(line)
+            for part in parts:
+                yield from self._quotations.feed(self.lines, part)
+            if len(parts) > 1:
+                self._quotations.end_of_record()
+
+    def skip(self, lines: int) -> None:
+        """Count lines that are known to say nothing."""
+        self.lines += lines
+
+    def close(self) -> Iterator[tuple[int, str]]:
+        """The log is at its end."""
+        yield from self._quotations.close()
 
 
-def _from_json(line: str) -> str:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
-        return line
-    for name in _JSON_FIELDS:
-        if isinstance(fields, dict) and isinstance(fields.get(name), str):
-            # \r\n inside the field: one record is one line
-            return " ".join(str(fields[name]).split("\n")).rstrip()
-    return line
+def lines_of_text(text: str) -> Iterator[tuple[int, str]]:
+    """What the processes of a log at hand wrote, with the numbers of its lines."""
+    log = LogText()
+    for chunk in chunks_of_text(text):
+        yield from log.read(chunk)
+    yield from log.close()

@@ -11,7 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kit.crash.log.phrases import PHRASES, Phrase, Subject, Topic
+from kit.crash.log.engine_wording import ENGINE_WORDING
+from kit.crash.log.phrases import Phrase, Subject, Topic, is_servers, subject_of
+from kit.crash.log.prefix import NO_NAMES, message_starts
+from kit.crash.log.wording import WORDING
+
+PHRASES: tuple[Phrase, ...] = (*WORDING, *ENGINE_WORDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +30,14 @@ class Notice:
     subject: Subject = Subject.UNKNOWN
     signal: int | None = None
     restarted: bool = False  # the server says that it starts the process again
+    reason: str | None = None  # why a model or a server did not come up
 
 
 #: Linux's numbers, whatever system this runs on: the logs are Linux's.
 _NAMES = {
     1: "SIGHUP",
     2: "SIGINT",
+    3: "SIGQUIT",
     4: "SIGILL",
     5: "SIGTRAP",
     6: "SIGABRT",
@@ -42,27 +49,53 @@ _NAMES = {
     31: "SIGSYS",
 }
 _NUMBERS = {name: number for number, name in _NAMES.items()} | {
-    "Segmentation fault": 11,
     "segmentation fault": 11,
-    "Killed": 9,
-    "Aborted": 6,
-    "Bus error": 7,
-    "Illegal instruction": 4,
-    "Floating point exception": 8,
+    "segmentation violation": 11,
+    "segfault": 11,
+    "segv": 11,
+    "killed": 9,
+    "kill": 9,
+    "aborted": 6,
+    "abort": 6,
+    "abrt": 6,
+    "bus error": 7,
+    "bus": 7,
+    "illegal instruction": 4,
+    "illegal hardware instruction": 4,
+    "ill": 4,
+    "floating point exception": 8,
+    "fpe": 8,
+    "trace/breakpoint trap": 5,
+    "trap": 5,
+    "bad system call": 31,
+    "terminated": 15,
+    "term": 15,
+    "int": 2,
+    "quit": 3,
 }
 #: Signals that a process raises by its own fault, and those by which somebody asks it to end.
 FAULT_SIGNALS = frozenset({4, 5, 6, 7, 8, 11, 31})
-STOP_SIGNALS = frozenset({1, 2, 15})
+STOP_SIGNALS = frozenset({1, 2, 3, 15})
 #: The shell and the kernel count exit statuses of killed processes from here.
 SHELL_BASE = 128
 _TEXT = 300
+#: In the words before a status these show that somebody only speaks of it.
+_SAYING = NO_NAMES - {
+     "a", "an", "after", "been", "but", "by", "for", "from", "had", "has", "have", "in",
+     "is", "it", "of", "on", "or", "out", "so", "that", "the", "then", "this", "to",
+     "was", "were", "with", "without", "died", "dies", "ended", "exits", "failed",
+     "fails", "returned", "returns", "crashed", "crashes", "reported",
+}  # fmt: skip
 
 
 def read_notices(line: str, number: int) -> Iterator[Notice]:
     """What `line` says, most lines say nothing. Never raises; time is linear in the line."""
+    starts: list[int] | None = None
     for phrase in PHRASES:
-        if phrase.needle in line and (found := phrase.find(line)):
-            yield _notice(phrase, found, number)
+        if phrase.needle in line:
+            starts = message_starts(line) if starts is None else starts
+            if (found := phrase.find(line, starts)) and (said := _notice(phrase, found, number)):
+                yield said
 
 
 def needles() -> tuple[str, ...]:
@@ -70,13 +103,20 @@ def needles() -> tuple[str, ...]:
     return tuple(dict.fromkeys(phrase.needle for phrase in PHRASES))
 
 
-def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice:
+def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice | None:
     groups = found.groupdict()
     printed = groups.get("signal")
     got = signal_number(printed) if printed else phrase.signal
+    topic, fatal, subject = phrase.topic, phrase.fatal, phrase.subject
     if status := groups.get("status"):
-        got = int(status) - SHELL_BASE
-    topic, fatal = phrase.topic, phrase.fatal
+        got = _signal_of_status(int(status))
+        fatal = fatal and int(status) != 0
+    if (who := groups.get("who")) and any(word in _SAYING for word in who.lower().split()):
+        return None  # words of a sentence about something
+    if name := groups.get("name"):
+        if not is_servers(name):
+            return None  # another program of the same machine
+        subject = subject_of(name)
     if topic in (Topic.SIGNAL, Topic.EXIT) and got in STOP_SIGNALS:
         topic, fatal = Topic.STOP, False
     return Notice(
@@ -84,15 +124,25 @@ def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice:
         text=found[0].strip()[:_TEXT],
         line=number,
         fatal=fatal,
-        subject=phrase.subject,
-        signal=got,
+        subject=subject,
+        signal=None if got in STOP_SIGNALS else got,
         restarted=phrase.restarted,
+        reason=groups.get("reason"),
     )
+
+
+def _signal_of_status(status: int) -> int | None:
+    """The signal behind -11 or 139; none behind another status."""
+    if status < 0:
+        return -status
+    return status - SHELL_BASE if SHELL_BASE < status <= SHELL_BASE + 64 else None
 
 
 def signal_number(printed: str) -> int | None:
     """The number behind "11", "SIGSEGV" or "Segmentation fault"."""
-    return int(printed) if printed.isdigit() else _NUMBERS.get(printed)
+    if printed.isdigit():
+        return int(printed)
+    return _NUMBERS.get(printed) or _NUMBERS.get(printed.lower())
 
 
 def signal_name(number: int) -> str:

@@ -8,9 +8,11 @@ over the line; none of the patterns can backtrack.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from kit.crash.log.phrases import is_servers
 from kit.study.result import Frame
 
 
@@ -27,6 +29,7 @@ class Shape(StrEnum):
     KERNEL = "kernel"  # "name[pid]: segfault at … ip … in lib.so[base+size]"
     PYTHON = "python"  # traceback of an exception; most often a handled one
     FAULTHANDLER = "faulthandler"  # what Python prints when its process gets a fatal signal
+    SEGFAULT = "segfault"  # of a handler that prints like Python: 'File "a.cc", line 9, in f'
     NONE = "none"  # a death without a stack
 
 
@@ -37,6 +40,7 @@ class Printed:
     shape: Shape
     index: int | None
     frame: Frame
+    at: int = 0  # where in the line it begins, behind its blanks
 
 
 #: What a debugger prints between the code that faulted and the handler that ran.
@@ -47,7 +51,9 @@ LONGEST_MANGLED = 4096
 _LENGTH = re.compile(r"\d{1,3}(?=[A-Za-z_])")
 _ARGUMENTS = re.compile(r" \((?:\)|[^()=]{1,80}=)")
 _TRITON = re.compile(r"(?<![\w#])(\d{1,3})# {1,4}(?=\S)")
-_GDB = re.compile(r"(?<![\w#])#(\d{1,3}) {1,3}(?:(0x[0-9a-fA-F]{1,16}) in )?(?=\S)")
+_GDB = re.compile(r"(?<![\w#])#(\d{1,3}) {1,3}(?:(0x[0-9a-fA-F]{4,16}) {1,2}(?:in )?|)(?=\S)")
+_OFFSET = re.compile(r" ?\(([^()\s]{1,400}) ?\+ ?(0x[0-9a-f]{1,16})\)(?: \(BuildId: \w{1,64}\))?$")
+_COLUMN = re.compile(r" ((?:/|\.\.?/|[\w.\-]{1,80}\.\w{1,4}:)[^\s:]{0,400}(?::\d{1,7}){1,2})$")
 _OPENMPI = re.compile(r"\[ {0,2}(\d{1,3})\] (?=[/\w\[])")
 _OPENMPI_TAIL = re.compile(r"\(([^()+]*)(?:\+(0x[0-9a-f]{1,16}))?\) ?\[(0x[0-9a-f]{1,16})\]$")
 _UCX = re.compile(r"(?<![\w#.])(\d{1,3}) {1,3}0x([0-9a-f]{16}) (?=\S)")
@@ -56,7 +62,7 @@ _TORCH_TAIL = re.compile(r" \+ (0x[0-9a-f]{1,16}) \((0x[0-9a-f]{1,16}) in ([^()]
 _TRTLLM = re.compile(r"(?<![\w#.])(\d{1,3}) {2,12}(0x[0-9a-f]{6,16}) (?=\S)")
 _ABSL = re.compile(r"@ {3,20}(0x[0-9a-f]{4,16}) {2,12}(?=\S)")
 _KERNEL = re.compile(
-    r"([\w.\-]{1,16})\[\d{1,8}\]:? (?:segfault at|general protection|trap invalid opcode"
+    r"([\w.:\-]{1,16})\[\d{1,8}\]:? (?:segfault at|general protection|trap invalid opcode"
     r"|trap divide error)[^\[\]]{0,120} in ([^\[\] ]{1,255})\[([0-9a-f]{4,16})\+[0-9a-f]{1,16}\]"
 )
 _KERNEL_IP = re.compile(r"\bip[: ](?:0x)?([0-9a-f]{4,16})\b")
@@ -70,26 +76,21 @@ _OPENMPI_PATH = re.compile(r"(?:/\S{1,1000}|[\w.\-+]{1,200})$")
 def read_frame(line: str) -> Printed | None:
     """The frame that `line` prints, or None. Never raises; time is linear in the line."""
     line = line.strip()
-    if "# " in line and (found := _TRITON.search(line)):
-        return _triton(int(found[1]), line[found.end() :])
-    if "frame #" in line and (found := _TORCH.search(line)):
-        return _torch(int(found[1]), line[found.end() :])
-    if "#" in line and (found := _GDB.search(line)):
-        return _gdb(int(found[1]), found[2], line[found.end() :])
-    if 'File "' in line and (found := _PYTHON.search(line)):
-        return _python(*found.groups())
-    if "0x" in line:
-        if line.endswith("]") and (found := _OPENMPI.search(line)):
-            return _openmpi(int(found[1]), line[found.end() :])
-        if found := _TRTLLM.search(line):
-            return _trtllm(int(found[1]), found[2], line[found.end() :])
-        if found := _UCX.search(line):
-            return _ucx(int(found[1]), found[2], line[found.end() :])
-        if found := _ABSL.search(line):
-            return _absl(found[1], line[found.end() :])
-    if "]" in line and (found := _KERNEL.search(line)):
-        return _kernel(found)
+    for marks, pattern, read in _READERS:
+        if marks(line) and (found := pattern.search(line)):
+            printed = read(found, line[found.end() :])
+            return replace(printed, at=found.start()) if printed else None
     return None
+
+
+def with_handler(printed: Printed) -> Printed:
+    """A frame that looks like one of Python's, of a handler that prints native ones that way."""
+    frame = printed.frame
+    name = frame.symbol or ""
+    known = None if _HEX.match(name) else name.removesuffix("()")
+    source = frame.source if frame.source and not frame.source.startswith("<unknown>") else None
+    native = _frame(0, symbol=known, address=name if known is None else None, source=source)
+    return Printed(Shape.SEGFAULT, None, native, printed.at)
 
 
 def file_name(path: str) -> str:
@@ -160,6 +161,8 @@ def _triton(index: int, rest: str) -> Printed | None:
 def _gdb(index: int, address: str | None, rest: str) -> Printed | None:
     if rest.startswith("<signal handler called>"):
         return Printed(Shape.GDB, index, _frame(index, symbol=SIGNAL_HANDLER))
+    if address and (placed := _OFFSET.search(rest)):  # a core dump's list, a sanitizer
+        return _gdb_placed(index, address, rest[: placed.start()].strip(), placed)
     module = source = None
     head, between, tail = rest.rpartition(" from ")
     if between and tail.startswith(("/", "lib")):
@@ -168,12 +171,21 @@ def _gdb(index: int, address: str | None, rest: str) -> Printed | None:
         head, between, tail = rest.rpartition(" at ")
         if between and _SOURCE.match(tail):
             rest, source = head, tail
+        elif address and (column := _COLUMN.search(rest)):
+            rest, source = rest[: column.start()], column[1]
     arguments = rest.rfind(" (")
-    symbol = rest[:arguments].strip() if arguments > 0 else rest
+    symbol = rest[:arguments].strip() if arguments > 0 else rest.strip()
     if not (address or source or module) and not _ARGUMENTS.search(rest, max(arguments, 0)):
         return None  # "#12 something (else)": an issue number, not a frame
-    known = symbol if symbol and not symbol.startswith("??") else None
+    known = symbol if symbol and not symbol.startswith(("??", "n/a")) else None
     frame = _frame(index, module=module, symbol=known, address=address, source=source)
+    return Printed(Shape.GDB, index, frame)
+
+
+def _gdb_placed(index: int, address: str, name: str, placed: re.Match[str]) -> Printed:
+    known = name if name and name not in ("n/a", "??", "<null>") else None
+    offset = int(placed[2], 16) if known is None else None
+    frame = _frame(index, module=placed[1], offset=offset, symbol=known, address=address)
     return Printed(Shape.GDB, index, frame)
 
 
@@ -248,7 +260,9 @@ def _absl(address: str, rest: str) -> Printed:
     return Printed(Shape.ABSL, None, frame)
 
 
-def _kernel(found: re.Match[str]) -> Printed:
+def _kernel(found: re.Match[str]) -> Printed | None:
+    if not is_servers(found[1]):
+        return None  # another program of the same machine
     pointer = _KERNEL_IP.search(found[0])
     frame = _frame(0, module=found[2], address=pointer[1] if pointer else None)
     return Printed(Shape.KERNEL, 0, frame)
@@ -257,3 +271,32 @@ def _kernel(found: re.Match[str]) -> Printed:
 def _python(path: str, line: str, comma: str, function: str) -> Printed:
     frame = _frame(0, module=path, symbol=function.strip(), source=f"{path}:{line}")
     return Printed(Shape.PYTHON if comma else Shape.FAULTHANDLER, None, frame)
+
+
+def _has(*marks: str) -> Callable[[str], bool]:
+    return lambda line: any(mark in line for mark in marks)
+
+
+#: What a line must have to be tried, how its frame begins, and who reads the rest of it.
+_READERS: tuple[
+    tuple[
+        Callable[[str], bool],
+        re.Pattern[str],
+        Callable[[re.Match[str], str], Printed | None],
+    ],
+    ...,
+] = (
+    (_has("# "), _TRITON, lambda found, rest: _triton(int(found[1]), rest)),
+    (_has("frame #"), _TORCH, lambda found, rest: _torch(int(found[1]), rest)),
+    (_has("#"), _GDB, lambda found, rest: _gdb(int(found[1]), found[2], rest)),
+    (_has('File "'), _PYTHON, lambda found, rest: _python(*found.groups())),
+    (
+        lambda line: "0x" in line and line.endswith("]"),
+        _OPENMPI,
+        lambda found, rest: _openmpi(int(found[1]), rest),
+    ),
+    (_has("0x"), _TRTLLM, lambda found, rest: _trtllm(int(found[1]), found[2], rest)),
+    (_has("0x"), _UCX, lambda found, rest: _ucx(int(found[1]), found[2], rest)),
+    (_has("0x"), _ABSL, lambda found, rest: _absl(found[1], rest)),
+    (_has("]"), _KERNEL, lambda found, rest: _kernel(found)),
+)

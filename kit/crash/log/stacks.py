@@ -37,17 +37,21 @@ class Entry:
     index: int
     frame: Frame
     line: int
+    quoted: bool = False  # words of a sentence stand before it
 
 
-def assemble(entries: Sequence[Entry], headers: Sequence[int] = ()) -> list[Stack] | None:
+def assemble(
+    entries: Sequence[Entry], headers: Sequence[int] = (), *, elided: bool = False
+) -> list[Stack] | None:
     """The stacks that numbered frames make up; None when the order of their lines is lost.
 
     headers: lines at which a crash was announced. Frames that make no sense together may be
-    those of several crashes, one behind the other.
+    those of several crashes, one behind the other. elided: whoever pasted them left some out, and
+    wrote so.
     """
     whole = _dealt(entries)
     if whole is None:
-        whole = _cut(entries)
+        whole = _cut(entries, elided=elided)
     if whole is not None:
         return whole
     made: list[Stack] = []
@@ -106,12 +110,13 @@ def _interleaved(entries: Sequence[Entry]) -> list[Stack] | None:
     return stacks
 
 
-def _cut(entries: Sequence[Entry]) -> list[Stack] | None:
+def _cut(entries: Sequence[Entry], *, elided: bool) -> list[Stack] | None:
     """A stack whose beginning or middle is missing, which its rising numbers still show."""
     steps = [b.index - a.index for a, b in pairwise(entries)]
     in_a_row = all(step == 1 for step in steps) and len(entries) >= _FEW_IN_A_ROW
     with_gaps = all(step >= 1 for step in steps) and len(entries) >= _FEW_WITH_GAPS
-    if not (in_a_row or with_gaps):
+    left_out = elided and len(entries) > 1 and all(step >= 1 for step in steps)
+    if not (in_a_row or with_gaps or left_out):
         return None
     return [
         Stack(

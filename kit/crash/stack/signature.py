@@ -13,10 +13,17 @@ from pathlib import Path
 
 from kit.crash.log.backtrace import GAP, Backtrace, parse_backtraces
 from kit.crash.log.notices import FAULT_SIGNALS, SHELL_BASE, signal_name
-from kit.crash.log.shapes import Shape
+from kit.crash.log.shapes import SIGNAL_HANDLER, Shape
 from kit.crash.stack.builds import SERVER, Build, executable_base, function_at
 from kit.crash.stack.maps import MemoryMap
-from kit.crash.stack.site import exact_symbol, fault_frames, is_system, plain_module, short_name
+from kit.crash.stack.site import (
+    exact_symbol,
+    fault_frames,
+    is_system,
+    plain_module,
+    short_name,
+    stands_still,
+)
 from kit.crash.stack.symbols import find_module, table_of
 from kit.study.result import Frame, Signature
 
@@ -31,6 +38,7 @@ _TRUST = {
     Shape.UCX: 2,
     Shape.OPENMPI: 3,
     Shape.TRTLLM: 4,
+    Shape.SEGFAULT: 5,
     Shape.TORCH: 5,
     Shape.KERNEL: 6,
     Shape.FAULTHANDLER: 7,
@@ -84,6 +92,9 @@ def decisive(backtraces: Sequence[Backtrace], number: int | None = None) -> Back
         return None
     trust = min(_rank(b) for b in crashes)
     best = [b for b in crashes if _rank(b) == trust]
+    best = [b for b in best if b.current or SIGNAL_HANDLER in _names(b)] or best
+    if best[0].shape is Shape.GDB:
+        best = [b for b in best if not stands_still(b)] or best
     chosen = best[-1]
     for earlier in reversed(best[:-1]):
         if chosen.line - earlier.line > GAP:
@@ -192,12 +203,20 @@ def _cause(backtrace: Backtrace) -> str | None:
 
 def is_death(backtrace: Backtrace) -> bool:
     """Stacks are printed for other reasons too; a death has a signal or a cause beside it. Frames
-    as Triton's handler prints them were pasted without their first line, unless it is only one:
-    that is quoted.
+    as Triton's handler or a debugger prints them were pasted without their first line, unless it
+    is only one or words stand before them: those are quoted. A thread that waits did not die.
     """
     if backtrace.signal in FAULT_SIGNALS:
         return True
-    return backtrace.shape is Shape.TRITON and len(backtrace.frames) > 1
+    if backtrace.quoted or len(backtrace.frames) < 2:
+        return False
+    if backtrace.shape is Shape.GDB:
+        return backtrace.complete and not stands_still(backtrace)
+    return backtrace.shape is Shape.TRITON
+
+
+def _names(backtrace: Backtrace) -> list[str | None]:
+    return [frame.symbol for frame in backtrace.frames]
 
 
 def _rank(backtrace: Backtrace) -> int:

@@ -21,6 +21,10 @@ SYSTEM = frozenset(
         "libpthread.so",
         "libstdc++.so",
         "libgcc_s.so",
+        "libunwind.so",
+        "libasan.so",
+        "libc++.so",
+        "libc++abi.so",
         "linux-vdso.so",
         "[vdso]",
         "ld-linux-x86-64.so",
@@ -30,13 +34,22 @@ SYSTEM = frozenset(
 _WHEEL_HASH = re.compile(r"-[0-9a-f]{8}(?=\.so)")
 _VERSION = re.compile(r"\.so[.\d]*$")
 _DISTANCE = re.compile(r"\+0x[0-9a-f]+$")
+#: Libraries that only pass on what somebody threw.
+_CARRIERS = frozenset({"libstdc++.so", "libgcc_s.so", "libunwind.so", "libc++.so", "libc++abi.so"})
 _ABORT = re.compile(
     r"^_{0,3}(?:gsignal|raise|pthread_kill\w*|GI_raise|GI_abort|abort|libc_message\w*"
     r"|assert_fail\w*|malloc_printerr|fortify_fail\w*|stack_chk_fail|verbose_terminate_handler"
-    r"|cxa_throw|cxa_rethrow|Unwind_Resume|cxa_call_unexpected|gxx_personality_v0)$"
+    r"|cxa_throw|cxa_rethrow|Unwind_\w+|cxa_call_unexpected|gxx_personality_v0|pthread_kill_\w+)$"
 )
 _ABORT_PARTS = ("__verbose_terminate_handler", "std::terminate", "__cxxabiv1::", "__cxa_")
-_CAUGHT = re.compile(r"ErrorSignalHandler|__kernel_rt_sigreturn|__restore_rt|^_{0,2}sigaction$")
+_CAUGHT = re.compile(
+    r"ErrorSignalHandler|__kernel_rt_sigreturn|__restore_rt|^_{0,2}sigaction$|^_{0,2}funlockfile$"
+    r"|^_?_?sigtramp|backtrace_symbols|print_stack|PrintStackTrace|SignalHandler"
+)
+#: Copying and comparing what it was given: the caller gave it something wrong.
+_COPYING = re.compile(
+    r"^_{0,3}(?:mem(?:move|cpy|set|cmp|chr)|str(?:n?len|n?cpy|n?cmp|chr|rchr)|wmem\w+)(?:_\w+)?$"
+)
 #: An operator's own brackets are no template's and no parameter list.
 _OPERATOR = re.compile(r"\boperator(?:\(\)|[<>]{1,3}=?|->)")
 _HIDE = str.maketrans("()<>", "\x01\x02\x03\x04")
@@ -45,8 +58,17 @@ _SIGABRT = 6
 #: Where a thread waits for the kernel: nothing faults there by itself. On a condition it does so
 #: in a function below, which has no name.
 _WAITING = re.compile(
-    r"^_{0,3}(?:clock_nanosleep|nanosleep|usleep|sleep|epoll_wait|poll|ppoll|select|pause"
+    r"^_{0,3}(?:GI_)?_{0,3}(?:clock_nanosleep|nanosleep|usleep|sleep|epoll_wait|poll|ppoll|select|pause"
     r"|sigwait\w*|accept4?|recv\w*|read)$"
+)
+#: And for another thread or process, where no signal says that it faulted there.
+_LOCKED = re.compile(
+    r"^_{0,3}(?:GI_)?_{0,3}(?:lll_lock_wait\w*|futex\w*|syscall|pthread_(?:mutex_lock\w*|cond_\w*wait"
+    r"|rwlock_\w+|clockjoin_ex|timedjoin_ex|join|barrier_wait)|new_sem_\w*wait\w*|sem_\w*wait"
+    r"|do_futex_wait\w*|internal_syscall_cancel|syscall_cancel\w*|ioctl|wait4|waitpid|waitid|epoll_pwait2?"
+    r"|pselect|sched_yield|msgrcv|semop|flock|fcntl|write|readv|join|take_gil|PyThread_acquire_lock\w*"
+    r"|PyCOND_TIMEDWAIT)(?:\.\w+)?$"
+    r"|^(?:cu|cuda)(?:Ctx|Device|Stream|Event)Synchronize"
 )
 _WAITING_BELOW = re.compile(r"^_{0,3}pthread_cond_\w*wait$")
 
@@ -92,13 +114,16 @@ def _hide(found: re.Match[str]) -> str:
 
 
 def fault_frames(backtrace: Backtrace) -> tuple[Frame, ...]:
-    """From the code that faulted outward, without the catcher, the abort and the thread's start.
+    """From the code that faulted outward, without the catcher, the abort, the unwinder, copying in
+    the C library and the thread's start.
 
     Empty when nothing but those was printed.
     """
     frames = _below_catcher(backtrace)
     if backtrace.signal == _SIGABRT or any(_raises(frame) for frame in frames[:2]):
         frames = _below_abort(frames)
+    while len(frames) > 1 and _copies(frames[0]):
+        frames = frames[1:]
     while frames and is_system(frames[-1]) and len(frames) > 1:
         frames = frames[:-1]
     return tuple(frames)
@@ -117,11 +142,29 @@ def was_waiting(backtrace: Backtrace) -> bool:
     return False
 
 
+def stands_still(backtrace: Backtrace) -> bool:
+    """Whether a stack that no signal goes with is that of a thread that waits."""
+    for frame in fault_frames(backtrace)[:4]:
+        name = short_name(exact_symbol(frame) or "")
+        if _WAITING.match(name) or _LOCKED.match(name):
+            return True
+        if not (is_system(frame) or not name or name.startswith("__")):
+            return False
+    return False
+
+
+def _copies(frame: Frame) -> bool:
+    name = exact_symbol(frame)
+    return bool(name and _COPYING.match(name)) and (frame.module is None or is_system(frame))
+
+
 def _below_catcher(backtrace: Backtrace) -> list[Frame]:
     frames = list(backtrace.frames)
     for at, frame in enumerate(frames):
         if frame.symbol == SIGNAL_HANDLER:
             return frames[at + 1 :]
+    if backtrace.shape is Shape.SEGFAULT and frames and "sigaction" in (frames[0].source or ""):
+        return frames[1:]
     caught = backtrace.shape in (Shape.TRITON, Shape.OPENMPI, Shape.UCX)
     if caught and backtrace.shape is Shape.TRITON and frames and frames[0].index == 0:
         frames = frames[1:]  # Triton's handler prints the stack from within itself
@@ -138,7 +181,11 @@ def _catches(frame: Frame) -> bool:
 
 def _below_abort(frames: Sequence[Frame]) -> list[Frame]:
     rest = list(frames)
-    while rest and (_raises(rest[0]) or (is_system(rest[0]) and not exact_symbol(rest[0]))):
+    while rest and (
+        _raises(rest[0])
+        or plain_module(rest[0].module) in _CARRIERS
+        or (is_system(rest[0]) and not exact_symbol(rest[0]))
+    ):
         rest = rest[1:]
     return rest or list(frames)
 

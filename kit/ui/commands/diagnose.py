@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.ui.console import DONE, busy, print_json, print_text, read_text, unreadable
 from kit.ui.options import Subparsers, add_command, add_json
@@ -20,9 +20,11 @@ def add(commands: Subparsers) -> None:
         "diagnose",
         diagnose,
         "read a server's log: what died, where, why",
-        examples="server.log\nserver.log.gz --release 24.08 --symbols\n- < server.log",
+        examples="server.log\nserver.log.gz --release 24.08 --symbols\nlogs/\n- < server.log",
     )
-    parser.add_argument("file", help="a log file, also gzip; - reads standard input")
+    parser.add_argument(
+        "file", help="a log file, packed or not; a folder of logs; - reads standard input"
+    )
     parser.add_argument("--release", help="the release that the server is believed to be")
     parser.add_argument("--maps", type=Path, help="/proc/PID/maps of that server, if it was saved")
     parser.add_argument(
@@ -46,6 +48,8 @@ def diagnose(args: Namespace) -> int:
         "modules_of": _modules_of if args.symbols else None,
     }
     try:
+        if Path(args.file).is_dir():
+            return _diagnose_folder(args, known)
         with busy("reading standard input" if args.file == "-" else f"reading {args.file}"):
             if args.file == "-":
                 found = room.diagnose_stream(sys.stdin.buffer, **known)
@@ -57,6 +61,26 @@ def diagnose(args: Namespace) -> int:
         print_json(found.to_json())
     else:
         print_text("\n".join(_lines(found)))
+    return DONE
+
+
+def _diagnose_folder(args: Namespace, known: dict[str, Any]) -> int:
+    from kit.crash.several import diagnose_folder
+
+    with busy(f"reading {args.file}"):
+        found = diagnose_folder(Path(args.file), **known)
+    if args.json:
+        print_json(found.to_json())
+        return DONE
+    print(found.summary)
+    for log in found.logs:
+        print(f"\n{log.name} ({', '.join(log.files)})")
+        if log.diagnosis is None:
+            print(f"  not read: {log.problem}")
+        elif log.diagnosis.died:
+            print("\n".join(f"  {line}" for line in _lines(log.diagnosis)))
+        else:
+            print(f"  {log.diagnosis.summary}")
     return DONE
 
 
