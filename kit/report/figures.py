@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from kit.plots.crash import curve_count, plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
@@ -29,6 +30,7 @@ from kit.stats.client_limits import client_sentence
 from kit.stats.frames import trials_frame
 from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
+from kit.study.words import clean_text
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
@@ -88,7 +90,9 @@ class Drawing:
         self.plot(ax)
         if not titled:
             ax.set_title("")
-        footnote(figure, "\n".join(textwrap.wrap(self.note, int(self.size_in[0] * 17))))
+        for text in figure.findobj(Text):
+            text.set_text(clean_text(text.get_text()))
+        footnote(figure, "\n".join(textwrap.wrap(clean_text(self.note, lines=False), int(self.size_in[0] * 17))))
         return figure
 
 

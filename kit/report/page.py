@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from kit import __version__
 from kit.kv.advice import study_advice
@@ -41,7 +42,7 @@ from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
 from kit.study.recorded import open_study
 from kit.study.releases import in_order
-from kit.study.words import percent
+from kit.study.words import clean_text, percent
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -82,6 +83,7 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -110,8 +112,14 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         theme=[(variable, light, dark) for light, (variable, dark) in THEMED.items()],
         command=command(spec),
         whole_spec=to_json(spec).decode(),
+        damage=study.damage,
         cost=what_it_cost(study) if spec.sequential and len(trials) else None,
     )
+
+
+def _shown(value: object) -> object:
+    """What stands in the page: text that came from anywhere is cleaned, then escaped by Jinja."""
+    return clean_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _among(row: Mapping[Any, Any], cells: Iterable[Mapping[Any, Any]]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from kit.study.words import aligned
+from kit.study.words import aligned, clean_text
 
 Cell = Mapping[str, Any]
 Columns = dict[str, Callable[[Cell], str]]
@@ -54,7 +54,7 @@ def _decided(cell: Cell) -> str:
 
 
 def _texts(columns: Columns, cell: Cell) -> list[str]:
-    return [text(cell) for text in columns.values()]
+    return [clean_text(text(cell), lines=False) for text in columns.values()]
 
 
 def _number(name: str, form: str) -> Callable[[Cell], str]:
