@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -65,7 +65,9 @@ class Drawing:
             figure = self._drawn(titled=self.titled)
             metadata = {"Date": None, "Creator": None}
             figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-        return Markup(themed(buffer.getvalue(), prefix=self.name))  # noqa: S704 - by matplotlib
+        label = f'<svg role="img" aria-label="{escape(clean_text(self.caption))}" '
+        svg = themed(buffer.getvalue(), prefix=self.name).replace('<svg role="img" ', label, 1)
+        return Markup(svg)  # noqa: S704 - by matplotlib
 
     def save(self, path: Path) -> None:
         """As a file of its own, opaque and titled; .svg or .png."""
@@ -92,7 +94,8 @@ class Drawing:
             ax.set_title("")
         for text in figure.findobj(Text):
             text.set_text(clean_text(text.get_text()))
-        footnote(figure, "\n".join(textwrap.wrap(clean_text(self.note, lines=False), int(self.size_in[0] * 17))))
+        note = clean_text(self.note, lines=False)
+        footnote(figure, "\n".join(textwrap.wrap(note, int(self.size_in[0] * 17))))
         return figure
 
 
