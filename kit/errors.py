@@ -69,3 +69,7 @@ class NotEnoughDataError(KitError):
 
 class ExportError(KitError):
     """Traffic or a model that no standalone script can be written for."""
+
+
+class DamagedStudyWarning(UserWarning):
+    """Some of a study's files are damaged: the rest was read, and what is missing is said."""

@@ -42,6 +42,23 @@ def crash_groups(study: StudyFolder, trials: pd.DataFrame) -> list[CrashGroup]:
     return sorted(found, key=lambda group: -group.deaths)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToDo:
+    """What to do about crashes that share their remedy."""
+
+    where: str  # the crashes, in one line
+    advice: str
+
+
+def to_do(groups: Iterable[CrashGroup]) -> list[ToDo]:
+    """Each remedy once, that of the commonest crash first."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        if group.diagnosis:
+            found.setdefault(group.diagnosis.advice, []).append(group.text)
+    return [ToDo(where=listing(texts), advice=advice) for advice, texts in found.items()]
+
+
 def _diagnosis(study: StudyFolder, trial_id: str) -> Diagnosis | None:
     """What the log of that trial tells; the binaries are not looked at, so that it is quick."""
     trial = study.trial(trial_id)

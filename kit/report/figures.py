@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from kit.plots.crash import curve_count, plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
@@ -29,6 +30,7 @@ from kit.stats.client_limits import client_sentence
 from kit.stats.frames import trials_frame
 from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
+from kit.study.words import clean_text
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
@@ -63,7 +65,9 @@ class Drawing:
             figure = self._drawn(titled=self.titled)
             metadata = {"Date": None, "Creator": None}
             figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-        return Markup(themed(buffer.getvalue(), prefix=self.name))  # noqa: S704 - by matplotlib
+        label = f'<svg role="img" aria-label="{escape(clean_text(self.caption))}" '
+        svg = themed(buffer.getvalue(), prefix=self.name).replace('<svg role="img" ', label, 1)
+        return Markup(svg)  # noqa: S704 - by matplotlib
 
     def save(self, path: Path) -> None:
         """As a file of its own, opaque and titled; .svg or .png."""
@@ -88,7 +92,10 @@ class Drawing:
         self.plot(ax)
         if not titled:
             ax.set_title("")
-        footnote(figure, "\n".join(textwrap.wrap(self.note, int(self.size_in[0] * 17))))
+        for text in figure.findobj(Text):
+            text.set_text(clean_text(text.get_text()))
+        note = clean_text(self.note, lines=False)
+        footnote(figure, "\n".join(textwrap.wrap(note, int(self.size_in[0] * 17))))
         return figure
 
 

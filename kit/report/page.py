@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from kit import __version__
 from kit.kv.advice import study_advice
 from kit.plots.style import provenance
 from kit.report.cells import result_document
-from kit.report.crashes import crash_groups, without_stack
+from kit.report.crashes import crash_groups, to_do, without_stack
+from kit.report.decision import study_decision
 from kit.report.figures import drawings, hero
+from kit.report.handout import data_files, markdown
 from kit.report.release_map import what_it_cost
 from kit.report.sentences import (
     answer,
@@ -36,38 +39,50 @@ from kit.stats.client_limits import client_limits, client_sentence
 from kit.stats.frames import engine_labels, requests_frame, samples_frame, trials_frame
 from kit.stats.summary import CELL, cell_columns, crash_table
 from kit.study.encoding import to_json
-from kit.study.files import write_whole
+from kit.study.files import unwritable, write_whole
 from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
 from kit.study.recorded import open_study
 from kit.study.releases import in_order
-from kit.study.words import percent
+from kit.study.words import clean_text, percent
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 def write_report(study: StudyFolder | Path, into: Path) -> Path:
-    """Write `<study folder>.html`, `latest.html` (the same) and `latest.json`; the first's path.
+    """Write `<study folder>.html` and what goes with it into a folder; the page's path.
 
-    A study that is not finished is reported as far as it is.
+    Beside it: the same for a ticket (`.md`), a row a trial (`-trials.csv`) and, if there are any, a
+    row a request (`-requests.parquet`); `latest.html`, `latest.md` and `latest.json`. A study that
+    is not finished is reported as far as it is.
 
     Raises:
         StoreError: no study there, or `into` cannot be written.
     """
     folder = open_study(study)
     document = result_document(folder)
-    page = render(folder, document).encode()
-    into.mkdir(parents=True, exist_ok=True)
-    written = into / f"{folder.path.resolve().name}.html"
-    write_whole(written, page)
-    write_whole(into / "latest.html", page)
+    name = clean_text(folder.path.resolve().name, lines=False)
+    data = data_files(folder, name)
+    page = render(folder, document, list(data)).encode()
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(into, error) from error
+    written = into / f"{name}.html"
+    for path in (written, into / "latest.html"):
+        write_whole(path, page)
+    text = markdown(folder, document).encode()
+    for path in (into / f"{name}.md", into / "latest.md"):
+        write_whole(path, text)
+    for file, content in data.items():
+        write_whole(into / file, content)
     as_json = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(into / "latest.json", as_json.encode() + b"\n")
     return written
 
 
-def render(study: StudyFolder, document: dict[str, Any]) -> str:
-    """The report as HTML; everything that a server said is escaped."""
+def render(study: StudyFolder, document: dict[str, Any], data: Sequence[str] = ()) -> str:
+    """The report as HTML; everything that a server said is escaped. data: files beside it."""
     spec, trials = study.spec, trials_frame(study)
     requests, samples = requests_frame(study), samples_frame(study)
     limits = client_limits(study)
@@ -82,26 +97,34 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     page.filters |= {"frame": frame_text, "percent": percent, "scenario": scenario_title}
     page.filters["latency"] = latency
-    skipped = not_applicable(spec)
+    skipped, decision = not_applicable(spec), study_decision(study)
+    main = hero(
+        trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
+    )
+    is_map = main is not None and main.name == "map"
+    crashes = crash_groups(study, trials)
     return page.get_template(TEMPLATE.name).render(
-        headline=headline(trials),
+        headline=decision.overall if len(decision.advice) > 1 else headline(trials),
+        decision=decision,
+        to_do=to_do(crashes),
+        data=data,
         answer=answer(trials),
         document=document,
         spec=spec,
         table=_table(document, trials),
         client=client_sentence(limits),
-        hero=hero(
-            trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
-        ),
-        drawings=list(drawings(trials, requests, samples, limits, line)),
+        hero=main,
+        # A map says it all in one figure; those of its scenarios would be dozens.
+        drawings=[] if is_map else list(drawings(trials, requests, samples, limits, line)),
         kv_advice=study_advice(study),
         engine_labels=engine_labels(trial.spec.engine for trial in study.trials()),
-        crashes=crash_groups(study, trials),
+        crashes=crashes,
         without_stack=list(without_stack(trials)),
         trials=trials.astype(object).where(trials.notna(), None).to_dict("records"),
         skipped=skipped,
@@ -110,8 +133,14 @@ def render(study: StudyFolder, document: dict[str, Any]) -> str:
         theme=[(variable, light, dark) for light, (variable, dark) in THEMED.items()],
         command=command(spec),
         whole_spec=to_json(spec).decode(),
+        damage=study.damage,
         cost=what_it_cost(study) if spec.sequential and len(trials) else None,
     )
+
+
+def _shown(value: object) -> object:
+    """What stands in the page: text that came from anywhere is cleaned, then escaped by Jinja."""
+    return clean_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _among(row: Mapping[Any, Any], cells: Iterable[Mapping[Any, Any]]) -> bool:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from kit.study.grid import FIELDS
-from kit.study.words import aligned
+from kit.study.words import aligned, clean_text
 
 Cell = Mapping[str, Any]
 Columns = dict[str, Callable[[Cell], str]]
@@ -111,7 +111,7 @@ def _decided(cell: Cell) -> str:
 
 
 def _texts(columns: Columns, cell: Cell) -> list[str]:
-    return [text(cell) for text in columns.values()]
+    return [clean_text(text(cell), lines=False) for text in columns.values()]
 
 
 def _number(name: str, form: str) -> Callable[[Cell], str]:

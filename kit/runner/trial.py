@@ -213,7 +213,9 @@ class Trial:
             "ended": load.ended if load else 0,
             "in_flight": load.in_flight if load else 0,
         }
-        write_whole(self.folder.progress, msgspec.json.encode({"phase": phase, **counts}))
+        write_whole(
+            self.folder.progress, msgspec.json.encode({"phase": phase, **counts}), durable=False
+        )
 
 
 def _access(spec: TrialSpec) -> Access | None:

@@ -27,10 +27,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kit.errors import UnknownScenarioError
+from kit.stats.once import computed_once
 from kit.stats.timings import DTYPES, ns_as_float, request_timings, token_gaps
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.grid import COLUMNS, number_of, value_of
-from kit.study.recorded import open_study
+from kit.study.recorded import TABLES, open_study
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.scenarios import get_scenario
 from kit.study.spec import OWN_WORKLOAD, ArrivalKind, Engine, EngineKind, StudySpec, TrialSpec
@@ -55,6 +56,7 @@ def traffic_columns(spec: StudySpec) -> dict[str, str]:
     return columns
 
 
+@computed_once
 def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a trial, in the order of the folder names.
 
@@ -119,6 +121,7 @@ TRIAL_DTYPES = {
 }
 
 
+@computed_once
 def requests_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a request: TRIAL_KEYS, the columns of kit.study.folder.REQUESTS without the raw
     times, and:
@@ -146,9 +149,10 @@ def requests_frame(study: StudyFolder | Path) -> pd.DataFrame:
     A latency of a request that did not end well is the time it took to fail: filter by `ok`, or
     count it as unanswered (kit.stats.latency).
     """
-    return _gather(study, _requests_of)
+    return _gather(study, "requests", _requests_of)
 
 
+@computed_once
 def token_gaps_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a gap between consecutive token events of a judged request: TRIAL_KEYS and
 
@@ -156,20 +160,22 @@ def token_gaps_frame(study: StudyFolder | Path) -> pd.DataFrame:
     gap      1 = between the first token and the second
     itl_ms   the gap
     """
-    return _gather(study, _gaps_of)
+    return _gather(study, "requests", _gaps_of)
 
 
+@computed_once
 def samples_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a value that a watcher saw: TRIAL_KEYS, t_s, source, name, value, labels.
 
     Names and sources as in kit.study.folder.SAMPLES. No row = not exported; that is a finding.
     """
-    return _gather(study, lambda folder, zero: _timed(folder.samples(), zero))
+    return _gather(study, "samples", _timed)
 
 
+@computed_once
 def client_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a tick of a load worker: TRIAL_KEYS, t_s and columns of kit.study.folder.CLIENT."""
-    return _gather(study, lambda folder, zero: _timed(folder.client(), zero))
+    return _gather(study, "client", _timed)
 
 
 def engine_labels(engines: Iterable[Engine]) -> dict[Engine, str]:
@@ -283,27 +289,47 @@ def _seconds(start_ns: int | None, end_ns: int | None) -> float | None:
     return None if start_ns is None or end_ns is None else (end_ns - start_ns) / 1e9
 
 
-def _gather(
-    study: StudyFolder | Path, rows_of: Callable[[TrialFolder, int], pd.DataFrame]
-) -> pd.DataFrame:
-    """The frames of all trials, each with its TRIAL_KEYS in front, as categories, and the traffic
-    fields of the grid."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Trials:
+    """What the rows of a table need to know of their trials: one value a row."""
+
+    which: np.ndarray  # number of the row's trial
+    zero_ns: np.ndarray  # CLOCK_MONOTONIC of its load's start
+    specs: list[TrialSpec]  # one a trial
+
+    def of_rows(self, value: Callable[[TrialSpec], bool]) -> np.ndarray:
+        """A property of its trial for each row."""
+        return np.asarray(np.array([value(spec) for spec in self.specs], bool)[self.which])
+
+
+#: A table of all trials, to the frame that it makes and the trial that each of its rows is of.
+_RowsOf = Callable[[pa.Table, _Trials], tuple[pd.DataFrame, np.ndarray]]
+
+
+def _gather(study: StudyFolder | Path, name: str, rows_of: _RowsOf) -> pd.DataFrame:
+    """A frame of one table (kit.study.recorded.TABLES) of all trials, with TRIAL_KEYS in front,
+    as categories, and the traffic fields of the grid."""
     opened = open_study(study)
     folders, traffic = opened.trials(), traffic_columns(opened.spec)
     labels = engine_labels(folder.spec.engine for folder in folders)
+    specs = [folder.spec for folder in folders]
+    parts: list[pa.Table] = [getattr(folder, name)() for folder in folders]
+    counts = [part.num_rows for part in parts]
+    filled = [part for part in parts if part.num_rows]
+    whole = pa.concat_tables(filled) if filled else TABLES[name].empty_table()
+    zeros = [_zero(f) if n else 0 for f, n in zip(folders, counts, strict=True)]
+    rows, which = rows_of(
+        whole,
+        _Trials(
+            which=np.repeat(np.arange(len(folders)), counts),
+            zero_ns=np.repeat(np.array(zeros, np.int64), counts),
+            specs=specs,
+        ),
+    )
     columns = [*TRIAL_KEYS, *traffic]
-    keys = [_keys(folder.spec, labels, traffic) for folder in folders]
-    frames = [rows_of(folder, _zero(folder)) for folder in folders]
-    counts = [len(frame) for frame in frames]
-    if not frames:
-        frames = [rows_of(TrialFolder(Path("/nonexistent")), 0)]
-        keys, counts = [dict.fromkeys(columns)], [0]
-    filled = [frame for frame in frames if len(frame)] or frames[:1]
-    rows = pd.concat(filled, ignore_index=True)
-    table = pd.DataFrame(keys, columns=columns)
+    table = pd.DataFrame([_keys(spec, labels, traffic) for spec in specs], columns=columns)
     numbers = {"concurrency": "Int64", "repeat": "Int64"}
     numbers |= {name: dtype for name, dtype in traffic.items() if dtype != "string"}
-    which = np.repeat(np.arange(len(keys)), counts)
     heads = {
         key: table[key].astype(pd.api.types.pandas_dtype(numbers[key])).take(which).array
         if key in numbers
@@ -321,26 +347,26 @@ def _zero(folder: TrialFolder) -> int:
     return pc.min(folder.requests()["scheduled_ns"]).as_py() or 0
 
 
-def _requests_of(folder: TrialFolder, zero_ns: int) -> pd.DataFrame:
-    table = folder.requests().rename_columns({"prompt_tokens": "prompt_tokens_sent"})
-    if not table.num_rows:
-        return request_timings(table, zero_ns=zero_ns, streamed=False, open_loop=False)
-    workload = folder.spec.workload
-    return request_timings(
-        table,
-        zero_ns=zero_ns,
-        streamed=workload.protocol.is_streamed,
-        open_loop=workload.arrivals.kind is not ArrivalKind.CLOSED,
+def _requests_of(table: pa.Table, trials: _Trials) -> tuple[pd.DataFrame, np.ndarray]:
+    frame = request_timings(
+        table.rename_columns({"prompt_tokens": "prompt_tokens_sent"}),
+        zero_ns=trials.zero_ns,
+        streamed=trials.of_rows(lambda spec: spec.workload.protocol.is_streamed),
+        open_loop=trials.of_rows(
+            lambda spec: spec.workload.arrivals.kind is not ArrivalKind.CLOSED
+        ),
     )
+    return frame, trials.which
 
 
-def _gaps_of(folder: TrialFolder, zero_ns: int) -> pd.DataFrame:
-    return token_gaps(folder.requests())
+def _gaps_of(table: pa.Table, trials: _Trials) -> tuple[pd.DataFrame, np.ndarray]:
+    frame, row = token_gaps(table)
+    return frame, trials.which[row]
 
 
-def _timed(table: pa.Table, zero_ns: int) -> pd.DataFrame:
+def _timed(table: pa.Table, trials: _Trials) -> tuple[pd.DataFrame, np.ndarray]:
     """The table with `t_s` in the place of `t_ns`."""
-    t_s = (ns_as_float(table["t_ns"]) - zero_ns) / 1e9
+    t_s = (ns_as_float(table["t_ns"]) - trials.zero_ns) / 1e9
     rest: pd.DataFrame = table.drop_columns(["t_ns"]).to_pandas(types_mapper=DTYPES.get)
     rest.insert(0, "t_s", t_s)
-    return rest
+    return rest, trials.which

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scipy import stats
 
@@ -27,6 +28,7 @@ class Interval:
     confidence: float = CONFIDENCE
 
 
+@lru_cache(maxsize=4096)
 def share(events: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
     """Share of trials with the event, with the interval of Clopper and Pearson (1934).
 
@@ -46,6 +48,7 @@ def share(events: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
     return Interval(value=events / trials, low=low, high=high, confidence=confidence)
 
 
+@lru_cache(maxsize=4096)
 def rate(events: int, exposure: float, confidence: float = CONFIDENCE) -> Interval:
     """Events per unit of exposure, with the Poisson interval of Garwood (1936).
 
@@ -65,6 +68,7 @@ def rate(events: int, exposure: float, confidence: float = CONFIDENCE) -> Interv
     )
 
 
+@lru_cache(maxsize=4096)
 def rate_upper_bound(events: int, exposure: float, confidence: float = CONFIDENCE) -> float:
     """The highest rate that the data do not exclude, one-sided.
 

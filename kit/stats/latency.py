@@ -44,7 +44,7 @@ class Sample:
         values = np.where(judged["ok"].to_numpy(bool), judged[latency].to_numpy(float), np.inf)
         values = np.where(np.isnan(values), np.inf, values)
         order = np.argsort(values, kind="stable")
-        trial = np.unique(judged["trial_id"].astype(str), return_inverse=True)[1]
+        trial = pd.factorize(judged["trial_id"])[0].astype(np.int64)
         return cls(values_ms=values[order], trial=trial[order])
 
     @property

@@ -44,12 +44,12 @@ def measured(requests: pd.DataFrame) -> str:
 
 
 def request_timings(
-    table: pa.Table, *, zero_ns: int, streamed: bool, open_loop: bool
+    table: pa.Table, *, zero_ns: np.ndarray, streamed: np.ndarray, open_loop: np.ndarray
 ) -> pd.DataFrame:
     """One row a request: the columns that are no raw times, and what the times say.
 
-    zero_ns: CLOCK_MONOTONIC of `t_s` = 0. streamed: tokens came one by one, so that the first
-    one has a time of its own. open_loop: requests had a schedule.
+    Of each row: zero_ns (int64), CLOCK_MONOTONIC of `t_s` = 0. streamed (bool): tokens came one by
+    one, so that the first one has a time of its own. open_loop (bool): requests had a schedule.
     """
     time = {
         name: ns_as_float(table[f"{name}_ns"]) for name in ("scheduled", "sent", "first", "end")
@@ -71,7 +71,7 @@ def request_timings(
         judged=_judged(frame),
         t_s=(time["sent"] - zero_ns) / 1e9,
         end_s=(time["end"] - zero_ns) / 1e9,
-        ttft_ms=first_ms if streamed else np.nan,
+        ttft_ms=np.where(streamed, first_ms, np.nan),
         first_byte_ms=first_ms,
         e2e_ms=(time["end"] - time["sent"]) / 1e6,
         e2e_from_schedule_ms=(time["end"] - time["scheduled"]) / 1e6,
@@ -81,8 +81,11 @@ def request_timings(
     )
 
 
-def token_gaps(table: pa.Table) -> pd.DataFrame:
-    """One row a gap between consecutive token events of a judged request: request, gap, itl_ms."""
+def token_gaps(table: pa.Table) -> tuple[pd.DataFrame, np.ndarray]:
+    """One row a gap between consecutive token events of a judged request: request, gap, itl_ms.
+
+    The second is the row of the table that each gap is of.
+    """
     owner, gaps_ms = _gaps(table)
     judged = _judged(table.select(["warmup", "fault", "outcome"]).to_pandas())
     begins = np.searchsorted(owner, owner)
@@ -93,8 +96,8 @@ def token_gaps(table: pa.Table) -> pd.DataFrame:
             "itl_ms": gaps_ms,
         }
     )
-    kept: pd.DataFrame = frame.loc[judged[owner]].reset_index(drop=True)
-    return kept
+    kept = judged[owner]
+    return frame.loc[kept].reset_index(drop=True), owner[kept]
 
 
 def _gaps(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ A misspelt field in a spec is an error and never a default.
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 import msgspec
@@ -30,7 +31,8 @@ def from_json(data: bytes, noun: type[T]) -> T:
         raw = migrated(msgspec.json.decode(data), noun.__name__)
         read = msgspec.convert(raw, noun, strict=True)
         unknown = sorted(_unknown_keys(raw, msgspec.to_builtins(read)))
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        _check_numbers(read, data)
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise SpecError(
             f"JSON that is not a {noun.__name__}: {error}",
             f"the fields of {noun.__name__}",
@@ -43,6 +45,24 @@ def from_json(data: bytes, noun: type[T]) -> T:
             "correct the names, or read it with the version of the kit that wrote it",
         )
     return read
+
+
+#: Digits of the first number that does not fit into 64 bits.
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+def _check_numbers(noun: object, data: bytes) -> None:
+    """Refuse integers that no column of a frame can hold."""
+    if _LONG_NUMBER.search(data):
+        waiting = [msgspec.to_builtins(noun)]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
+            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"{len(str(value))} digits, where 64 bits hold 19 at most")
 
 
 def _unknown_keys(given: object, understood: object, path: str = "") -> set[str]:

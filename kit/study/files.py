@@ -1,36 +1,60 @@
-"""Bytes and Arrow rows in, files that a kill can only cut short out; and what is whole in them.
+"""Whole files: replaced so that a power cut leaves the old or the new one, read with limits.
 
-A file is replaced whole or appended to, batch by batch, so that whoever reads it while it is
-written, or after its writer was killed, sees all but the last piece.
+What is read may come from a stranger: only regular files, no link out of the folder, and not more
+than a limit, so that no device, pipe or huge file holds or fills the reader.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import stat
 from pathlib import Path
-from types import TracebackType
-
-import pyarrow as pa
 
 from kit.errors import StoreError
 
-#: Continuation mark and a message of length 0: how an Arrow IPC stream ends.
-_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+#: A JSON file of the kit has some kilobytes.
+MOST_JSON_BYTES = 16 * 2**20
+#: A server that logs in a loop for a whole trial; the end of the log is what tells.
+MOST_LOG_BYTES = 256 * 2**20
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, so that a reader sees the old or the new file, never half."""
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace `path` by `data`, so that a reader sees the old or the new file, never half.
+
+    durable: it is on the disk when this returns, and a power cut takes neither. False: for what
+    is replaced several times a second and not needed afterwards.
+
+    Raises:
+        StoreError: the disk does not take it.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_bytes(data)
+        with scratch.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         scratch.replace(path)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise unwritable(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> StoreError:
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable; some file systems cannot."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"{path} cannot be written: {error}",
         "a writable folder",
@@ -38,90 +62,51 @@ def _unwritable(path: Path, error: OSError) -> StoreError:
     )
 
 
-class ArrowAppender:
-    """Appends tables of one schema to an Arrow IPC stream file; each batch is one write.
+def read_file(path: Path, *, within: Path | None = None, limit: int = MOST_JSON_BYTES) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
 
-    A killed writer tears at most its last batch; `read_rows` drops the torn tail. A batch that
-    the disk does not take is a StoreError, and the file ends with the batch before it, so that
-    later ones can be read. Use it as a context manager.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._path = path
-        self._file = path.open("xb", buffering=0)
-        self._size = 0  # up to the last whole piece
-        # Messages are serialized whole: pyarrow's own stream writer would make a system call of
-        # every buffer, some forty a batch.
-        self._write(schema.serialize())
-
-    def append(self, columns: dict[str, list[object]]) -> None:
-        """Append rows given as columns; every column of the schema, equally long."""
-        batch = pa.record_batch(
-            [pa.array(columns[f.name], f.type) for f in self._schema], schema=self._schema
-        )
-        self.append_batch(batch)
-
-    def append_batch(self, batch: pa.RecordBatch) -> None:
-        """Append a batch of the file's schema that the caller has built."""
-        if batch.num_rows:
-            self._write(batch.serialize())
-
-    def _write(self, piece: bytes | pa.Buffer) -> None:
-        """Append all of it or, if the disk is full, nothing."""
-        rest = memoryview(piece)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._size)
-                self._file.seek(self._size)
-            raise _unwritable(self._path, error) from error
-        self._size = self._file.tell()
-
-    def close(self) -> None:
-        """Write the end-of-stream mark and close the file."""
-        if not self._file.closed:
-            try:
-                self._write(_END_OF_STREAM)
-            finally:
-                self._file.close()
-
-    def __enter__(self) -> ArrowAppender:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
-    """All whole batches of an Arrow IPC stream file; a missing file or a torn tail is no error.
+    within: the folder that links must not lead out of; None: links may lead anywhere.
 
     Raises:
-        StoreError: the file holds rows of another schema.
+        StoreError: there is no such file, it is something else, too large, outside, or unreadable.
     """
-    batches: list[pa.RecordBatch] = []
-    if path.exists():
-        batches.extend(_whole_batches(path))
-    for batch in batches:
-        if not batch.schema.equals(schema):
-            raise StoreError(
-                f"{path} holds columns {', '.join(batch.schema.names)}",
-                f"columns {', '.join(schema.names)}",
-                "read it with the version of the kit that wrote it",
-            )
-    return pa.Table.from_batches(batches, schema=schema)
-
-
-def _whole_batches(path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-            yield from reader
-    except (pa.ArrowInvalid, pa.ArrowIOError, OSError, EOFError):
-        return  # torn, or not yet begun: what came before stands
+        if within is not None and not _is_inside(path, within):
+            raise StoreError(
+                f"{path} leads out of {within}",
+                "a file in the folder itself",
+                "put a copy of the file in the place of the link",
+            )
+        # Without O_NONBLOCK opening a pipe waits for its writer.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise StoreError(
+                    f"{path} is no regular file", "a file that the kit wrote", "remove it"
+                )
+            data = file.read(limit + 1)
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"no {path.name} in {path.parent}", "a folder that the kit wrote", "check the path"
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name with a NUL
+        raise StoreError(f"{path} cannot be read: {error}", "a file", "check the path") from error
+    if len(data) > limit:
+        raise StoreError(
+            f"{path} has more than {limit:,} bytes", "a file that the kit wrote", "remove it"
+        )
+    return data
+
+
+def read_text(path: Path, *, within: Path | None = None, limit: int = MOST_LOG_BYTES) -> str:
+    """The text of a regular file, whatever bytes are in it.
+
+    Raises:
+        StoreError: as `read_file`.
+    """
+    return read_file(path, within=within, limit=limit).decode(errors="replace")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())

@@ -9,28 +9,39 @@ A trial folder holds
     requests-<w>.arrows   REQUESTS, Arrow IPC stream of load worker <w>
     client-<w>.arrows     CLIENT, the health of that worker
     samples-<who>.arrows  SAMPLES, what the watchers saw
+    *.arrows.sums         checksums of the batches of each (kit.study.arrow_file)
     progress.json         counts for a progress bar, replaced about four times a second
     result.json           TrialResult, the end marker, written last
 
 A study folder holds `study.json` (StudySpec), `trials/<trial_id>/` and, once all trials are
 done, `done.json`. Files are only ever appended to or replaced whole.
+
+A folder object reads a file once and again only when the file has changed: keep the object, and
+ask it as often as you like.
+
+A folder may come from a stranger, or from a disk that failed. Files that are damaged, or no regular
+files of the folder itself, cost only what they hold: the rest is read, `damage` says what is
+missing, and a DamagedStudyWarning is given.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import time
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
-from kit.errors import StoreError
+from kit.errors import DamagedStudyWarning, SpecError, StoreError
+from kit.study.arrow_file import read_rows
 from kit.study.encoding import from_json, to_json
-from kit.study.files import read_rows, write_whole
+from kit.study.files import read_file, read_text, write_whole
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 
@@ -93,12 +104,16 @@ SAMPLES = pa.schema(
 class TrialFolder:
     """The paths of one trial folder and typed access to its JSON files."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, within: Path | None = None) -> None:
+        """within: the study's folder, that nothing in the trial's may lead out of."""
         self.path = path
+        self._within = within or path
         self.log = path / "server.log"
         self.maps = path / "server.maps"
         self.server = path / "server.json"
         self.progress = path / "progress.json"
+        self._kept: dict[str, tuple[Hashable, Any]] = {}
+        self._damage: dict[str, list[str]] = {}
 
     @classmethod
     def create(cls, path: Path, spec: TrialSpec) -> TrialFolder:
@@ -119,24 +134,76 @@ class TrialFolder:
 
     @property
     def spec(self) -> TrialSpec:
-        return _read_noun(self.path / "spec.json", TrialSpec)
+        path = self.path / "spec.json"
+        return self._once(
+            "spec", file_state(path), lambda: _read_noun(path, TrialSpec, self._within)
+        )
 
     @property
     def result(self) -> TrialResult | None:
-        """The end marker; None = interrupted or still running."""
+        """The end marker; None = interrupted, still running, or damaged."""
         path = self.path / "result.json"
-        return _read_noun(path, TrialResult) if path.exists() else None
+        state = file_state(path)
+        if state is None:
+            return None
 
-    def finish(self, result: TrialResult) -> None:
-        write_whole(self.path / "result.json", to_json(result))
+        def read() -> TrialResult | None:
+            try:
+                self._note("result", [])
+                return _read_noun(path, TrialResult, self._within)
+            except StoreError as error:
+                self._note("result", [error.given])
+                return None
+
+        return self._once("result", state, read)
+
+    @property
+    def damage(self) -> list[str]:
+        """What is missing of what has been read so far, a phrase a file."""
+        return [text for texts in self._damage.values() for text in texts]
+
+    def _note(self, what: str, damage: list[str]) -> None:
+        self._damage[what] = damage
+        for text in damage:
+            warnings.warn(text, DamagedStudyWarning, stacklevel=4)
 
     def log_text(self) -> str | None:
         """The server's log, as far as it was kept; None: it was not."""
-        return self.log.read_text(errors="replace") if self.log.exists() else None
+        return self._text("log", self.log)
 
     def memory_map(self) -> str | None:
         """`/proc/<pid>/maps` of the ready server; None: it was not kept."""
-        return self.maps.read_text(errors="replace") if self.maps.exists() else None
+        return self._text("maps", self.maps)
+
+    def _text(self, what: str, path: Path) -> str | None:
+        if not path.exists():
+            return None
+        try:
+            return read_text(path, within=self._within)
+        except StoreError as error:
+            self._note(what, [error.given])
+            return None
+
+    def state(self) -> Hashable:
+        """Equal for as long as nothing has been written that a reader of the trial would see."""
+        try:
+            with os.scandir(self.path) as entries:
+                names = [e.name for e in entries if e.name.endswith((".arrows", ".json"))]
+        except OSError:
+            return ()
+        seen = sorted(set(names) - {"progress.json"})
+        return tuple((name, file_state(self.path / name)) for name in seen)
+
+    def _once(self, what: str, state: Hashable, read: Callable[[], T]) -> T:
+        """What `read` gives, read again only if the state of the files is another than before."""
+        kept = self._kept.get(what)
+        if kept is None or kept[0] != state:
+            kept = self._kept[what] = state, read()
+        value: T = kept[1]
+        return value
+
+    def finish(self, result: TrialResult) -> None:
+        write_whole(self.path / "result.json", to_json(result))
 
     def requests(self) -> pa.Table:
         return self._concat("requests-*.arrows", REQUESTS)
@@ -148,8 +215,22 @@ class TrialFolder:
         return self._concat("samples-*.arrows", SAMPLES)
 
     def _concat(self, pattern: str, schema: pa.Schema) -> pa.Table:
-        tables = [read_rows(path, schema) for path in sorted(self.path.glob(pattern))]
-        return pa.concat_tables(tables) if tables else schema.empty_table()
+        files = sorted(self.path.glob(pattern))
+
+        def read() -> pa.Table:
+            parts, damage = [schema.empty_table()], []
+            for path in files:
+                try:
+                    rows = read_rows(path, schema, within=self._within)
+                except StoreError as error:
+                    damage.append(error.given)
+                else:
+                    parts.append(rows.table)
+                    damage += map(str, rows.losses)
+            self._note(pattern, damage)
+            return pa.concat_tables(parts)
+
+        return self._once(pattern, tuple((file, file_state(file)) for file in files), read)
 
 
 class StudyFolder:
@@ -158,6 +239,9 @@ class StudyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._only: frozenset[str] | None = None
+        self._trials: dict[str, TrialFolder] = {}
+        self._damage: dict[str, tuple[Hashable, str]] = {}  # of specs that cannot be read
+        self._spec: tuple[Hashable, StudySpec] | None = None
 
     def only(self, trial_ids: Iterable[str]) -> Self:
         """The same study, of which only these trials are read."""
@@ -197,7 +281,15 @@ class StudyFolder:
 
     @property
     def spec(self) -> StudySpec:
-        return _read_noun(self.path / "study.json", StudySpec)
+        path = self.path / "study.json"
+        state = file_state(path)
+        if self._spec is None or self._spec[0] != state:
+            self._spec = state, _read_noun(path, StudySpec, self.path)
+        return self._spec[1]
+
+    def state(self) -> Hashable:
+        """Equal for as long as nothing has been written that a reader of its trials would see."""
+        return tuple((trial.path.name, trial.state()) for trial in self.trials())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -235,18 +327,64 @@ class StudyFolder:
         return TrialFolder.create(path, spec)
 
     def trial(self, trial_id: str) -> TrialFolder:
-        return TrialFolder(self.path / "trials" / trial_id)
+        if trial_id not in self._trials:
+            if Path(trial_id).name != trial_id or "\0" in trial_id:
+                raise StoreError(
+                    f"a trial named {trial_id!r}", "a name without folders", "rename it"
+                )
+            path = self.path / "trials" / trial_id
+            self._trials[trial_id] = TrialFolder(path, within=self.path)
+        return self._trials[trial_id]
 
     def trials(self) -> list[TrialFolder]:
-        """All trial folders that have a spec, sorted by name."""
-        found = (p.parent for p in sorted(self.path.glob("trials/*/spec.json")))
-        return [TrialFolder(path) for path in found if self.holds(path.name)]
+        """All trial folders that have a spec that can be read, sorted by name."""
+        names = sorted(p.parent.name for p in self.path.glob("trials/*/spec.json"))
+        return [
+            self.trial(name)
+            for name in names
+            if self.holds(name) and self._is_readable(self.trial(name))
+        ]
+
+    def _is_readable(self, trial: TrialFolder) -> bool:
+        name, state = trial.path.name, file_state(trial.path / "spec.json")
+        known = self._damage.pop(name, None)
+        if known is not None and known[0] == state:
+            self._damage[name] = known
+            return False
+        try:
+            return bool(trial.spec.trial_id)
+        except StoreError as error:
+            self._damage[name] = state, f"{error.given}: the trial is left out"
+            warnings.warn(self._damage[name][1], DamagedStudyWarning, stacklevel=3)
+            return False
+
+    @property
+    def damage(self) -> list[str]:
+        """What is missing of what has been read of the study so far, a phrase a file."""
+        of_trials = [text for trial in self._trials.values() for text in trial.damage]
+        return [*(text for _, text in self._damage.values()), *of_trials]
 
 
-def _read_noun(path: Path, noun: type[T]) -> T:
+def file_state(path: Path) -> Hashable:
+    """Different after a file was replaced or appended to; None: there is no such file."""
     try:
-        return from_json(path.read_bytes(), noun)
-    except FileNotFoundError as error:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read_noun(path: Path, noun: type[T], within: Path) -> T:
+    """The noun in a JSON file.
+
+    Raises:
+        StoreError: it cannot be read, or is not one; it names the file.
+    """
+    try:
+        return from_json(read_file(path, within=within), noun)
+    except SpecError as error:
         raise StoreError(
-            f"no {path.name} in {path.parent}", "a folder that the kit wrote", "check the path"
+            f"{path} is damaged: {error.given}",
+            error.expected,
+            "restore it from a copy; a trial can be run again",
         ) from error

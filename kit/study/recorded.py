@@ -2,33 +2,41 @@
 
 A recorded study holds `study.json` (StudySpec), `trials.parquet` (a row a trial: spec and result
 as JSON, the end of the log) and one Parquet file a table (`requests`, `client`, `samples`: the
-columns of kit.study.folder, with `trial`, the row in trials.parquet, in front). It reads like the
-folder it was made of. Its README.md is its codebook.
+columns of kit.study.folder, with `trial`, the row in trials.parquet, in front), and SHA256SUMS. It
+reads like the folder it was made of. Its README.md is its codebook.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
-from collections.abc import Iterable
+import warnings
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kit import __version__
-from kit.errors import StoreError
+from kit.errors import DamagedStudyWarning, SpecError, StoreError
+from kit.study.arrow_file import MOST_BYTES
 from kit.study.encoding import from_json, to_json
-from kit.study.files import write_whole
+from kit.study.files import MOST_JSON_BYTES, read_file, read_text, write_whole
 from kit.study.folder import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
 from kit.study.grid import number_of
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 
 TABLES = {"requests": REQUESTS, "client": CLIENT, "samples": SAMPLES}
+#: Columns of trials.parquet.
+TRIALS = pa.schema([("spec", pa.binary()), ("result", pa.binary()), ("log", pa.string())])
+#: Checksums of the files, so that a damaged one is never read as data: `sha256sum -c SHA256SUMS`.
+SUMS = "SHA256SUMS"
 #: Of the log of a server that died, the end is kept: its stack.
 LOG_LINES = 30
 
@@ -78,31 +86,89 @@ class RecordedStudy(StudyFolder):
 
     @cached_property
     def _rows(self) -> list[_Row]:
-        return [
-            _Row(
-                spec=from_json(row["spec"], TrialSpec),
-                result=from_json(row["result"], TrialResult),
-                log=row["log"],
-            )
-            for row in pq.read_table(self.path / "trials.parquet").to_pylist()
-        ]
+        return list(filter(None, self._all_rows))
+
+    @cached_property
+    def _all_rows(self) -> list[_Row | None]:
+        """A row a trial; None: it is damaged."""
+        found = [self._row(row) for row in self._parquet("trials", TRIALS).to_pylist()]
+        if broken := found.count(None):
+            self._lose(f"{self.path / 'trials.parquet'}: {broken} of {len(found)} trials damaged")
+        return found
+
+    def _row(self, row: dict[str, Any]) -> _Row | None:
+        try:
+            spec = from_json(row["spec"], TrialSpec)
+            result = from_json(row["result"], TrialResult)
+        except (SpecError, TypeError):
+            return None
+        return _Row(spec=spec, result=result, log=row["log"] or "")
+
+    @cached_property
+    def _lost(self) -> list[str]:
+        return []
+
+    def _lose(self, text: str) -> None:
+        self._lost.append(text)
+        warnings.warn(text, DamagedStudyWarning, stacklevel=3)
+
+    @property
+    def damage(self) -> list[str]:
+        return list(self._lost)
+
+    @cached_property
+    def _sums(self) -> dict[str, str]:
+        """SHA-256 of the files that SUMS lists, by name."""
+        path = self.path / SUMS
+        if not path.exists():
+            return {}
+        lines = read_text(path, within=self.path, limit=MOST_JSON_BYTES).splitlines()
+        pairs = [line.split(maxsplit=1) for line in lines]
+        return {pair[1].lstrip("*"): pair[0] for pair in pairs if len(pair) == 2}
+
+    def _parquet(self, name: str, schema: pa.Schema) -> pa.Table:
+        """A Parquet file with these columns.
+
+        Raises:
+            StoreError: it is damaged, or has other columns.
+        """
+        path = self.path / f"{name}.parquet"
+        data = read_file(path, within=self.path, limit=MOST_BYTES)
+        listed = self._sums.get(path.name)
+        try:
+            if listed is not None and hashlib.sha256(data).hexdigest() != listed:
+                raise ValueError(f"its checksum is not that of {SUMS}")
+            table = pq.read_table(pa.BufferReader(data)).select(schema.names).cast(schema)
+            table.validate(full=True)
+        except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError) as error:
+            raise StoreError(
+                f"{path} is damaged: {error}",
+                f"columns {', '.join(schema.names)}",
+                "get the recorded study once more",
+            ) from error
+        return table
 
     @property
     def finished(self) -> bool:
         return True  # only finished studies are recorded
 
+    @cached_property
+    def _by_name(self) -> dict[str, RecordedTrial]:
+        rows = enumerate(self._all_rows)
+        return {r.spec.trial_id: RecordedTrial(self, place, r) for place, r in rows if r}
+
+    def state(self) -> Hashable:
+        return ()  # a recorded study does not change
+
     def trials(self) -> list[TrialFolder]:
-        return [
-            RecordedTrial(self, place, row)
-            for place, row in enumerate(self._rows)
-            if self.holds(row.spec.trial_id)
-        ]
+        return [trial for name, trial in self._by_name.items() if self.holds(name)]
 
     def trial(self, trial_id: str) -> TrialFolder:
-        for trial in self.trials():
-            if trial.spec.trial_id == trial_id:
-                return trial
-        raise StoreError(f"no trial {trial_id!r} in {self.path}", "one of its trials", "look it up")
+        if trial_id not in self._by_name:
+            raise StoreError(
+                f"no trial {trial_id!r} in {self.path}", "one of its trials", "look it up"
+            )
+        return self._by_name[trial_id]
 
     def rows(self, table: str, place: int) -> pa.Table:
         """The rows of one trial."""
@@ -111,15 +177,28 @@ class RecordedStudy(StudyFolder):
 
     def _table(self, name: str) -> tuple[pa.Table, list[int]]:
         if name not in self._tables:
-            path, count = self.path / f"{name}.parquet", len(self._rows)
-            if path.exists():
-                table = pq.read_table(path)
-                places = table["trial"].to_numpy()
-                starts = np.searchsorted(places, np.arange(count + 1)).tolist()
-                self._tables[name] = table.drop_columns(["trial"]).cast(TABLES[name]), starts
-            else:
-                self._tables[name] = TABLES[name].empty_table(), [0] * (count + 1)
+            count = len(self._all_rows)
+            self._tables[name] = TABLES[name].empty_table(), [0] * (count + 1)
+            if (self.path / f"{name}.parquet").exists():
+                try:
+                    self._tables[name] = self._placed(name, count)
+                except StoreError as error:
+                    self._lose(f"{error.given}; all of its rows are lost")
         return self._tables[name]
+
+    def _placed(self, name: str, count: int) -> tuple[pa.Table, list[int]]:
+        """A table, and where the rows of each trial begin."""
+        table = self._parquet(name, pa.schema([("trial", pa.int32()), *TABLES[name]]))
+        column = table["trial"]
+        places = column.to_numpy() if not column.null_count else np.array([-1])
+        if places.size and (places[0] < 0 or places[-1] >= count or (np.diff(places) < 0).any()):
+            raise StoreError(
+                f"{self.path / f'{name}.parquet'} is damaged: rows of no trial, or out of order",
+                f"numbers of {count} trials",
+                "get the recorded study once more",
+            )
+        starts = np.searchsorted(places, np.arange(count + 1)).tolist()
+        return table.drop_columns(["trial"]), starts
 
     @cached_property
     def _tables(self) -> dict[str, tuple[pa.Table, list[int]]]:
@@ -174,7 +253,15 @@ def record_study(
     _write(pa.table(columns), into / "trials.parquet")
     sizes = {"trials": len(trials)} | {n: _write_table(n, trials, into) for n in tables}
     write_whole(into / "README.md", _codebook(study.spec, sizes, about).encode())
+    write_sums(into)
     return RecordedStudy(into)
+
+
+def write_sums(folder: Path) -> None:
+    """Write SUMS, the checksums of a recorded study's data, as `sha256sum` reads them."""
+    files = sorted([folder / "study.json", *folder.glob("*.parquet")])
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    write_whole(folder / SUMS, "".join(lines).encode())
 
 
 def _write_table(name: str, trials: list[TrialFolder], into: Path) -> int:

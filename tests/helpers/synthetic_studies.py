@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.study.files import ArrowAppender, write_whole
+from kit.study.arrow_file import ArrowAppender
+from kit.study.files import write_whole
 from kit.study.folder import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
 from kit.study.result import Frame, Outcome, Signature, TrialResult, Verdict
 from kit.study.sequential import TrialTest

@@ -7,6 +7,7 @@ import pytest
 from synthetic_studies import SEGFAULT, release_map_study, write_study, write_trial
 
 from kit.plots.release_map import release_map, signature_key
+from kit.report.decision import study_decision
 from kit.report.figures import hero_of
 from kit.report.release_map import CHANCES, bounds, causes, how_sure, map_answer, what_it_cost
 from kit.stats.frames import trials_frame
@@ -150,3 +151,11 @@ def test_a_release_that_can_serve_only_a_part_stands_only_that(tmp_path: Path) -
         "No release stands all the traffic that was tried: 1 of 2 die of some of it, "
         "and 23.07 stood the 1 of 2 kinds that it can serve"
     )
+    decision = study_decision(study)
+    assert decision.overall.startswith("No release stands all 2 kinds of traffic that were tried.")
+    assert "23.07 stands the most, 1 of 2, and cannot serve 1 of them" in decision.overall
+    (bls,) = [one for one in decision.advice if one.scenario == "bls-concurrency"]
+    assert (bls.run, bls.avoid, bls.unable) == (("23.07",), ("24.05",), ())
+    (race,) = [one for one in decision.advice if one.scenario == "cancel-race"]
+    assert (race.run, race.avoid, race.unable) == ((), ("24.05",), ("23.07",))
+    assert "no release that was tried stands it" in race.text(list(decision.line))

@@ -22,7 +22,7 @@ from kit.stats.frames import (
     token_gaps_frame,
     trials_frame,
 )
-from kit.study.files import ArrowAppender
+from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import REQUESTS
 from kit.study.result import Outcome, Verdict
 from kit.study.spec import Engine, EngineKind, Fault, FaultKind, Protocol

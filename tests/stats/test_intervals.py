@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -84,6 +84,7 @@ def test_no_crash_on_one_side_bounds_the_ratio_on_one_side() -> None:
     assert seen.low > 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_share_bounds_are_those_at_which_the_tail_is_exactly_left_out(
     seen: tuple[int, int],
@@ -97,6 +98,7 @@ def test_share_bounds_are_those_at_which_the_tail_is_exactly_left_out(
         assert stats.binom.cdf(events, trials, found.high) == pytest.approx(0.025, rel=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.floats(0.1, 1e6))
 def test_rate_bounds_are_those_at_which_the_tail_is_exactly_left_out(
     e: int, exposure: float

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kit.study.files import ArrowAppender, read_rows
+from kit.study.arrow_file import ArrowAppender, read_rows
 
 SCHEMA = pa.schema([("number", pa.int64())])
 #: Appends batches of 100 numbers to a file of 5000 bytes at most, then some more when there is
@@ -19,7 +19,7 @@ import resource, sys
 from pathlib import Path
 import pyarrow as pa
 from kit.errors import StoreError
-from kit.study.files import ArrowAppender
+from kit.study.arrow_file import ArrowAppender
 
 schema = pa.schema([("number", pa.int64())])
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -46,7 +46,7 @@ def test_a_full_disk_is_a_named_error_and_costs_only_the_batch_that_it_did_not_t
     )
     assert "rows.arrows cannot be written" in done.stdout
     assert "File too large" in done.stdout
-    numbers = read_rows(path, SCHEMA)["number"].to_pylist()
+    numbers = read_rows(path, SCHEMA).table["number"].to_pylist()
     whole = len(numbers) - 100
     assert whole >= 200
     assert numbers == [*range(whole), *[-1] * 100]
@@ -78,4 +78,6 @@ def test_a_file_that_takes_a_batch_in_pieces_holds_it_whole(tmp_path: Path) -> N
         file._file = Dribble(file._file)  # type: ignore[assignment]
         for number in range(3):
             file.append({"number": [number] * 10})
-    assert read_rows(path, SCHEMA)["number"].to_pylist() == [n for n in range(3) for _ in range(10)]
+    assert read_rows(path, SCHEMA).table["number"].to_pylist() == [
+        n for n in range(3) for _ in range(10)
+    ]

@@ -6,7 +6,7 @@ import doctest
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kit.study.words
@@ -46,6 +46,7 @@ def test_a_cell_of_a_table_keeps_to_one_line() -> None:
     assert clean_text("a\r\nb\tc\nd", lines=False) == "a b c d"
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=200))
 def test_nothing_that_is_left_is_a_control_or_a_bidi_mark(text: str) -> None:
     shown = clean_text(text)

@@ -17,7 +17,7 @@ from pathlib import Path
 from kit.errors import SpecError
 from kit.load.traffic.draws import Purpose, uniforms
 from kit.load.traffic.schedule import rate_profile
-from kit.study.files import read_rows
+from kit.study.arrow_file import read_rows
 from kit.study.folder import REQUESTS
 from kit.study.spec import ArrivalKind, Arrivals, Workload
 
@@ -118,7 +118,7 @@ def _recorded(path: Path) -> list[TraceRow]:
             output_tokens=row["output_tokens_asked"],
         )
         for file in files
-        for row in read_rows(file, REQUESTS).to_pylist()
+        for row in read_rows(file, REQUESTS).table.to_pylist()
         if row["scheduled_ns"] is not None
     ]
 

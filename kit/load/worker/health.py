@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from kit.study.files import ArrowAppender
+from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import CLIENT
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

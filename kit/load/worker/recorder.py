@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from kit.load.traffic.call import NEVER, Call
 from kit.load.worker.redact import redacted
-from kit.study.files import ArrowAppender
+from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import REQUESTS
 from kit.study.result import Outcome
 from kit.study.spec import FaultKind, Workload

@@ -33,7 +33,7 @@ from kit.servers.watch.names import (
 )
 from kit.servers.watch.rates import CounterRates
 from kit.servers.watch.tail import Tail
-from kit.study.files import ArrowAppender
+from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import SAMPLES, TrialFolder
 from kit.study.spec import Endpoint
 

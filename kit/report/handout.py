@@ -1,0 +1,79 @@
+"""What goes with the page of a report: Markdown for a ticket, and the data as CSV and Parquet."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pandas as pd
+
+from kit.report.crashes import crash_groups, to_do
+from kit.report.decision import study_decision
+from kit.report.sentences import command, headline
+from kit.report.table import COLUMNS
+from kit.stats.frames import requests_frame, trials_frame
+from kit.study.folder import StudyFolder
+from kit.study.words import clean_text
+
+#: What Markdown, or a spreadsheet that opens a CSV file, would take for a command.
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$@])")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def markdown_text(text: str) -> str:
+    """Text from anywhere on one line of Markdown, where it stands as it is."""
+    return _MARKUP.sub(r"\\\1", clean_text(text, lines=False))
+
+
+def markdown(study: StudyFolder, document: dict[str, Any]) -> str:
+    """The report in short: decision, how sure, what was not tried, what to do, table, command."""
+    trials, decision = trials_frame(study), study_decision(study)
+    several = len(decision.advice) > 1
+    title = decision.overall if several else headline(trials)
+    rows = [f"# {markdown_text(title)}", "", markdown_text(decision.question), ""]
+    if not document["finished"]:
+        rows += ["This study is not finished.", ""]
+    rows += [f"Part of the record is missing: {markdown_text(text)}." for text in study.damage]
+    for one in decision.advice:
+        rows.append(
+            f"- **{markdown_text(one.scenario)}**: {markdown_text(one.text(list(decision.line)))}. "
+            f"{markdown_text(one.sure)}"
+        )
+    if decision.not_tried:
+        rows += ["", f"Not tried: {markdown_text('; '.join(decision.not_tried))}."]
+    remedies = to_do(crash_groups(study, trials))
+    if remedies:
+        rows += ["", "## What to do", ""]
+        rows += [f"- {markdown_text(r.where)}: {markdown_text(r.advice)}" for r in remedies]
+    rows += ["", "## Result", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for cell in document["cells"]:
+        rows.append(f"| {' | '.join(markdown_text(text(cell)) for text in COLUMNS.values())} |")
+    again = clean_text(command(study.spec), lines=False)
+    rows += ["", "## Run it again", "", f"    {again}", ""]
+    return "\n".join(rows)
+
+
+def data_files(study: StudyFolder, name: str) -> dict[str, bytes]:
+    """The study's data by file name: a row a trial as CSV, a row a request as Parquet."""
+    files = {f"{name}-trials.csv": as_csv(trials_frame(study))}
+    requests = requests_frame(study)
+    if len(requests):
+        buffer = io.BytesIO()
+        requests.to_parquet(buffer, index=False, compression="zstd")
+        files[f"{name}-requests.parquet"] = buffer.getvalue()
+    return files
+
+
+def as_csv(frame: pd.DataFrame) -> bytes:
+    """UTF-8 CSV in which no text is taken for a formula."""
+    texts = frame.select_dtypes(["string", "object", "category"]).columns
+    plain = {name: frame[name].astype(object).map(_plain, na_action="ignore") for name in texts}
+    return frame.assign(**plain).to_csv(index=False).encode()
+
+
+def _plain(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = clean_text(value, lines=False)
+    return f"'{text}" if text.startswith(_FORMULA) else text
