@@ -151,7 +151,9 @@ class EmbeddedServer:
     def end(self, timeout_s: float = 0.0) -> End | None:
         """Its exit status and when that was, once it has ended or the time is over."""
         code = self.wait(timeout_s) if timeout_s else self.poll()
-        return None if code is None else End(exit_code=code, at_ns=self.died_ns)
+        if code is None or self._process is None:
+            return None
+        return End(exit_code=code, at_ns=self.died_ns, stopped_by=self._process.stopped_by)
 
     def out_of_memory(self) -> bool | None:
         """Whether the kernel killed any process for want of memory since its start."""

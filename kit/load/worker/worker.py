@@ -78,7 +78,7 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
             faults.rethrow()
             run.close()
             await channels.close()
-    return ORPHANED if ending.orphaned else 0
+    return ending.code
 
 
 async def _meet(folder: Path, counters: Counters, worker: int, processes: int) -> int:
@@ -142,11 +142,21 @@ class _Commands:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._rest = b""
-        self.orphaned = False
+        self.code = 0
 
     def listen(self) -> None:
         os.set_blocking(0, False)
         self._run.loop.add_reader(0, self._read)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._run.loop.add_signal_handler(
+                number, self._leave, f"ended by {number.name}", 128 + number
+            )
+
+    def _leave(self, why: str, code: int) -> None:
+        """Write what there is and end; a run that is cut short so says nothing of the server."""
+        self.code = code
+        self._run.stop(why)
+        self._run.done.set()
 
     def _read(self) -> None:
         try:
@@ -155,9 +165,7 @@ class _Commands:
             return
         if not data:
             self._run.loop.remove_reader(0)
-            self.orphaned = True
-            self._run.stop("orphaned")
-            self._run.done.set()
+            self._leave("orphaned", ORPHANED)
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
