@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -61,7 +60,7 @@ def trial(path: Path, release: str = "24.05") -> TrialFolder:
     spec = StudySpec(
         name="t", servers=embedded(release), scenarios=("control",), requests=1_000_000, repeats=1
     )
-    return TrialFolder.create(path / "trial", replace(plan(spec)[0], hang_after_s=3.0))
+    return TrialFolder.create(path / "trial", plan(spec)[0])
 
 
 def named(trial: psutil.Process, words: str) -> psutil.Process:
