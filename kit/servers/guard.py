@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import json
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -78,6 +77,8 @@ class Guard:
         self._clean_up()
 
     def _start(self) -> None:
+        import resource
+
         order = self._order
         guard = os.getpid()
         own_tmp = self._private_tmp()

@@ -18,7 +18,6 @@ done, `done.json`. Files are only ever appended to or replaced whole.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ import pyarrow as pa
 from kit.errors import StoreError
 from kit.study.encoding import from_json, to_json
 from kit.study.files import read_rows, write_whole
+from kit.study.locks import lock
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 
@@ -208,7 +208,7 @@ class StudyFolder:
         """
         with (self.path / "lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, wait=False)
             except BlockingIOError as error:
                 raise StoreError(
                     f"{self.path} is being run into by another process",
