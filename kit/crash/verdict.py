@@ -74,11 +74,38 @@ class Evidence:
     client_error: str | None = None  # what a load worker said when it broke
     client_limit: str | None = None  # why the load generator was itself the bottleneck
     interrupted: bool = False  # the trial was stopped from outside
+    stopped_by: str | None = None  # whose signal ended, stopped or killed a process of the server
+    shortage: str | None = None  # what ran out on this machine: space, files
     oom: bool | None = None  # the kernel or the container engine counted an out-of-memory kill
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, str]:
-    """The verdict by the rules above, and the reason in one sentence."""
+    """The verdict by the rules above, and the reason in one sentence.
+
+    Whatever the rules say, a death is the server's own only while the load generator is whole and
+    nobody else ended, stopped or killed one of its processes.
+    """
+    verdict, reason = _by_the_rules(evidence)
+    if verdict in (Verdict.SURVIVED, Verdict.INTERRUPTED, Verdict.CLIENT_FAULT):
+        return verdict, reason
+    if evidence.client_error is not None:
+        said = evidence.client_error.rstrip(".").replace(". ", "; ")
+        why = f"The load generator failed ({said}), so what the server did says nothing"
+        return Verdict.CLIENT_FAULT, f"{why}: {_continued(reason)}"
+    if evidence.stopped_by is not None:
+        why = f"A signal from outside ({evidence.stopped_by})"
+        return Verdict.INTERRUPTED, f"{why}: {_continued(reason)}"
+    if evidence.shortage is not None:
+        why = f"This machine had {evidence.shortage}"
+        return Verdict.CLIENT_FAULT, f"{why}: {_continued(reason)}"
+    return verdict, reason
+
+
+def _continued(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _by_the_rules(evidence: Evidence) -> tuple[Verdict, str]:
     log = _Log(evidence.log)
     number = signal_of(evidence.exit_code)
     after = f"after {_count(evidence.ended, 'request')}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -17,16 +18,19 @@ from types import FrameType
 import msgspec
 
 from kit import __version__
+from kit.crash.log.notices import FAULT_SIGNALS, signal_name
 from kit.crash.stack.maps import MemoryMap
-from kit.crash.stack.signature import signature_of
+from kit.crash.stack.signature import signal_of, signature_of
 from kit.crash.verdict import Evidence, judge
 from kit.errors import KitError, ServerStartError
 from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import why_deaf
 from kit.load.worker.counts import count, ended, gave_up, never_answered
 from kit.load.worker.workers import Workers
-from kit.servers.base import Access, Server
+from kit.runner.outside import Outside, shortage
+from kit.servers.base import Access, End, Server
 from kit.servers.factory import server_for, watched_models
+from kit.servers.processes import SHM, stopped_below
 from kit.servers.watch.liveness import Health
 from kit.servers.watch.sampler import Watcher
 from kit.study.files import write_whole
@@ -39,6 +43,10 @@ TICK_S = 0.05
 PROGRESS_S = 0.25
 #: A server may die of its last request a moment after it has answered it.
 SETTLE_S = 0.5
+#: How long a server may take to end once its models are gone.
+EXIT_S = 6.0
+#: What Triton ends with where its stub did not come up in the second that it gives it.
+LOST_LOCK = "interprocess::lock_exception"
 #: More than any stack and what led to it.
 TAIL_BYTES = 4 * 1024 * 1024
 
@@ -64,6 +72,7 @@ class Trial:
         self._started_ns = time.monotonic_ns()
         self._wall_offset_ns = time.time_ns() - self._started_ns
         self._told_s = 0.0
+        self._outside = Outside(None, ())
 
     def run(self) -> TrialResult:
         """Start, load, stop, judge; the result is written to the folder, last."""
@@ -73,7 +82,7 @@ class Trial:
             try:
                 endpoint = server.start()
             except ServerStartError as error:
-                return self._finish(Verdict.CLIENT_FAULT, str(error), server)
+                return self._finish(*self._of_start(server, error), server)
             except KeyboardInterrupt:
                 return self._finish(Verdict.INTERRUPTED, "Interrupted at the start.", server)
             finally:
@@ -82,6 +91,18 @@ class Trial:
             self._under_load(server, endpoint)
         verdict, reason = judge(self._evidence(server))
         return self._finish(verdict, reason, server)
+
+    def _of_start(self, server: Server, error: ServerStartError) -> tuple[Verdict, str]:
+        """A server that dies of a fault signal before it is ready has crashed; one that says why
+        it cannot start has been given something wrong, and one that was too slow tells nothing."""
+        end = server.end()
+        number = None if end is None else signal_of(end.exit_code)
+        slow = LOST_LOCK in _tail(self.folder.log)
+        why = shortage((SHM, self.folder.path))
+        if end is None or number not in FAULT_SIGNALS or end.stopped_by or slow or why:
+            return Verdict.CLIENT_FAULT, f"{error} ({why})" if why else str(error)
+        self._exit_code, self._died_ns = end.exit_code, end.at_ns
+        return Verdict.CRASHED, f"The server died of {signal_name(number)} before it was ready."
 
     def _under_load(self, server: Server, endpoint: Endpoint) -> None:
         watcher = Watcher(
@@ -94,17 +115,21 @@ class Trial:
             access=_access(self.spec),
         )
         load = Workers(self.spec, endpoint, self.folder)
+        self._outside = Outside(server.pid, (self.folder.path, Path(tempfile.gettempdir())))
         watcher.start()
         try:
-            self._drive(server, load)
+            self._drive(server, load, watcher)
         finally:
             load.stop()
+            # A worker that broke off, or had to be, closed its connections: what the server did
+            # then is not this traffic's doing.
+            self._client_error = self._client_error or load.error()
             watcher.stop()
             load.close()
         self._health, self._watch_fault = watcher.health(), watcher.fault
         self._tell("judging", load)
 
-    def _drive(self, server: Server, load: Workers) -> None:
+    def _drive(self, server: Server, load: Workers, watcher: Watcher) -> None:
         """Let the load run until it is done, or the server is, or the trial's time."""
         self._load_started_ns = time.monotonic_ns()
         load.start()
@@ -113,17 +138,23 @@ class Trial:
             if server.end(TICK_S) is not None:
                 break
             load.look()
-            self._tell("loading", load)
+            if self._tell("loading", load):
+                self._outside.look()
             if load.done():
                 server.end(SETTLE_S)
                 break
             if load.waiting and (load.quiet_s() or 0.0) >= self.spec.hang_after_s:
                 break
-        end = server.end()
+        self._outside.look()
+        # A server that was told to end unloads its models first: only its exit says which it was.
+        ending = watcher.health().stubs_alive is False and not self.interrupt.is_set()
+        end = server.end(EXIT_S if ending else 0.0)
         load.look()
         self._in_flight, self._waiting = load.in_flight, load.waiting
         self._quiet_s = load.quiet_s()
         self.load_finished, self._client_error = load.done(), load.error()
+        if any(stopped_below(pid) for pid in load.pids):
+            self._client_error = self._client_error or "SIGSTOP to a load worker"
         if end is not None:
             self._exit_code = end.exit_code
             self._died_ns = end.at_ns or time.monotonic_ns()
@@ -160,7 +191,14 @@ class Trial:
             client_limit=why_deaf(client, silence_s=hang_after_s, open_loop=open_loop),
             interrupted=self.interrupt.is_set(),
             oom=self._killed_for_memory(server),
+            stopped_by=self._stopped_by(end),
+            shortage=self._outside.shortage,
         )
+
+    def _stopped_by(self, end: End | None) -> str | None:
+        """Whose signal it was; a fault signal of the server itself is never its guard's."""
+        own = end is None or signal_of(end.exit_code) in FAULT_SIGNALS
+        return self._outside.stopped_by or (None if own or end is None else end.stopped_by)
 
     def _killed_for_memory(self, server: Server) -> bool | None:
         """Whether the kernel killed for want of memory while a process of the server died."""
@@ -202,11 +240,11 @@ class Trial:
         self.folder.finish(result)
         return result
 
-    def _tell(self, phase: str, load: Workers | None = None) -> None:
-        """Write progress.json; while loading, about every PROGRESS_S."""
+    def _tell(self, phase: str, load: Workers | None = None) -> bool:
+        """Write progress.json; while loading, about every PROGRESS_S: else False."""
         now = time.monotonic()
         if phase == "loading" and now - self._told_s < PROGRESS_S:
-            return
+            return False
         self._told_s = now
         counts = {
             "sent": load.sent if load else 0,
@@ -216,6 +254,7 @@ class Trial:
         write_whole(
             self.folder.progress, msgspec.json.encode({"phase": phase, **counts}), durable=False
         )
+        return True
 
 
 def _access(spec: TrialSpec) -> Access | None:
@@ -257,7 +296,7 @@ def run_trial(spec: TrialSpec, folder: Path) -> TrialResult:
         if trial.starting:  # nothing looks at the event before the server is ready
             raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     threading.Thread(target=_interrupt_at_eof, daemon=True).start()
     return trial.run()

@@ -16,6 +16,7 @@ class End:
 
     exit_code: int | None = None  # as subprocess gives it; None: its process cannot be seen
     at_ns: int | None = None  # CLOCK_MONOTONIC
+    stopped_by: str | None = None  # who ended it, if neither itself nor this trial did
     how: str = ""  # without a process: how it showed, "connection refused"
 
 

@@ -7,7 +7,6 @@ of its files. Missing, half or damaged entries are made anew; several processes 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import platformdirs
 
 from kit.errors import StoreError
 from kit.servers.remove import is_own_file, is_own_folder, remove_folder
+from kit.study.locks import lock
 
 _STAMP = "whole.json"
 _MARK = ".triton-crash-kit"
@@ -169,7 +169,7 @@ def _lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     systems without locks, where renames decide."""
     with _lock_file(folder).open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=wait)
         except OSError:
             yield False
         else:

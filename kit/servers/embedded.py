@@ -19,6 +19,7 @@ from kit.servers.command import refuses, triton_command
 from kit.servers.environment import numpy_folder, python_for, server_environment
 from kit.servers.guarded import GuardedProcess
 from kit.servers.plain import plain
+from kit.servers.platform import check_open_files
 from kit.servers.ports import PortClaim
 from kit.servers.python import ServerPython
 from kit.servers.python_env import note, python_env_folders
@@ -77,6 +78,7 @@ class EmbeddedServer:
         self._env = dict(env or {})
         self._extra_versions = dict(extra_versions or {})
         self._oom_kills: int | None = None
+        check_open_files()
         # All that may need a download, or may not be possible here, before the clock runs.
         self._files = server_files(release)
         self._python = python_for(self._files, python)
@@ -151,7 +153,9 @@ class EmbeddedServer:
     def end(self, timeout_s: float = 0.0) -> End | None:
         """Its exit status and when that was, once it has ended or the time is over."""
         code = self.wait(timeout_s) if timeout_s else self.poll()
-        return None if code is None else End(exit_code=code, at_ns=self.died_ns)
+        if code is None or self._process is None:
+            return None
+        return End(exit_code=code, at_ns=self.died_ns, stopped_by=self._process.stopped_by)
 
     def out_of_memory(self) -> bool | None:
         """Whether the kernel killed any process for want of memory since its start."""

@@ -1,4 +1,4 @@
-"""A command in, its life watched from beside: exit status out, and nothing left behind.
+"""Supervisor process: runs one command, reports its exit status, cleans up.
 
 A small process of its own between an owner (a trial) and a server. It is told what to run on
 standard input and reports on standard output, one JSON object a line. All that the server
@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import json
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kit.servers import private_tmp
 from kit.servers.processes import (
     children,
     descendants,
@@ -36,11 +36,13 @@ from kit.servers.remove import remove_folder
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+#: Who may want the server to end: the trial that started it, or else a signal's name.
+OWNER = "owner"
 
 
 class Guard:
-    """One watched command. `order` has command, environment, log and owner, and what to remove
-    at the end: shm_prefix, folder, record."""
+    """One watched command. `order` has command, environment, log, owner and private_tmp, and what
+    to remove at the end: shm_prefix, folder, record."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self._order = order
@@ -48,6 +50,7 @@ class Guard:
         self._ended = False
         self._semaphores: set[str] = set()
         self._kill_at: float | None = None  # set once it is to stop
+        self._asked_by: str | None = None  # who wanted that first
         self._libc = ctypes.CDLL(None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         woken, wake = os.pipe()
@@ -56,7 +59,7 @@ class Guard:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, lambda *_: self._kill_within(0.0))
+            signal.signal(number, self._on_signal)
         #: What is waited for, and what to do when it can be read.
         self._inputs: dict[int, Callable[[], None]] = {
             0: self._hear,
@@ -66,7 +69,7 @@ class Guard:
     def run(self) -> None:
         try:
             self._start()
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             _tell(event="failed", reason=str(error))
         else:
             _tell(event="started", pid=self._pid, t_ns=time.monotonic_ns())
@@ -74,10 +77,16 @@ class Guard:
         self._clean_up()
 
     def _start(self) -> None:
+        import resource
+
         order = self._order
         guard = os.getpid()
+        own_tmp = self._private_tmp()
 
         def prepare() -> None:
+            if own_tmp is not None:
+                private_tmp.enter(own_tmp)
+                os.chdir(order["folder"])
             # Should the guard be killed, the server goes with it; the rest is found by its mark.
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != guard:
@@ -86,6 +95,9 @@ class Guard:
             # which 0 does not.
             if resource.getrlimit(resource.RLIMIT_CORE)[1] != 0:
                 resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+            # As many open files as it may have: what a shell grants is for other programs.
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         log = os.open(order["log"], flags, 0o644)
@@ -103,6 +115,17 @@ class Guard:
             ).pid
         finally:
             os.close(log)
+
+    def _private_tmp(self) -> Path | None:
+        """The folder that the server has as its /tmp; None where the system allows no such thing.
+
+        The server is then in a mount namespace; this guard, which removes the folder, is not.
+        """
+        if not self._order["private_tmp"]:
+            return None
+        folder = Path(self._order["folder"]) / "tmp"
+        folder.mkdir(mode=0o700)
+        return folder if private_tmp.possible(folder) else None
 
     def _watch(self) -> None:
         """Until the server has ended: by itself, by order, or with its owner."""
@@ -125,9 +148,9 @@ class Guard:
             self._lose_owner(0)
         elif self._kill_at is None:
             self._ask_to_end()
-            self._kill_within(float(words[-1]))
+            self._kill_within(float(words[-1]), OWNER)
         else:
-            self._kill_within(float(words[-1]))
+            self._kill_within(float(words[-1]), OWNER)
 
     def _ask_to_end(self) -> None:
         """Have it unload its models, and know when they are unloaded: its own children end.
@@ -154,9 +177,13 @@ class Guard:
 
     def _lose_owner(self, handle: int) -> None:
         del self._inputs[handle]
-        self._kill_within(0.0)
+        self._kill_within(0.0, OWNER)
 
-    def _kill_within(self, patience_s: float) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._kill_within(0.0, signal.Signals(number).name)
+
+    def _kill_within(self, patience_s: float, asked_by: str = OWNER) -> None:
+        self._asked_by = self._asked_by or asked_by
         until = time.monotonic() + patience_s
         self._kill_at = until if self._kill_at is None else min(until, self._kill_at)
 
@@ -174,7 +201,8 @@ class Guard:
                 code = os.waitstatus_to_exitcode(status)
                 if self._kill_at is not None and code in (-signal.SIGKILL, -signal.SIGTERM):
                     code = 0  # that was this guard; a negative code always is the server's own
-                _tell(event="exited", code=code, t_ns=time.monotonic_ns())
+                asked = self._asked_by or ""
+                _tell(event="exited", code=code, t_ns=time.monotonic_ns(), asked_by=asked)
 
     def _kill(self, pids: list[int]) -> None:
         """Kill them, and remember the semaphores that they can then no longer remove."""

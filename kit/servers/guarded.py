@@ -1,4 +1,4 @@
-"""A run and a command in, a handle on the guarded process out: exit code, time of death, stop."""
+"""A handle on a guarded process: exit code, time of death, who ended it, stop."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ _GUARD = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); import kit.servers.gu
 #: How long the guard may take to remove everything once the server has ended.
 _CLEAN_UP_S = 15.0
 
+#: 0 lets servers share /tmp with everybody, as where the system forbids anything else.
+PRIVATE_TMP = "KIT_PRIVATE_TMP"
+
+
+def private_tmp_allowed() -> bool:
+    """Whether a server may have a /tmp of its own, if the system can give it one."""
+    return os.environ.get(PRIVATE_TMP) != "0"
+
 
 class GuardedProcess:
     """A process that leaves nothing behind, whatever happens to it or to us.
@@ -43,6 +51,7 @@ class GuardedProcess:
         self.exit_code: int | None = None
         self.exited_ns: int | None = None  # CLOCK_MONOTONIC
         self.failure: str | None = None
+        self.stopped_by: str | None = None  # who ended it, if neither itself nor its owner did
         order = {
             "command": list(command),
             "environment": {**environment, **run.environment},
@@ -51,6 +60,7 @@ class GuardedProcess:
             "owner": os.getpid(),
             "shm_prefix": run.shm_prefix,
             "record": str(run.record),
+            "private_tmp": private_tmp_allowed(),
         }
         loader = {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
         # -I -S: neither the user's settings nor any package; the guard is up in 30 ms.
@@ -133,8 +143,10 @@ class GuardedProcess:
         match message:
             case {"event": "started", "pid": int(pid)}:
                 self.pid = pid
-            case {"event": "exited", "code": int(code), "t_ns": int(t_ns)}:
+            case {"event": "exited", "code": int(code), "t_ns": int(t_ns), "asked_by": asked}:
                 self.exited_ns = t_ns
+                if asked not in ("", "owner"):
+                    self.stopped_by = f"{asked} to the server's guard"
                 self.exit_code = code
             case {"event": "failed", "reason": str(reason)}:
                 self.failure = reason
@@ -147,8 +159,9 @@ class GuardedProcess:
         if self._run.record.exists():
             traces.remove(self._run)
             if self.pid is not None and self.exit_code is None:
-                self.exit_code = -9
+                self.stopped_by = "SIGKILL to the server's guard"
                 self.exited_ns = time.monotonic_ns()
+                self.exit_code = -9
 
     def _close(self) -> None:
         if not self._over.is_set():  # a guard that hangs, on a process that cannot be killed

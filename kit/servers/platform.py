@@ -9,6 +9,9 @@ import re
 from kit.errors import UnsupportedPlatformError
 from kit.study.releases import Wheel
 
+#: A server with a model takes some 100, its stub and a load worker with 16 clients 40 more.
+LEAST_OPEN_FILES = 256
+
 _USE_A_CONTAINER = "use a container or an attached server instead (server kind 'container')"
 
 
@@ -48,6 +51,23 @@ def architecture_for(
             _USE_A_CONTAINER,
         )
     return machine
+
+
+def check_open_files() -> None:
+    """Refuse a limit of open files under which neither server nor load generator can work.
+
+    Raises:
+        UnsupportedPlatformError: this user may open fewer files.
+    """
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
+        raise UnsupportedPlatformError(
+            f"a limit of {most} open files",
+            f"{LEAST_OPEN_FILES} or more",
+            "raise it where it is set: `ulimit -Hn`, limits.conf, or the container's --ulimit",
+        )
 
 
 def _libc() -> str:

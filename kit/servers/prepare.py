@@ -7,7 +7,7 @@ from functools import cache
 
 from kit.errors import LibpythonMissingError, UnsupportedPlatformError
 from kit.servers.environment import numpy_folder, python_for
-from kit.servers.platform import architecture_for
+from kit.servers.platform import architecture_for, check_open_files
 from kit.servers.python import choose_python
 from kit.servers.wheels import server_files
 from kit.study.releases import Release, embedded_releases, get_release, numpy_wheels
@@ -25,6 +25,7 @@ def prepare(releases: Iterable[Release]) -> None:
         UnsupportedPlatformError, LibpythonMissingError: not on this machine.
         DownloadError, HashMismatchError: a package could not be had, or is not the right one.
     """
+    check_open_files()
     for release in releases:
         numpy_folder(python_for(server_files(release), None))
 

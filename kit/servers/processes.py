@@ -54,6 +54,24 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def stopped_below(root: int) -> list[int]:
+    """Of a process and those below it, the ones that a signal has stopped (SIGSTOP)."""
+    pids = [root, *descendants(root)]
+    return [pid for pid in pids if (fields := _status(pid)) and fields[0] == "T"]
+
+
+def killed_below(root: int) -> list[int]:
+    """Of the processes below `root`, the dead ones that it has not waited for and that SIGKILL
+    ended: whoever kills its own child waits for it."""
+    found = []
+    for pid in descendants(root):
+        fields = _status(pid)
+        # The last field but for the kernel's later ones: the wait status; 0 where it is hidden.
+        if fields and fields[0] == "Z" and int(fields[49]) & 0x7F == signal.SIGKILL:
+            found.append(pid)
+    return found
+
+
 def kill(pids: list[int], *, timeout_s: float) -> None:
     """Kill the processes and wait until they have ended, at most `timeout_s`.
 

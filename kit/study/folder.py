@@ -26,7 +26,6 @@ missing, and a DamagedStudyWarning is given.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 import warnings
@@ -42,6 +41,7 @@ from kit.errors import DamagedStudyWarning, SpecError, StoreError
 from kit.study.arrow_file import read_rows
 from kit.study.encoding import from_json, to_json
 from kit.study.files import read_file, read_text, write_whole
+from kit.study.locks import lock
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 
@@ -300,7 +300,7 @@ class StudyFolder:
         """
         with (self.path / "lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, wait=False)
             except BlockingIOError as error:
                 raise StoreError(
                     f"{self.path} is being run into by another process",

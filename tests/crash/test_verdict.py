@@ -48,10 +48,36 @@ CASES = {
         Verdict.CRASHED,
         "SIGSEGV",
     ),
-    "a crash beats the client's failure that it caused": (
-        LOADING | {"exit_code": -11, "client_error": "OSError: reset"},
-        Verdict.CRASHED,
-        "SIGSEGV",
+    "a crash whose client broke off, and closed its connections": (
+        LOADING | {"exit_code": -11, "client_error": "somebody ended it with SIGKILL"},
+        Verdict.CLIENT_FAULT,
+        "The load generator failed (somebody ended it with SIGKILL), so what the server did says "
+        "nothing: the server died of SIGSEGV",
+    ),
+    "an end by itself that somebody asked for": (
+        LOADING | {"exit_code": 0, "stopped_by": "SIGTERM to the server's guard"},
+        Verdict.INTERRUPTED,
+        "A signal from outside (SIGTERM to the server's guard): the server ended by itself",
+    ),
+    "a dead stub that somebody killed": (
+        STALLED | {"stub_alive": False, "stopped_by": "SIGKILL to a process behind the server"},
+        Verdict.INTERRUPTED,
+        "SIGKILL to a process behind the server",
+    ),
+    "a server that somebody stopped": (
+        STALLED | {"stopped_by": "SIGSTOP to one of its processes"},
+        Verdict.INTERRUPTED,
+        "SIGSTOP",
+    ),
+    "a crash on a machine without space": (
+        LOADING | {"exit_code": -7, "shortage": "no space left in /dev/shm"},
+        Verdict.CLIENT_FAULT,
+        "This machine had no space left in /dev/shm: the server died of SIGBUS",
+    ),
+    "a survivor of a shortage": (
+        DONE | {"shortage": "no space left in /dev/shm"},
+        Verdict.SURVIVED,
+        "All 200 requests ended",
     ),
     "a server that dies of its shutdown": (
         DONE | {"exit_code": -11, "stop_requested": True, "log": STACK},

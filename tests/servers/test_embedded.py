@@ -21,9 +21,10 @@ import pytest
 from server_helpers import MODEL, get, infer, traces_of, wait_until_gone, write_model
 
 from kit.errors import LibpythonMissingError, ServerStartError, SpecError, UnknownReleaseError
-from kit.servers import embedded
+from kit.servers import embedded, private_tmp
 from kit.servers.cache import cache_root
 from kit.servers.embedded import EmbeddedServer
+from kit.servers.guarded import PRIVATE_TMP
 from kit.servers.ports import PortClaim
 from kit.servers.processes import marked
 from kit.servers.python_env import note, python_env_folders, remove_noted
@@ -151,10 +152,43 @@ def test_a_crash_leaves_no_stub_and_no_shared_memory_even_before_stop(
     assert list(folder.path.glob("core*")) == []
 
 
+@pytest.fixture
+def shared_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a system that lets nobody have a /tmp of his own."""
+    monkeypatch.setenv(PRIVATE_TMP, "0")
+
+
+def made_in_tmp() -> set[str]:
+    return {path.name for path in Path("/tmp").glob("python_env_*")}
+
+
+def test_what_a_server_makes_in_tmp_lies_in_its_run_and_it_sees_what_others_have_there(
+    tmp_path: Path, folder: TrialFolder
+) -> None:
+    (tmp_path / "probe").mkdir()
+    if not private_tmp.possible(tmp_path / "probe"):
+        pytest.skip("this system allows no mount namespaces")
+    before = made_in_tmp()
+    look = MODEL.replace("numpy.__version__, sys.executable", "os.listdir('/tmp'), os.getuid()")
+    with quick_server(write_model(tmp_path / "models", code=look), folder) as server:
+        seen, user, _ = json.loads(infer(server.endpoint, "python"))
+        assert [name for name in seen if name.startswith("python_env_")]
+        assert tmp_path.relative_to("/tmp").parts[0] in seen
+        assert user == os.getuid()
+        assert list((server._run.folder / "tmp").glob("python_env_*"))
+        assert made_in_tmp() <= before
+    assert traces_of(server._run.name) == []
+    assert folder.log.exists(), "what lies in /tmp outlives the removal of the run's own"
+
+
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("ending", [signal.SIGSEGV, None], ids=["crash", "stop"])
 def test_the_folder_that_triton_makes_in_tmp_goes_with_its_server(
-    release: str, ending: signal.Signals | None, repository: Path, folder: TrialFolder
+    release: str,
+    ending: signal.Signals | None,
+    repository: Path,
+    folder: TrialFolder,
+    shared_tmp: None,
 ) -> None:
     with quick_server(repository, folder, release) as server:
         [made_by_triton] = python_env_folders(server.pid)
@@ -241,7 +275,7 @@ time.sleep(600)
 
 
 def test_a_kill_9_of_the_owner_takes_the_server_and_its_stubs_along(
-    repository: Path, folder: TrialFolder
+    repository: Path, folder: TrialFolder, shared_tmp: None
 ) -> None:
     code = OWNER.format(folder=str(folder.path), repository=str(repository))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
@@ -257,7 +291,11 @@ def test_a_kill_9_of_the_owner_takes_the_server_and_its_stubs_along(
 
 
 def test_what_a_power_cut_leaves_is_gone_at_the_next_start(
-    repository: Path, folder: TrialFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
+    folder: TrialFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shared_tmp: None,
 ) -> None:
     """All at once: owner and guard killed, so that nobody is left to clean up."""
     (cache_root() / "wheels").mkdir(parents=True, exist_ok=True)

@@ -185,9 +185,41 @@ def test_a_killed_guard_takes_the_server_with_it_and_the_owner_cleans_up(tmp_pat
     process = guarded(run, tmp_path)
     guard_of(process).kill()
     assert process.wait(30) == -9
+    assert process.stopped_by == "SIGKILL to the server's guard"
     assert traces_of(run.name) == []
     assert process.stop() == -9
     assert registered() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_guard_that_is_told_to_end_says_who_ended_the_server(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process = guarded(register(), tmp_path)
+    guard_of(process).send_signal(number)
+    assert process.wait(30) == 0
+    assert process.stopped_by == f"{number.name} to the server's guard"
+    process.stop()
+
+
+def test_nobody_else_stopped_a_process_that_died_or_that_its_owner_stopped(tmp_path: Path) -> None:
+    process = guarded(register(), tmp_path, then="os.kill(os.getpid(), 11)")
+    assert process.wait(30) == -11
+    assert process.stopped_by is None
+    process.stop()
+    (tmp_path / "2").mkdir()
+    process = guarded(register(), tmp_path / "2")
+    process.stop()
+    assert process.stopped_by is None
+
+
+def test_a_process_may_open_as_many_files_as_the_system_lets_it(tmp_path: Path) -> None:
+    show = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    process = guarded(register(), tmp_path, before=show)
+    first = (tmp_path / "server.log").read_text().splitlines()[0]
+    soft, hard = first.strip("()").split(", ")
+    assert soft == hard
+    process.stop()
 
 
 def test_what_owner_and_guard_leave_when_both_are_killed_is_swept(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import mmap
 import time
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import CLIENT
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PAGE_BYTES = mmap.PAGESIZE
 
 
 class Counts(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from itertools import islice
 
 from kit.load.channels import Channels
@@ -68,6 +67,10 @@ def _share(total: int | None, worker: int, processes: int) -> int | None:
 
 def _allow_files() -> int:
     """Raise the limit of open files as far as this user may; how many connections that allows."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return _MOST_OPEN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20
     if soft != resource.RLIM_INFINITY and soft < wanted:

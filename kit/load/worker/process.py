@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from types import TracebackType
@@ -17,6 +18,8 @@ from kit.study.spec import Endpoint, TrialSpec
 
 #: A worker that was asked to leave needs milliseconds; this is for a machine in distress.
 LEAVE_S = 10.0
+#: Signals that a process can bring upon itself; the log then says more.
+_OWN_FAULTS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 
 
 class LoadWorker:
@@ -34,6 +37,7 @@ class LoadWorker:
         self._worker = worker
         self._process: subprocess.Popen[bytes] | None = None
         self._counters: Counters | None = None
+        self._killed_by_us = False
         self.log = folder.path / f"load-{worker}.log"
 
     def start(self) -> None:
@@ -66,8 +70,15 @@ class LoadWorker:
     def error(self) -> str | None:
         """What it said when it failed; None: it has not."""
         code = self.poll()
+        if self._killed_by_us:
+            return f"it did not answer for {LEAVE_S:g} s, and was killed"
         if code in (0, None):
             return None
+        number = -code if code < 0 else code - 128
+        with contextlib.suppress(ValueError):  # else it is no signal's number
+            name = signal.Signals(number).name
+            if name not in _OWN_FAULTS:
+                return f"somebody ended it with {name}"
         with contextlib.suppress(OSError):
             said = self.log.read_text(errors="replace").split("\n")
             if lines := [line.strip() for line in said if line.strip()]:
@@ -102,6 +113,7 @@ class LoadWorker:
     def kill(self) -> None:
         """End it now; at most the last half second of records is lost."""
         if self._process is not None:
+            self._killed_by_us = self._process.poll() is None
             self._process.kill()
             self._process.wait()
         self.close()

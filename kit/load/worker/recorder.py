@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from kit.load.traffic.call import NEVER, Call
-from kit.load.worker.redact import redacted
+from kit.load.worker.redact import forms, redacted
 from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import REQUESTS
 from kit.study.result import Outcome
@@ -55,14 +55,14 @@ _SLACK = 512
 class Recorder:
     """Packs calls and appends them to `requests-<worker>.arrows`.
 
-    secrets: texts that must not be written, whatever a server says.
+    secrets: texts that must not be written, in no form, whatever a server says.
     """
 
     def __init__(
         self, folder: Path, worker: int, workload: Workload, secrets: Sequence[str] = ()
     ) -> None:
         self._worker = worker
-        self._secrets = secrets
+        self._secrets = forms(secrets)
         self._warmup = workload.warmup_requests
         self._turns = workload.turns
         self._appender = ArrowAppender(folder / f"requests-{worker}.arrows", REQUESTS)

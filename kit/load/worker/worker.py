@@ -15,6 +15,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from contextlib import closing
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -22,7 +23,6 @@ from time import monotonic_ns
 from typing import Any
 
 import msgspec
-import uvloop
 
 from kit.load.channels import channels_for
 from kit.load.http.target import credentials_from
@@ -78,7 +78,7 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
             faults.rethrow()
             run.close()
             await channels.close()
-    return ORPHANED if ending.orphaned else 0
+    return ending.code
 
 
 async def _meet(folder: Path, counters: Counters, worker: int, processes: int) -> int:
@@ -142,11 +142,31 @@ class _Commands:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._rest = b""
-        self.orphaned = False
+        self.code = 0
 
     def listen(self) -> None:
+        if sys.platform == "win32":  # its loops cannot wait for a pipe
+            threading.Thread(target=self._read_aside, daemon=True).start()
+            return
         os.set_blocking(0, False)
         self._run.loop.add_reader(0, self._read)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._run.loop.add_signal_handler(
+                number, self._leave, f"ended by {number.name}", 128 + number
+            )
+
+    def _leave(self, why: str, code: int) -> None:
+        """Write what there is and end; a run that is cut short so says nothing of the server."""
+        self.code = code
+        self._run.stop(why)
+        self._run.done.set()
+
+    def _read_aside(self) -> None:
+        """Read in a thread, and have the loop's own do what was read."""
+        data = b"-"
+        while data:
+            data = os.read(0, 4096)
+            self._run.loop.call_soon_threadsafe(self._take, data)
 
     def _read(self) -> None:
         try:
@@ -155,9 +175,11 @@ class _Commands:
             return
         if not data:
             self._run.loop.remove_reader(0)
-            self.orphaned = True
-            self._run.stop("orphaned")
-            self._run.done.set()
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            self._leave("orphaned", ORPHANED)
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -180,11 +202,21 @@ class _WithoutPandas(MetaPathFinder):
             raise ModuleNotFoundError("a load worker has no use for pandas", name=name)
 
 
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, twice as fast as asyncio's, where there is one: not on Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.SelectorEventLoop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
 def main(arguments: list[str]) -> int:
     path, worker, endpoint = arguments
     sys.meta_path.insert(0, _WithoutPandas)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook's interrupt is its owner's affair
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         return runner.run(
             run_worker(
                 TrialFolder(Path(path)),

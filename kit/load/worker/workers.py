@@ -46,6 +46,11 @@ class Workers:
             return None
         return (time.monotonic_ns() - self.quiet_since_ns) / 1e9
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes of those that were started."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
     def done(self) -> bool:
         return all(worker.poll() is not None for worker in self._workers)
 
