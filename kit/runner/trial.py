@@ -20,7 +20,7 @@ from kit import __version__
 from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.signature import signature_of
 from kit.crash.verdict import Evidence, judge
-from kit.errors import KitError, ServerStartError
+from kit.errors import ContainerError, KitError, ServerStartError
 from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import why_deaf
 from kit.load.worker.counts import count, ended, gave_up, never_answered
@@ -72,7 +72,7 @@ class Trial:
             self.starting = True
             try:
                 endpoint = server.start()
-            except ServerStartError as error:
+            except (ContainerError, ServerStartError) as error:
                 return self._finish(Verdict.CLIENT_FAULT, str(error), server)
             except KeyboardInterrupt:
                 return self._finish(Verdict.INTERRUPTED, "Interrupted at the start.", server)
@@ -124,7 +124,9 @@ class Trial:
         self._in_flight, self._waiting = load.in_flight, load.waiting
         self._quiet_s = load.quiet_s()
         self.load_finished, self._client_error = load.done(), load.error()
-        if end is not None:
+        if end is not None and end.lost:
+            self._client_error = f"the way to the server was lost: {end.lost}"
+        elif end is not None:
             self._exit_code = end.exit_code
             self._died_ns = end.at_ns or time.monotonic_ns()
             load.server_died(self._died_ns)
@@ -138,7 +140,7 @@ class Trial:
         end = server.end()
         return Evidence(
             exit_code=end.exit_code if end else None,
-            is_process_seen=server.pid is not None,
+            is_process_seen=server.sees_exit,
             stopped_answering=end.how if end and self._died_ns else "",
             was_reached=count(requests, Outcome.REFUSED) < requests.num_rows,
             answering_s=self._answering_s(),

@@ -17,6 +17,7 @@ class End:
     exit_code: int | None = None  # as subprocess gives it; None: its process cannot be seen
     at_ns: int | None = None  # CLOCK_MONOTONIC
     how: str = ""  # without a process: how it showed, "connection refused"
+    lost: str = ""  # the way to its engine is lost, so nothing is known of the server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,10 @@ class Server(Protocol):
     @property
     def pid(self) -> int | None:
         """Its process on this machine, once started; None: it cannot be seen."""
+
+    @property
+    def sees_exit(self) -> bool:
+        """True if its exit status is known once it has ended."""
 
     @property
     def modules(self) -> Path | None:
