@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kit.ui.api import (
         attach,
         compare,
+        container,
         diagnose,
         open,
         panel,
@@ -39,7 +40,7 @@ __version__ = "0.1.0"
 #: Public name -> the module that it lies in.
 _HOMES = {
     **dict.fromkeys(("run", "open", "recorded", "diagnose", "compare"), "kit.ui.api"),
-    **dict.fromkeys(("attach", "panel", "releases", "scenarios"), "kit.ui.api"),
+    **dict.fromkeys(("attach", "container", "panel", "releases", "scenarios"), "kit.ui.api"),
     "Study": "kit.ui.study_view",
     "Workload": "kit.study.workload",
 }
@@ -49,6 +50,7 @@ __all__ = [
     "Workload",
     "attach",
     "compare",
+    "container",
     "diagnose",
     "open",
     "panel",

@@ -51,6 +51,10 @@ class ServerStartError(KitError):
     """A server that did not start or was not ready in time; carries the log's decisive lines."""
 
 
+class ContainerError(KitError):
+    """A container engine or image that cannot be used as asked; says what the engine said."""
+
+
 class StoreError(KitError):
     """A study or trial folder that cannot be written or read."""
 

@@ -132,8 +132,14 @@ def _traffic_advice(trials: Sequence[TrialFolder]) -> list[Advice]:
 
 def _says_something(trial: TrialFolder) -> bool:
     result = trial.result
-    serves = served_models(trial.spec.model)
-    return result is not None and result.verdict.is_counted and not ENGINE_MODELS.isdisjoint(serves)
+    return result is not None and result.verdict.is_counted and _has_engine(trial.spec)
+
+
+def _has_engine(spec: TrialSpec) -> bool:
+    """True if the model has an engine behind it, as one that is not the kit's own always has."""
+    if spec.server.model is not None:
+        return True
+    return not ENGINE_MODELS.isdisjoint(served_models(spec.model))
 
 
 def _died(trial: TrialFolder) -> bool:
@@ -161,7 +167,8 @@ def _is_foreseeable(spec: TrialSpec) -> bool:
         load.arrivals.kind is ArrivalKind.CLOSED
         and load.turns == 1
         and not load.shared_prefix_tokens
-        and not ENGINE_MODELS.isdisjoint(served_models(spec.model))
+        and spec.server.model is None  # how large another engine's cache is, is not known
+        and _has_engine(spec)
     )
 
 

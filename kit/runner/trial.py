@@ -22,7 +22,7 @@ from kit.crash.log.notices import FAULT_SIGNALS, signal_name
 from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.signature import signal_of, signature_of
 from kit.crash.verdict import Evidence, judge
-from kit.errors import KitError, ServerStartError
+from kit.errors import ContainerError, KitError, ServerStartError
 from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import why_deaf
 from kit.load.worker.counts import count, ended, gave_up, never_answered
@@ -81,6 +81,8 @@ class Trial:
             self.starting = True
             try:
                 endpoint = server.start()
+            except ContainerError as error:
+                return self._finish(Verdict.CLIENT_FAULT, str(error), server)
             except ServerStartError as error:
                 return self._finish(*self._of_start(server, error), server)
             except KeyboardInterrupt:
@@ -155,7 +157,9 @@ class Trial:
         self.load_finished, self._client_error = load.done(), load.error()
         if any(stopped_below(pid) for pid in load.pids):
             self._client_error = self._client_error or "SIGSTOP to a load worker"
-        if end is not None:
+        if end is not None and end.lost:
+            self._client_error = f"the way to the server was lost: {end.lost}"
+        elif end is not None:
             self._exit_code = end.exit_code
             self._died_ns = end.at_ns or time.monotonic_ns()
             load.server_died(self._died_ns)
@@ -169,7 +173,7 @@ class Trial:
         end = server.end()
         return Evidence(
             exit_code=end.exit_code if end else None,
-            is_process_seen=server.pid is not None,
+            is_process_seen=server.sees_exit,
             stopped_answering=end.how if end and self._died_ns else "",
             was_reached=count(requests, Outcome.REFUSED) < requests.num_rows,
             answering_s=self._answering_s(),

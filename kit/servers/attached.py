@@ -103,6 +103,10 @@ class AttachedServer:
         return None
 
     @property
+    def sees_exit(self) -> bool:
+        return False
+
+    @property
     def versions(self) -> dict[str, str]:
         return {}
 

@@ -18,6 +18,7 @@ class End:
     at_ns: int | None = None  # CLOCK_MONOTONIC
     stopped_by: str | None = None  # who ended it, if neither itself nor this trial did
     how: str = ""  # without a process: how it showed, "connection refused"
+    lost: str = ""  # the way to its engine is lost, so nothing is known of the server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,10 @@ class Server(Protocol):
     @property
     def pid(self) -> int | None:
         """Its process on this machine, once started; None: it cannot be seen."""
+
+    @property
+    def sees_exit(self) -> bool:
+        """True if its exit status is known once it has ended."""
 
     @property
     def modules(self) -> Path | None:

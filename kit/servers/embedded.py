@@ -21,6 +21,7 @@ from kit.servers.guarded import GuardedProcess
 from kit.servers.plain import plain
 from kit.servers.platform import check_open_files
 from kit.servers.ports import PortClaim
+from kit.servers.processes import oom_kills
 from kit.servers.python import ServerPython
 from kit.servers.python_env import note, python_env_folders
 from kit.servers.ready import serves
@@ -105,6 +106,10 @@ class EmbeddedServer:
         return None if self._process is None else self._process.exited_ns
 
     @property
+    def sees_exit(self) -> bool:
+        return True
+
+    @property
     def versions(self) -> dict[str, str]:
         assert self._release.wheel is not None
         return {
@@ -124,7 +129,7 @@ class EmbeddedServer:
         if self._process is not None:
             raise ServerStartError("a server that was started before", "a new one", "make another")
         sweep()
-        self._oom_kills = _oom_kills()
+        self._oom_kills = oom_kills()
         try:
             attempts = 0
             while True:
@@ -159,7 +164,7 @@ class EmbeddedServer:
 
     def out_of_memory(self) -> bool | None:
         """Whether the kernel killed any process for want of memory since its start."""
-        now = _oom_kills()
+        now = oom_kills()
         return None if now is None or self._oom_kills is None else now > self._oom_kills
 
     def stop(self, *, patience_s: float = _PATIENCE_S) -> int | None:
@@ -301,15 +306,6 @@ class EmbeddedServer:
             f"correct what the log names (all of it: {self._folder.log}); on a busy machine raise "
             "ready_timeout_s",
         )
-
-
-def _oom_kills() -> int | None:
-    """Processes killed for want of memory since boot; None: the kernel does not tell."""
-    try:
-        counters = Path("/proc/vmstat").read_text().split()
-        return int(counters[counters.index("oom_kill") + 1])
-    except (OSError, ValueError):
-        return None
 
 
 def _without_home(argument: str) -> str:

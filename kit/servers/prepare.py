@@ -30,8 +30,21 @@ def prepare(releases: Iterable[Release]) -> None:
         numpy_folder(python_for(server_files(release), None))
 
 
-def prepare_servers(servers: Iterable[ServerSpec]) -> None:
-    """As `prepare`, for those of the servers that need something on this machine."""
+def prepare_servers(
+    servers: Iterable[ServerSpec], on_progress: Callable[[str], None] | None = None
+) -> None:
+    """As `prepare`, for those of the servers that need something on this machine, and pull the
+    images of containers; on_progress is told how far that is.
+
+    Raises:
+        ContainerError: no engine, or an image that cannot be had.
+    """
+    servers = list(servers)
+    containers = [server for server in servers if server.kind is ServerKind.CONTAINER]
+    if containers:
+        from kit.servers.container_image import prepare_images
+
+        prepare_images(containers, on_progress)
     embedded = [s.release for s in servers if s.kind is ServerKind.EMBEDDED and s.release]
     prepare([get_release(name) for name in dict.fromkeys(embedded)])
 

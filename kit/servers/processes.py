@@ -148,6 +148,15 @@ def remove_regions(names: Iterable[str]) -> list[str]:
     return removed
 
 
+def oom_kills() -> int | None:
+    """Processes killed for want of memory since boot; None: the kernel does not tell."""
+    try:
+        counters = Path("/proc/vmstat").read_text().split()
+        return int(counters[counters.index("oom_kill") + 1])
+    except (OSError, ValueError):
+        return None
+
+
 def _by_parent() -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for pid in _pids():

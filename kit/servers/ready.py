@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 
 import psutil
 
@@ -15,7 +16,7 @@ def serves(pid: int, endpoint: Endpoint) -> bool:
     Readiness alone says less: another program on that port may answer, and Triton is ready
     before its metrics port is open.
     """
-    return _listens(pid, endpoint) and _says_ready(endpoint)
+    return _listens(pid, endpoint) and says_ready(endpoint)
 
 
 def _listens(pid: int, endpoint: Endpoint) -> bool:
@@ -28,7 +29,8 @@ def _listens(pid: int, endpoint: Endpoint) -> bool:
     return ports <= listening
 
 
-def _says_ready(endpoint: Endpoint) -> bool:
+def says_ready(endpoint: Endpoint) -> bool:
+    """Whether something at its HTTP port says that it is ready."""
     assert endpoint.http_port is not None
     connection = http.client.HTTPConnection(endpoint.host, endpoint.http_port, timeout=5.0)
     try:
@@ -38,3 +40,17 @@ def _says_ready(endpoint: Endpoint) -> bool:
         return False
     finally:
         connection.close()
+
+
+def server_version(endpoint: Endpoint) -> str | None:
+    """The version of Triton that the server says it is; None: it does not say."""
+    assert endpoint.http_port is not None
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.http_port, timeout=5.0)
+    try:
+        connection.request("GET", "/v2")
+        found = json.loads(connection.getresponse().read())["version"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        connection.close()
+    return str(found)

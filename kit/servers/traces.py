@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kit.servers.cache import remove_half_filled
+from kit.servers.containers_left import containers_of, remove_containers
 from kit.servers.processes import kill, marked, regions, remove_regions, semaphores_of
 from kit.servers.python_env import noted
 from kit.servers.remove import remove_folder
@@ -26,6 +27,8 @@ class Trace:
     shared_memory: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     why: str = ""
+    containers: tuple[str, ...] = ()
+    unreached: bool = False  # its container engine does not answer: it stays on the register
 
 
 def sweep(*, dry_run: bool = False) -> list[Trace]:
@@ -54,11 +57,13 @@ def find(run: Run) -> Trace:
         processes=tuple(sorted(pids)),
         shared_memory=tuple(sorted([*regions(run.shm_prefix), *semaphores_of(pids)])),
         folders=tuple(str(path) for path in folders),
+        containers=tuple(containers_of(run)),
     )
 
 
 def remove(run: Run) -> Trace:
     """Remove everything of one run, whatever state it is in, and take it off the register."""
+    containers = remove_containers(run)  # first: its processes bear the run's mark, too
     killed: set[int] = set()
     semaphores: set[str] = set()
     for _ in range(_ROUNDS):
@@ -70,10 +75,13 @@ def remove(run: Run) -> Trace:
         killed |= set(pids)
     removed = remove_regions([*regions(run.shm_prefix), *semaphores])
     folders = [path for path in (run.folder, *noted(run.record)) if remove_folder(path)]
-    run.forget()
+    if containers is not None:
+        run.forget()
     return Trace(
         run=run.name,
         processes=tuple(sorted(killed)),
         shared_memory=tuple(sorted(removed)),
         folders=tuple(str(path) for path in folders),
+        containers=tuple(containers or ()),
+        unreached=containers is None,
     )

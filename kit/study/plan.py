@@ -33,18 +33,24 @@ SIMULATED_MODEL = "simulated"
 VLLM_MODEL = "vllm"
 #: Real vLLM takes 20 s to start on a quiet machine.
 VLLM_READY_S = 300.0
+#: A container may fetch its model first.
+CONTAINER_VLLM_READY_S = 1800.0
+#: The name under which a container serves `ServerSpec.model` (kit.servers.vllm_repository).
+CONTAINER_VLLM_MODEL = "vllm_model"
 #: What a trial can put behind the server that it starts, which is an embedded one.
 ENGINES = (EngineKind.SIMULATED, EngineKind.VLLM_CPU)
 #: Kinds of servers that a trial can drive.
-SERVERS = (ServerKind.EMBEDDED, ServerKind.ATTACHED)
+SERVERS = (ServerKind.EMBEDDED, ServerKind.CONTAINER, ServerKind.ATTACHED)
 #: Least time for a trial's load; one that by its rate or duration takes longer gets longer.
 LOAD_S = 120.0
 #: Of a server that is not ours nobody knows how fast it is.
 ATTACHED_LOAD_S = 24 * 3600.0
 
 
-def check_conductible(engine: Engine, server: ServerKind) -> None:
+def check_conductible(engine: Engine, server: ServerKind, *, model: str | None = None) -> None:
     """Refuse what would run as something else under its name.
+
+    model: what a container serves; None: one of the kit's own models.
 
     Raises:
         SpecError: no trial can put that engine behind a server, or drive that kind of server.
@@ -55,6 +61,17 @@ def check_conductible(engine: Engine, server: ServerKind) -> None:
             f"one of {', '.join(SERVERS)}",
             "take a release that is embedded, or a server that runs already, by its URL",
         )
+    if server is ServerKind.CONTAINER:
+        wanted = EngineKind.VLLM if model else EngineKind.SIMULATED
+        if engine.kind is not wanted:
+            raise SpecError(
+                f"engine {engine.kind.value!r} in a container "
+                + (f"that serves {model!r}" if model else "without a model of its own"),
+                f"{wanted.value!r}: with a model the image's own vLLM serves it, without one the "
+                "kit's simulated engine",
+                "leave out engine, and make two studies of containers with a model and others",
+            )
+        return
     if server is not ServerKind.ATTACHED and engine.kind not in ENGINES:
         raise SpecError(
             f"engine {engine.kind.value!r}, which needs a GPU and a server of its own",
@@ -91,8 +108,8 @@ def _lacks(server: ServerSpec, scenario: str, protocol: Protocol) -> str | None:
     release = get_release(server.release)
     if protocol.is_generate and not release.has_generate:
         return f"{release.release} has no HTTP generate endpoint (it came with 23.10)"
-    if protocol.is_openai and server.kind is ServerKind.EMBEDDED:
-        return "an embedded server has no OpenAI endpoint"
+    if protocol.is_openai:
+        return f"a server of kind {server.kind} has no OpenAI endpoint"
     needs = () if scenario == OWN_WORKLOAD else get_scenario(scenario).needs
     if "cancellation" in needs and not release.has_cancellation:
         return f"{release.release} cannot be asked about cancellation (that came with 23.10)"
@@ -144,12 +161,19 @@ def first_of_each_cell(spec: StudySpec) -> Iterator[TrialSpec]:
 def _check(spec: StudySpec) -> None:
     for server in spec.servers:
         for engine in spec.engines:
-            check_conductible(engine, server.kind)
+            check_conductible(engine, server.kind, model=server.model)
     if len({server.kind is ServerKind.ATTACHED for server in spec.servers}) > 1:
         raise SpecError(
             "a study of attached servers and of others",
             "servers that run already, or servers that the kit starts",
             "make two studies, and compare them",
+        )
+    kinds = Counter(label for label, _ in {(s.label, s.kind) for s in spec.servers})
+    if twice := next((label for label, count in kinds.items() if count > 1), None):
+        raise SpecError(
+            f"{twice} embedded and in a container, in one study",
+            "one server of each name",
+            "make two studies, and compare them (kit.compare)",
         )
     skipped = not_applicable(spec)
     if len(skipped) == len({s.label for s in spec.servers}) * len(spec.scenarios or "w"):
@@ -222,19 +246,21 @@ def _trial(
     )
     if server.kind is ServerKind.ATTACHED:
         return _on_attached(trial)
+    if server.kind is ServerKind.CONTAINER and server.model:
+        return _on_official_vllm(trial)
     return on_real_vllm(trial) if engine.kind is EngineKind.VLLM_CPU else trial
 
 
 def _model(server: ServerSpec, scenario: str) -> str:
     if server.model:
-        return server.model
+        return server.model if server.kind is ServerKind.ATTACHED else CONTAINER_VLLM_MODEL
     return SIMULATED_MODEL if scenario == OWN_WORKLOAD else get_scenario(scenario).model
 
 
 def _parameters(server: ServerSpec, scenario: str) -> dict[str, str]:
     """Of the model's configuration. Under a workload of the user's own it asks for cancellation
     as its documentation says, where the release can be asked."""
-    if server.kind is ServerKind.ATTACHED:
+    if server.model:
         return {}
     if scenario != OWN_WORKLOAD:
         return dict(get_scenario(scenario).parameters)
@@ -261,6 +287,28 @@ def _on_attached(trial: TrialSpec) -> TrialSpec:
         workload=workload,
         timeout_s=max(trial.timeout_s, ATTACHED_LOAD_S),
         hang_after_s=max(trial.hang_after_s, workload.timeout_s),
+    )
+
+
+def _on_official_vllm(trial: TrialSpec) -> TrialSpec:
+    """The same traffic for the official vLLM backend in a container.
+
+    Whether it repeats the prompt, and how, differs between its versions: words are not checked.
+
+    Raises:
+        SpecError: the scenario is not about a model that generates text.
+    """
+    if trial.scenario != OWN_WORKLOAD and get_scenario(trial.scenario).model != SIMULATED_MODEL:
+        raise SpecError(
+            f"the scenario {trial.scenario!r} on the official vLLM backend",
+            f"a scenario of the model {SIMULATED_MODEL!r}",
+            "leave it out, or leave out model= of the container",
+        )
+    return replace(
+        trial,
+        workload=replace(trial.workload, answer_check=AnswerCheck.NONE),
+        ready_timeout_s=max(trial.ready_timeout_s, CONTAINER_VLLM_READY_S),
+        hang_after_s=max(trial.hang_after_s, trial.workload.timeout_s),
     )
 
 

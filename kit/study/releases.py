@@ -153,8 +153,8 @@ def embedded_wheel(release: Release) -> Wheel:
     raise UnknownReleaseError(
         f"release {release.release} as an embedded server; {why}",
         f"a release that a wheel carries, such as {', '.join(near)}",
-        f"run {release.release} from its image {release.image} with a container engine "
-        "(server kind 'container')",
+        f"run {release.release} from its image {release.image} with a container engine: "
+        f'kit.container("{release.release}")',
     )
 
 

@@ -84,6 +84,11 @@ class ServerSpec:
     model: str | None = None  # container: what it serves; attached: the model's name there
     gpus: str | None = None  # container: "all", "0,1"; None: no GPU
     host: str | None = None  # container: the machine it runs on, "ssh://me@gpu1"; None: this one
+    memory: str | None = None  # container: its limit, "8g"; None: none
+    shm: str | None = None  # container: shared memory, "2g"; None: 1 GiB
+    ulimits: tuple[str, ...] = ()  # container: "memlock=-1", "nofile=1024:4096"
+    server_args: tuple[str, ...] = ()  # container: of Triton, after the kit's own
+    engine_args: str | None = None  # container with a model: vLLM's arguments, a JSON object
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", as_member("kind", self.kind, ServerKind))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -110,6 +110,59 @@ def attach(url: str, model: str, *, metrics_url: str | None = None) -> ServerSpe
     from kit.study.spec import ServerKind, ServerSpec
 
     return ServerSpec(kind=ServerKind.ATTACHED, url=url, model=model, metrics_url=metrics_url)
+
+
+def container(
+    release: str | None = None,
+    *,
+    image: str | None = None,
+    model: str | None = None,
+    gpus: str | None = None,
+    host: str | None = None,
+    memory: str | None = None,
+    shm: str | None = None,
+    ulimits: Iterable[str] = (),
+    server_args: Iterable[str] = (),
+    engine_args: Mapping[str, Any] | None = None,
+) -> ServerSpec:
+    """Name a server in a container, to be given to kit.run; nothing is pulled or started yet.
+
+    release: its official image is taken, the one with vLLM where there is one (since 23.10).
+    image: any other image with Triton in it. Give either, or both: the image's release.
+    model: what its vLLM serves, by name or as a folder on this machine; None: the kit's simulated
+        engine in the image's Triton, which needs no GPU.
+    gpus: "all", "0,1" or UUIDs. host: "ssh://me@gpu1", by your own ssh; None: the engine of
+        DOCKER_HOST, else this machine's Docker or podman.
+    memory, shm: sizes such as "16g" (shm: 1 GiB if not given). ulimits: "memlock=-1".
+    server_args: of Triton. engine_args: of vLLM, such as {"max_model_len": 4096}.
+
+    Raises:
+        UnknownReleaseError: no such release. SpecError: neither release nor image.
+
+    >>> import kit
+    >>> kit.container("25.10", model="Qwen/Qwen2.5-0.5B", gpus="all").label
+    '25.10'
+    """
+    import json
+
+    from kit.study.releases import get_release
+    from kit.study.spec import ServerKind, ServerSpec
+
+    if release is not None:
+        get_release(release)
+    return ServerSpec(
+        kind=ServerKind.CONTAINER,
+        release=release,
+        image=image,
+        model=model,
+        gpus=gpus,
+        host=host,
+        memory=memory,
+        shm=shm,
+        ulimits=tuple(ulimits),
+        server_args=tuple(server_args),
+        engine_args=None if engine_args is None else json.dumps(engine_args, sort_keys=True),
+    )
 
 
 def open(folder: str | Path) -> Study:

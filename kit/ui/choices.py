@@ -81,6 +81,7 @@ def choose(
     picked = _pick_servers(servers)
     names = _pick_scenarios(scenario)
     is_attached = all(server.kind is ServerKind.ATTACHED for server in picked)
+    has_own_vllm = all(server.model is not None for server in picked)
     if workload is not None and not isinstance(workload, Workload):
         raise SpecError(
             f"workload = {workload!r}",
@@ -102,7 +103,7 @@ def choose(
     spec = StudySpec(
         name=name,
         servers=picked,
-        engines=_pick_engines(engine, is_attached),
+        engines=_pick_engines(engine, has_own_vllm),
         scenarios=names,
         workload=workload,
         grid=dict(sweep),
@@ -136,10 +137,10 @@ def _pick_scenarios(names: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _pick_engines(
-    engines: str | Engine | Iterable[str | Engine] | None, is_attached: bool
+    engines: str | Engine | Iterable[str | Engine] | None, has_own_vllm: bool
 ) -> tuple[Engine, ...]:
     if engines is None:
-        return (Engine(kind=EngineKind.VLLM if is_attached else EngineKind.SIMULATED),)
+        return (Engine(kind=EngineKind.VLLM if has_own_vllm else EngineKind.SIMULATED),)
     return tuple(
         dict.fromkeys(
             given if isinstance(given, Engine) else parse_engine(str(given))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
 from kit.runner.study import StudyProgress, run_study
+from kit.servers.prepare import prepare_servers
 from kit.study.arguments import check_names
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
@@ -70,6 +71,7 @@ def conduct(
     from kit.ui.study_view import Study
 
     path = study_folder(spec) if folder is None else folder
+    prepare_servers(spec.servers, _say if progress else None)
     with shown(progress, path, spec) as on_progress:
         try:
             run_study(spec, path, parallel=parallel, on_progress=on_progress)

@@ -67,7 +67,7 @@ def test_a_study_that_cannot_run_at_all_is_refused() -> None:
     "given",
     [
         {"engines": (Engine(), Engine(kind=EngineKind.VLLM))},
-        {"servers": (ServerSpec(kind=ServerKind.CONTAINER, release="24.05"),)},
+        {"servers": (ServerSpec(kind=ServerKind.HYBRID, release="24.05", frontends="24.10"),)},
     ],
 )
 def test_what_no_trial_can_conduct_is_refused_and_not_run_as_something_else(

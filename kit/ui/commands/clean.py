@@ -30,12 +30,15 @@ def clean(args: Namespace) -> int:
     for trace in traces:
         print(
             f"run {trace.run}: {len(trace.processes)} processes, "
-            f"{len(trace.shared_memory)} shared-memory regions, {len(trace.folders)} folders"
+            f"{len(trace.shared_memory)} shared-memory regions, {len(trace.folders)} folders, "
+            f"{len(trace.containers)} containers"
+            + ("; its container engine does not answer" if trace.unreached else "")
         )
         if args.dry_run:
             print(f"  sure, since {trace.why}")
             names = [f"process {pid}" for pid in trace.processes]
             names += [str(SHM / name) for name in trace.shared_memory]
+            names += [f"container {name}" for name in trace.containers]
             print("\n".join(f"  {name}" for name in [*names, *trace.folders]))
     verb = "would be removed" if args.dry_run else "removed"
     print(verb if traces else "nothing was left behind")
