@@ -1,4 +1,4 @@
-"""A trial's protocol and endpoint in, its channels out.
+"""Makes the channels of a trial's protocol and endpoint.
 
 What only one protocol needs (grpc, tritonclient) is imported only for it.
 """
@@ -12,8 +12,8 @@ from kit.load.channel import Channel, Host
 from kit.load.http.channel import HttpChannel
 from kit.load.http.dialect import Dialect
 from kit.load.http.generate import Generate
+from kit.load.http.layout import ResponseLayout
 from kit.load.http.target import HttpTarget, http_target
-from kit.load.http.templates import Frames
 from kit.study.spec import AnswerCheck, Endpoint, EngineKind, FaultKind, Protocol, TrialSpec
 
 
@@ -53,11 +53,11 @@ class _HttpChannels:
         self._target = target
         self._check = spec.workload.answer_check
         self._quotes = quotes
-        self._frames = Frames()
+        self._layout = ResponseLayout()
 
     def make(self, host: Host) -> Channel:
         return HttpChannel(
-            host, self._dialect, self._target, self._check, self._frames, quotes=self._quotes
+            host, self._dialect, self._target, self._check, self._layout, quotes=self._quotes
         )
 
     async def close(self) -> None:

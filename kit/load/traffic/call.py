@@ -1,4 +1,4 @@
-"""One request on its way: what was planned goes in, what happened to it is filled in.
+"""One request: its plan, and what happened to it.
 
 A `Call` is the one mutable object of the load generator: the traffic makes it, a channel sends
 it and stamps it, the recorder packs it into a row. It is not a frozen record because a client

@@ -1,4 +1,4 @@
-"""A trial's spec, endpoint and folder in; one load worker in a process of its own out."""
+"""Starts, watches and ends one load worker in a process of its own."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class LoadWorker:
         if code in (0, None):
             return None
         with contextlib.suppress(OSError):
-            said = self.log.read_text(errors="replace").split("\n")
-            if lines := [line.strip() for line in said if line.strip()]:
+            text = self.log.read_text(errors="replace").split("\n")
+            if lines := [line.strip() for line in text if line.strip()]:
                 return lines[-1]
         return f"it ended with status {code}"
 

@@ -1,4 +1,4 @@
-"""Calls that ended in, rows of kit.study.folder.REQUESTS in the trial folder out.
+"""Writes ended calls as rows of kit.study.folder.REQUESTS into the trial folder.
 
 A row is packed into a fixed binary layout when the call ends and turned into Arrow columns by
 the batch, so that keeping records costs well under two microseconds a request and a flush takes
@@ -109,14 +109,14 @@ class Recorder:
             if len(call.token_ns) != call.tokens:
                 raise AssertionError("a streamed call has one stamp a token event")
         if cause is not None or evidence is not None:
-            self._notes[offset] = (self._open(cause), self._open(evidence))
+            self._notes[offset] = (self._redacted(cause), self._redacted(evidence))
         if call.fault is not None:
             self._faults[offset] = _FAULTS.index(call.fault.kind)
         self._offset = offset + _ROW.size
         if self._offset >= self._full:
             self.flush()
 
-    def _open(self, text: str | None) -> str | None:
+    def _redacted(self, text: str | None) -> str | None:
         """The text as it may be written."""
         return redacted(text, self._secrets) if text and self._secrets else text
 
