@@ -14,6 +14,7 @@ from kit.load.http.dialect import Dialect
 from kit.load.http.generate import Generate
 from kit.load.http.layout import ResponseLayout
 from kit.load.http.target import HttpTarget, http_target
+from kit.load.links import Links
 from kit.study.spec import AnswerCheck, Endpoint, EngineKind, FaultKind, Protocol, TrialSpec
 
 
@@ -54,14 +55,25 @@ class _HttpChannels:
         self._check = spec.workload.answer_check
         self._quotes = quotes
         self._layout = ResponseLayout()
+        self._links: Links | None = None
 
     def make(self, host: Host) -> Channel:
+        if self._links is None:
+            self._links = Links(host.loop, host.clock)
         return HttpChannel(
-            host, self._dialect, self._target, self._check, self._layout, quotes=self._quotes
+            host,
+            self._links,
+            self._dialect,
+            self._target,
+            self._check,
+            self._layout,
+            quotes=self._quotes,
         )
 
     async def close(self) -> None:
-        """Nothing: idle connections are closed with the process."""
+        """Read nothing more; idle connections are closed with the process."""
+        if self._links is not None:
+            self._links.close()
 
 
 def _dialect(spec: TrialSpec, target: HttpTarget) -> Dialect:

@@ -1,4 +1,4 @@
-"""One connection's bytes: what a protocol sees of its socket, and how a connection is opened.
+"""One connection's bytes: what a protocol sees of its socket.
 
 A `Link` writes straight to the socket while the kernel takes everything; what it does not take
 waits in the event loop's transport. What comes is handed on with the time at which it came.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,8 +19,11 @@ Clock = Callable[[], int]
 class Receiver(Protocol):
     """What a link tells of its connection."""
 
-    def received(self, data: bytes, now_ns: int) -> None:
-        """`data` has come, at `now_ns`."""
+    def received(self, data: bytes, now_ns: int) -> bool:
+        """`data` has come, at `now_ns`. True: what comes next need not be read at once."""
+
+    def unstamped(self) -> None:
+        """The kernel has no time for what is received next: it has that of this process."""
 
     def written(self) -> None:
         """The kernel has taken everything that was held back."""
@@ -33,8 +35,12 @@ class Receiver(Protocol):
 class Link(Protocol):
     """One open connection."""
 
-    #: Some bytes wait for the kernel to take them.
-    unsent: bool
+    @property
+    def unsent(self) -> bool:
+        """Some bytes wait for the kernel to take them."""
+
+    #: What comes has the time at which the kernel received it, not that of this process.
+    has_kernel_clock: bool
 
     def send(self, data: bytes) -> None:
         """Send it, or hold back what the kernel does not take now (`unsent`).
@@ -59,11 +65,13 @@ class Link(Protocol):
 class TransportLink(asyncio.Protocol):
     """A link on a transport of the event loop, with or without TLS."""
 
+    has_kernel_clock = False
+
     def __init__(self, receiver: Receiver, clock: Clock) -> None:
-        self.unsent = False
+        self._waits = False  # for the kernel to take bytes
         self._receiver = receiver
         self._clock = clock
-        self._received = receiver.received
+        self._received: Callable[[bytes, int], bool] = receiver.received
         self._open = True
         self._transport: Any = None
         self._fd = -1  # written to directly; -1: through the transport (TLS)
@@ -71,7 +79,7 @@ class TransportLink(asyncio.Protocol):
     # --- what protocols call
 
     def send(self, data: bytes) -> None:
-        if self._fd >= 0 and not self.unsent:
+        if self._fd >= 0 and not self._waits:
             try:
                 sent = os.write(self._fd, data)
             except BlockingIOError:
@@ -81,7 +89,10 @@ class TransportLink(asyncio.Protocol):
         if sent < len(data):
             # With a buffer limit of 0, resume_writing comes when the kernel has taken all.
             self._transport.write(data[sent:])
-            self.unsent = self._transport.get_write_buffer_size() > 0
+
+    @property
+    def unsent(self) -> bool:
+        return self._waits or self._transport.get_write_buffer_size() > 0
 
     def narrow(self, receive_bytes: int) -> None:
         sock = self._transport.get_extra_info("socket")
@@ -96,7 +107,7 @@ class TransportLink(asyncio.Protocol):
 
     def abort(self) -> None:
         self._open = False
-        self._received = _ignore
+        self._received = ignore
         self._fd = -1
         self._transport.abort()
 
@@ -112,8 +123,11 @@ class TransportLink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received(data, self._clock())
 
+    def pause_writing(self) -> None:
+        self._waits = True
+
     def resume_writing(self) -> None:
-        self.unsent = False
+        self._waits = False
         if self._open:
             self._receiver.written()
 
@@ -124,24 +138,6 @@ class TransportLink(asyncio.Protocol):
             self._receiver.lost(error)
 
 
-def _ignore(data: bytes, now_ns: int) -> None:
+def ignore(data: bytes, now_ns: int) -> bool:
     """What comes after an abort is nobody's."""
-
-
-async def open_link(
-    loop: asyncio.AbstractEventLoop,
-    clock: Clock,
-    receiver: Receiver,
-    host: str,
-    port: int,
-    tls: ssl.SSLContext | None,
-) -> Link:
-    """Connect to `host`.
-
-    Raises:
-        OSError: there is no connection to be had.
-    """
-    _, link = await loop.create_connection(
-        lambda: TransportLink(receiver, clock), host, port, ssl=tls
-    )
-    return link
+    return False

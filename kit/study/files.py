@@ -100,6 +100,10 @@ class ArrowAppender:
         self.close()
 
 
+#: Columns that older files do not have, and what their rows are.
+_ADDED = {"clock": "client"}
+
+
 def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
     """All whole batches of an Arrow IPC stream file; a missing file or a torn tail is no error.
 
@@ -108,7 +112,7 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
     """
     batches: list[pa.RecordBatch] = []
     if path.exists():
-        batches.extend(_whole_batches(path))
+        batches.extend(_with_added(batch, schema) for batch in _whole_batches(path))
     for batch in batches:
         if not batch.schema.equals(schema):
             raise StoreError(
@@ -117,6 +121,18 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
                 "read it with the version of the kit that wrote it",
             )
     return pa.Table.from_batches(batches, schema=schema)
+
+
+def _with_added(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the columns that the schema has had only since it was written."""
+    names = batch.schema.names
+    missing = [name for name in schema.names if name not in names]
+    if not missing or not set(missing) <= _ADDED.keys() or not set(names) <= set(schema.names):
+        return batch
+    for name in missing:
+        values = pa.array([_ADDED[name]] * batch.num_rows, schema.field(name).type)
+        batch = batch.append_column(schema.field(name), values)
+    return batch.select(schema.names)
 
 
 def _whole_batches(path: Path) -> Iterator[pa.RecordBatch]:

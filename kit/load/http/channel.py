@@ -15,7 +15,7 @@ from kit.load.http.dialect import Dialect
 from kit.load.http.exchange import Ended, Exchange
 from kit.load.http.layout import ResponseLayout
 from kit.load.http.target import HttpTarget
-from kit.load.link import open_link
+from kit.load.links import Links
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import FaultPlan
 from kit.study.result import Outcome
@@ -32,6 +32,7 @@ class HttpChannel:
     def __init__(
         self,
         host: Host,
+        links: Links,
         dialect: Dialect,
         target: HttpTarget,
         check: AnswerCheck,
@@ -48,6 +49,7 @@ class HttpChannel:
         self._quotes = quotes
         self._streams = dialect.streams
         self._host = host
+        self._links = links
         self._loop = host.loop
         self._target = target
         self._connection: Connection | None = None
@@ -156,8 +158,8 @@ class HttpChannel:
         target = self._target
         connection = self._new_connection()
         try:
-            connection.link = await open_link(
-                self._loop, self._host.clock, connection, target.host, target.port, target.tls
+            connection.link = await self._links.open(
+                connection, target.host, target.port, target.tls
             )
         except OSError as error:
             self._connecting = None

@@ -67,6 +67,7 @@ class Connection:
             self._finish(call, Ended(Judgement(Outcome.RESET, f"while sending: {error}")))
             return
         call.sent_ns = self._clock()
+        call.has_kernel_clock = self.link.has_kernel_clock
         if fault is not None and fault.kind.is_leaving and self._leaves_at_once(fault):
             self._leave(call)
 
@@ -86,19 +87,24 @@ class Connection:
 
     # --- what the link calls
 
-    def received(self, data: bytes, now_ns: int) -> None:
+    def received(self, data: bytes, now_ns: int) -> bool:
         if self._fault is not None:
             self._receive_faulty(data, now_ns)
-            return
+            return False
         events = self._feed(data, now_ns)
         if not events:
-            return
+            return self._exchange.mid_stream
         call = self._call
         if events is WELL and call is not None and not self.link.unsent:
             self._call = None  # the most common end, without the questions that others need
             self._on_end(call, _WELL_ENDED)
         else:
             self._handle(events)
+        return False
+
+    def unstamped(self) -> None:
+        if self._call is not None:
+            self._call.has_kernel_clock = False
 
     def written(self) -> None:
         call = self._call

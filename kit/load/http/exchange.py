@@ -91,14 +91,10 @@ class Exchange:
         self._answer = HttpAnswer(self._on_head)
         self._call: Call | None = None
         self._begun = False  # bytes of the answer have come
-        self._puts_off = False  # events of this answer are read later
+        #: Pieces of a stream are being stamped, to be read later: nothing depends on how soon.
+        self.mid_stream = False
         self._times: list[int] = []  # of the reads that were put off,
         self._counts: list[int] = []  # and how many pieces of the body there were then
-
-    @property
-    def mid_stream(self) -> bool:
-        """Pieces of a stream are being stamped; nothing depends on how soon they are read."""
-        return self._puts_off
 
     def begin(self, call: Call) -> bytes:
         """The request of `call`, of which the answer is awaited from now on."""
@@ -116,7 +112,7 @@ class Exchange:
         call = self._call
         if call is None:
             return (Unasked(),)
-        if self._puts_off:
+        if self.mid_stream:
             return self._put_off(call, data, now_ns)
         if self._learns and not self._begun and call.fault is None and self._known(call, data):
             call.received_bytes = len(data)
@@ -194,7 +190,7 @@ class Exchange:
         if call is not None:
             call.status = status
             self._body.begin(call, status)
-            self._puts_off = self._dialect.streams and status == 200 and call.fault is None
+            self.mid_stream = self._dialect.streams and status == 200 and call.fault is None
 
     # --- endings
 
@@ -226,6 +222,6 @@ class Exchange:
             if self._learns and reusable and len(answer.reads) == 1:
                 self._layout.learn_answer(call, answer.reads[0])
         self._call = None
-        self._begun = self._puts_off = False
+        self._begun = self.mid_stream = False
         answer.clear()
         return (Ended(judgement, reusable, answered),)

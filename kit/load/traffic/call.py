@@ -46,6 +46,8 @@ class Call(msgspec.Struct, gc=False):
     tokens: int = NEVER
     received_bytes: int = 0
     status: int = NEVER
+    #: The times of what came are the kernel's, not those at which this process read it.
+    has_kernel_clock: bool = False
 
     def stream(self) -> None:
         """The protocol shows tokens: from now on they are counted and stamped."""
