@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -100,6 +101,8 @@ class ArrowAppender:
         self.close()
 
 
+#: A record batch or a table.
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 #: Columns that older files do not have, and what their rows are.
 _ADDED = {"clock": "client"}
 
@@ -112,7 +115,7 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
     """
     batches: list[pa.RecordBatch] = []
     if path.exists():
-        batches.extend(_with_added(batch, schema) for batch in _whole_batches(path))
+        batches.extend(with_added_columns(batch, schema) for batch in _whole_batches(path))
     for batch in batches:
         if not batch.schema.equals(schema):
             raise StoreError(
@@ -123,16 +126,16 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches(batches, schema=schema)
 
 
-def _with_added(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch with the columns that the schema has had only since it was written."""
-    names = batch.schema.names
+def with_added_columns(rows: Rows, schema: pa.Schema) -> Rows:
+    """The rows with the columns that the schema has had only since they were written."""
+    names = rows.schema.names
     missing = [name for name in schema.names if name not in names]
     if not missing or not set(missing) <= _ADDED.keys() or not set(names) <= set(schema.names):
-        return batch
+        return rows
     for name in missing:
-        values = pa.array([_ADDED[name]] * batch.num_rows, schema.field(name).type)
-        batch = batch.append_column(schema.field(name), values)
-    return batch.select(schema.names)
+        kind = schema.field(name).type
+        rows = rows.append_column(name, pa.repeat(pa.scalar(_ADDED[name], kind), rows.num_rows))
+    return rows.select(schema.names)
 
 
 def _whole_batches(path: Path) -> Iterator[pa.RecordBatch]:

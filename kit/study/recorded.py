@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from kit import __version__
 from kit.errors import StoreError
 from kit.study.encoding import from_json, to_json
-from kit.study.files import write_whole
+from kit.study.files import with_added_columns, write_whole
 from kit.study.folder import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
 from kit.study.grid import number_of
 from kit.study.result import TrialResult
@@ -116,7 +116,8 @@ class RecordedStudy(StudyFolder):
                 table = pq.read_table(path)
                 places = table["trial"].to_numpy()
                 starts = np.searchsorted(places, np.arange(count + 1)).tolist()
-                self._tables[name] = table.drop_columns(["trial"]).cast(TABLES[name]), starts
+                rows = with_added_columns(table.drop_columns(["trial"]), TABLES[name])
+                self._tables[name] = rows.cast(TABLES[name]), starts
             else:
                 self._tables[name] = TABLES[name].empty_table(), [0] * (count + 1)
         return self._tables[name]
