@@ -1,4 +1,4 @@
-"""A call and the text that came back in, whether it is this call's answer out.
+"""Judges whether the text that came back is the answer to its call.
 
 The check is by content, so a server that mixes answers up, or loses, doubles or reorders tokens,
 is found although every status says success. Nothing here knows a protocol.
@@ -139,7 +139,7 @@ def refused_or_not(call: Call, judgement: Judgement) -> Judgement:
     return judgement
 
 
-def own_words(call: Call, text: str) -> bytes:
+def text_for_next_turn(call: Call, text: str) -> bytes:
     """An answer without its prompt, escaped for JSON: what the next turn quotes."""
     return json.dumps(text.removeprefix(call.text.decode()), ensure_ascii=False)[1:-1].encode()
 

@@ -1,4 +1,4 @@
-"""What runs a worker's channels sees of them, and they of it; no protocol is named here."""
+"""The interface between a worker's run and its channels; no protocol is named here."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 from typing import Protocol
 
 from kit.load.answers import Judgement
+from kit.load.link import Clock
 from kit.load.traffic.call import Call
 
 
-def let_out(task: asyncio.Task[None]) -> None:
-    """As a task's done callback: its error becomes the event loop's, which ends the run.
+def raise_task_error(task: asyncio.Task[None]) -> None:
+    """Done callback of a task: raises the task's error in the event loop, which ends the run.
 
     An error that stays in its task would leave the call open for ever.
     """
@@ -33,20 +34,18 @@ class Channel(Protocol):
     def expire(self) -> None:
         """End the open call, if any: it has had its time."""
 
-    def settle(self) -> None:
-        """Do what was put off."""
+    def flush(self) -> None:
+        """Read what was put off."""
 
     def abandon(self) -> Call | None:
-        """Drop the open call, if any, and the connection, without a word to the host."""
+        """Drop the open call, if any, and the connection, without telling the host."""
 
 
 class Host(Protocol):
     """Who runs the channels."""
 
     loop: asyncio.AbstractEventLoop
-
-    def clock(self) -> int:
-        """CLOCK_MONOTONIC nanoseconds."""
+    clock: Clock
 
     def ended(self, channel: Channel, call: Call, judgement: Judgement) -> None:
         """`call` has ended and the channel is free."""

@@ -1,4 +1,4 @@
-"""A trial's protocol and endpoint in, its channels out.
+"""Makes the channels of a trial's protocol and endpoint.
 
 What only one protocol needs (grpc, tritonclient) is imported only for it.
 """
@@ -12,8 +12,9 @@ from kit.load.channel import Channel, Host
 from kit.load.http.channel import HttpChannel
 from kit.load.http.dialect import Dialect
 from kit.load.http.generate import Generate
+from kit.load.http.layout import ResponseLayout
 from kit.load.http.target import HttpTarget, http_target
-from kit.load.http.templates import Frames
+from kit.load.links import Links
 from kit.study.spec import AnswerCheck, Endpoint, EngineKind, FaultKind, Protocol, TrialSpec
 
 
@@ -53,15 +54,26 @@ class _HttpChannels:
         self._target = target
         self._check = spec.workload.answer_check
         self._quotes = quotes
-        self._frames = Frames()
+        self._layout = ResponseLayout()
+        self._links: Links | None = None
 
     def make(self, host: Host) -> Channel:
+        if self._links is None:
+            self._links = Links(host.loop, host.clock)
         return HttpChannel(
-            host, self._dialect, self._target, self._check, self._frames, quotes=self._quotes
+            host,
+            self._links,
+            self._dialect,
+            self._target,
+            self._check,
+            self._layout,
+            quotes=self._quotes,
         )
 
     async def close(self) -> None:
-        """Nothing: idle connections are closed with the process."""
+        """Read nothing more; idle connections are closed with the process."""
+        if self._links is not None:
+            self._links.close()
 
 
 def _dialect(spec: TrialSpec, target: HttpTarget) -> Dialect:

@@ -24,7 +24,7 @@ from kit.crash.stack.signature import signal_of, signature_of
 from kit.crash.verdict import Evidence, judge
 from kit.errors import ContainerError, KitError, ServerStartError
 from kit.load.http.target import credentials_from, tls_context
-from kit.load.worker.client_limited import why_deaf
+from kit.load.worker.client_limited import client_stall_reason
 from kit.load.worker.counts import count, ended, gave_up, never_answered
 from kit.load.worker.workers import Workers
 from kit.runner.outside import Outside, shortage
@@ -192,7 +192,7 @@ class Trial:
             stub_alive=self._health.stubs_alive,
             load_finished=self.load_finished,
             client_error=self._client_error,
-            client_limit=why_deaf(client, silence_s=hang_after_s, open_loop=open_loop),
+            client_limit=client_stall_reason(client, silence_s=hang_after_s, open_loop=open_loop),
             interrupted=self.interrupt.is_set(),
             oom=self._killed_for_memory(server),
             stopped_by=self._stopped_by(end),

@@ -28,6 +28,8 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _MARK = b"\xff\xff\xff\xff"
 #: A file of so many requests would not fit into a notebook's memory.
 MOST_BYTES = 4 * 2**30
+#: Columns that older files do not have, and what they held for all of their rows.
+ADDED = {"clock": "client"}
 #: Places at which a next batch is looked for after a damaged one.
 _MOST_TRIES = 2000
 
@@ -146,8 +148,39 @@ def read_rows(path: Path, schema: pa.Schema, *, within: Path | None = None) -> R
         return Rows(table=schema.empty_table())
     data = read_file(path, within=within, limit=MOST_BYTES)
     losses: list[Loss] = []
-    batches = list(_batches(data, schema, path, _read_sums(path, within), losses))
-    return Rows(table=pa.Table.from_batches(batches, schema=schema), losses=tuple(losses))
+    written = _older(schema) if _is_older(data, schema) else schema
+    batches = list(_batches(data, written, path, _read_sums(path, within), losses))
+    table = pa.Table.from_batches(batches, schema=written)
+    return Rows(table=with_added_columns(table, schema), losses=tuple(losses))
+
+
+def with_added_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns that the schema got after it was written (ADDED)."""
+    missing = [name for name in schema.names if name not in table.schema.names]
+    if not missing or not set(missing) <= ADDED.keys():
+        return table
+    for name in missing:
+        value = pa.scalar(ADDED[name], schema.field(name).type)
+        table = table.append_column(name, pa.repeat(value, table.num_rows))
+    return table.select(schema.names)
+
+
+def _older(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name not in ADDED])
+
+
+def _is_older(data: bytes, schema: pa.Schema) -> bool:
+    """Whether a file begins with the schema as it was before ADDED."""
+    message, _ = _message(pa.py_buffer(data), 0)
+    try:
+        return (
+            message is not None
+            and message.type == "schema"
+            and not pa.ipc.read_schema(message).equals(schema)
+            and bool(pa.ipc.read_schema(message).equals(_older(schema)))
+        )
+    except (pa.ArrowException, OSError, ValueError, MemoryError):
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,9 @@ REQUESTS = pa.schema(
         ("cause", pa.string()),  # one short line: the error or the reason
         ("fault", pa.string()),  # kit.study.spec.FaultKind, what we did to it on purpose
         ("evidence", pa.string()),  # for wrong or malformed answers: what came, at most 500 chars
+        # Whose time first_ns, token_ns and the end of an answer have: "kernel", when it came to
+        # this machine, or "client", when the client read it (all older records).
+        ("clock", pa.string()),
     ]
 )
 

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from kit import __version__
 from kit.errors import DamagedStudyWarning, SpecError, StoreError
-from kit.study.arrow_file import MOST_BYTES
+from kit.study.arrow_file import MOST_BYTES, with_added_columns
 from kit.study.encoding import from_json, to_json
 from kit.study.files import MOST_JSON_BYTES, read_file, read_text, write_whole
 from kit.study.folder import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
@@ -138,7 +138,8 @@ class RecordedStudy(StudyFolder):
         try:
             if listed is not None and hashlib.sha256(data).hexdigest() != listed:
                 raise ValueError(f"its checksum is not that of {SUMS}")
-            table = pq.read_table(pa.BufferReader(data)).select(schema.names).cast(schema)
+            read = with_added_columns(pq.read_table(pa.BufferReader(data)), schema)
+            table = read.select(schema.names).cast(schema)
             table.validate(full=True)
         except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError) as error:
             raise StoreError(

@@ -133,7 +133,9 @@ CASES: list[tuple[str, Protocol, Respond, str, str]] = [
     ("bad chunk", STREAM, lambda h, b: [STREAM_HEAD, b"zz\r\n"], "malformed", "not HTTP/1.1"),
     ("endless", STREAM, endless_events, "wrong_answer", "reading stopped"),
     ("endless event", STREAM, lambda h, b: [STREAM_HEAD, *[chunk(b"x" * 50_000)] * 99],
-     "wrong_answer", "reading stopped"),
+     "malformed", "an event or a line of more than"),
+    ("endless head", STREAM, lambda h, b: [b"HTTP/1.1 200 OK\r\nX: ", *[b"x" * 50_000] * 99],
+     "malformed", "a head of more than"),
 ]  # fmt: skip
 
 

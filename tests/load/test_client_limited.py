@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.load.worker.client_limited import client_limited, why_deaf
+from kit.load.worker.client_limited import client_limited, client_stall_reason
 
 
 def rows(**columns: list[float | None]) -> dict[str, list[float | None]]:
@@ -57,12 +57,14 @@ def test_nothing_measured_is_none_and_not_zero() -> None:
 def test_a_client_is_deaf_only_if_it_is_late_beside_the_silence() -> None:
     busy = rows(cpu_fraction=[0.97] * 100)
     late = rows(loop_lag_s=[3.0] * 8 + [0.0] * 92)
-    assert why_deaf(rows(), silence_s=10.0, open_loop=False) is None
-    assert why_deaf(busy, silence_s=10.0, open_loop=False) is None
-    assert why_deaf(late, silence_s=100.0, open_loop=False) is None
+    assert client_stall_reason(rows(), silence_s=10.0, open_loop=False) is None
+    assert client_stall_reason(busy, silence_s=10.0, open_loop=False) is None
+    assert client_stall_reason(late, silence_s=100.0, open_loop=False) is None
     one_stall = rows(loop_lag_s=[4.0] + [0.0] * 99)
-    assert why_deaf(one_stall, silence_s=10.0, open_loop=False) == "once it was 4.0 s late"
-    why = why_deaf(late, silence_s=10.0, open_loop=False)
+    assert (
+        client_stall_reason(one_stall, silence_s=10.0, open_loop=False) == "once it was 4.0 s late"
+    )
+    why = client_stall_reason(late, silence_s=10.0, open_loop=False)
     assert why is not None
     assert "8% of the ticks" in why
     assert why.endswith("once it was 3.0 s late")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic_ns
-from types import SimpleNamespace
-from typing import Any
 
 import uvloop
+from load_helpers import workload
 
+from kit.load.channel import Channel
+from kit.load.traffic.traffic import Traffic
+from kit.load.worker.counters import Counters
+from kit.load.worker.health import ClientHealth
 from kit.load.worker.open_loop import OpenLoop
+from kit.load.worker.recorder import Recorder
+from kit.load.worker.run import WorkerRun
 from kit.load.worker.timer import Timer
 
 
@@ -23,7 +29,7 @@ def test_a_timer_rings_once_each_time_that_it_is_set() -> None:
             if len(rung) < len(due):
                 timer.set(due[len(rung)])
 
-        timer = Timer(asyncio.get_running_loop(), ring)
+        timer = Timer(asyncio.get_running_loop(), monotonic_ns, ring)
         begun = monotonic_ns()
         due = [begun + 10_000_000, begun + 15_000_000, begun]  # the last has passed by then
         timer.set(due[0])
@@ -38,7 +44,7 @@ def test_a_timer_that_rang_and_was_not_set_again_lets_the_loop_sleep() -> None:
     async def turns() -> int:
         loop = asyncio.get_running_loop()
         rung: list[int] = []
-        timer = Timer(loop, lambda: rung.append(1))
+        timer = Timer(loop, monotonic_ns, lambda: rung.append(1))
         timer.set(monotonic_ns())
         await asyncio.sleep(0.05)
         timer.close()
@@ -47,7 +53,7 @@ def test_a_timer_that_rang_and_was_not_set_again_lets_the_loop_sleep() -> None:
     assert uvloop.run(turns()) == 1
 
 
-def test_an_open_loop_knows_its_first_moment_before_it_begins() -> None:
+def test_an_open_loop_knows_its_first_moment_before_it_begins(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def due() -> Iterator[float]:
@@ -55,8 +61,20 @@ def test_an_open_loop_knows_its_first_moment_before_it_begins() -> None:
         yield 0.0
 
     async def made() -> None:
-        run: Any = SimpleNamespace(loop=asyncio.get_running_loop())
-        OpenLoop(run, due(), lambda: run, 1).halt()
+        load = workload()
+        run = WorkerRun(
+            *(load, Traffic(load), Recorder(tmp_path, 0, load)),
+            *(Counters(tmp_path / "counters", create=True), ClientHealth(tmp_path, 0), ()),
+            worker=0,
+            processes=1,
+            errors_elsewhere=lambda: 0,
+            loop=asyncio.get_running_loop(),
+            clock=monotonic_ns,
+        )
+        OpenLoop(run, due(), no_channel, 1).halt()
+
+    def no_channel() -> Channel:
+        raise AssertionError("nothing is due yet")
 
     uvloop.run(made())
     assert asked == ["first"]

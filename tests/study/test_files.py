@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from kit.study.arrow_file import ArrowAppender, read_rows
+from kit.study.folder import REQUESTS
 
 SCHEMA = pa.schema([("number", pa.int64())])
 #: Appends batches of 100 numbers to a file of 5000 bytes at most, then some more when there is
@@ -81,3 +82,16 @@ def test_a_file_that_takes_a_batch_in_pieces_holds_it_whole(tmp_path: Path) -> N
     assert read_rows(path, SCHEMA).table["number"].to_pylist() == [
         n for n in range(3) for _ in range(10)
     ]
+
+
+def test_requests_of_before_the_kernel_was_asked_for_its_time_have_the_clients(
+    tmp_path: Path,
+) -> None:
+    older = pa.schema([field for field in REQUESTS if field.name != "clock"])
+    columns: dict[str, list[Any]] = {field.name: [None, None] for field in older}
+    with ArrowAppender(tmp_path / "requests-0.arrows", older) as file:
+        file.append(columns | {"request": [0, 1]})
+    table = read_rows(tmp_path / "requests-0.arrows", REQUESTS).table
+    assert table.schema.equals(REQUESTS)
+    assert table["request"].to_pylist() == [0, 1]
+    assert table["clock"].to_pylist() == ["client", "client"]

@@ -1,4 +1,4 @@
-"""A call in, its judgement out: one client's line to Triton's gRPC frontend.
+"""One client's line to Triton's gRPC frontend, by grpcio.
 
 A streaming client keeps one stream for its requests, one after the other; a request that is to be
 cancelled, or has a deadline, gets a stream of its own. What is stamped: `sent_ns` when gRPC has
@@ -20,12 +20,12 @@ from kit.load.answers import (
     judge_text,
     kept_bytes,
     most_events,
-    own_words,
     refused_or_not,
+    text_for_next_turn,
     too_much,
     whole_text,
 )
-from kit.load.channel import Host, let_out
+from kit.load.channel import Host, raise_task_error
 from kit.load.grpc.codec import Infer
 from kit.load.grpc.connection import Connection
 from kit.load.http.dialect import malformed
@@ -36,7 +36,7 @@ from kit.study.spec import AnswerCheck, FaultKind
 
 #: A unary call shows no tokens; a client that is to leave it does so after this time.
 _UNARY_STAY_S = 0.001
-_FAREWELL_S = 1.0
+_DRAIN_S = 1.0
 _INTERNAL = grpc.StatusCode.INTERNAL
 
 
@@ -63,14 +63,14 @@ class GrpcChannel:
         self._stream: Any = None  # kept for the next request
         self._open: Any = None  # the RPC of the open call
         self._task: asyncio.Task[None] | None = None
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._drains: set[asyncio.Task[None]] = set()
 
     def send(self, call: Call) -> None:
         """Begin `call`; the channel has none open."""
         self.call = call
         call.begun_ns = self._host.clock()
         self._task = self._host.loop.create_task(self._exchange(call))
-        self._task.add_done_callback(let_out)
+        self._task.add_done_callback(raise_task_error)
 
     def expire(self) -> None:
         """The open call has had its time."""
@@ -83,11 +83,11 @@ class GrpcChannel:
             seen = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
             self._report(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {seen}"))
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Nothing is put off."""
 
     def abandon(self) -> Call | None:
-        """Drop the open call, if any, without a word to the host."""
+        """Drop the open call, if any, without telling the host."""
         call, self.call = self.call, None
         if call is None:
             return None
@@ -102,7 +102,7 @@ class GrpcChannel:
         """Leave in good order: tell the server that nothing more is coming, hear it out."""
         if self._stream is not None:
             self._part(self._stream)
-        await asyncio.gather(*self._farewells, return_exceptions=True)
+        await asyncio.gather(*self._drains, return_exceptions=True)
 
     # --- one call
 
@@ -194,7 +194,7 @@ class GrpcChannel:
 
     async def _read_stream(self, call: Call, rpc: Any, fault: FaultPlan | None) -> Judgement:
         pieces: list[str] = []
-        final_told = False
+        says_final = False
         leaving = fault if fault is not None and fault.kind.is_leaving else None
         while True:
             if leaving is not None and _has_enough(call, leaving):
@@ -214,8 +214,8 @@ class GrpcChannel:
                     call.first_ns = now
                 call.stamp(now, 1)
                 pieces.append(piece.text)
-            final_told = final_told or piece.final is not None
-            if piece.final or (not final_told and call.tokens >= call.output_tokens):
+            says_final = says_final or piece.final is not None
+            if piece.final or (not says_final and call.tokens >= call.output_tokens):
                 break
             if call.received_bytes > 16 * kept_bytes(call) or call.tokens > most_events(call):
                 rpc.cancel()
@@ -230,7 +230,7 @@ class GrpcChannel:
     def _judge(self, call: Call, text: str) -> Judgement:
         judgement = judge_text(call, text, self._check)
         if judgement is OK and self._quotes:
-            self.answered = own_words(call, text)
+            self.answered = text_for_next_turn(call, text)
         return judgement
 
     async def _leave(self, call: Call, rpc: Any) -> Judgement:
@@ -245,14 +245,14 @@ class GrpcChannel:
 
     def _part(self, rpc: Any) -> None:
         """End a stream in good order, beside what comes next."""
-        task = self._host.loop.create_task(_farewell(rpc))
-        self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
+        task = self._host.loop.create_task(_drain(rpc))
+        self._drains.add(task)
+        task.add_done_callback(self._drains.discard)
 
 
-async def _farewell(rpc: Any) -> None:
+async def _drain(rpc: Any) -> None:
     try:
-        async with asyncio.timeout(_FAREWELL_S):
+        async with asyncio.timeout(_DRAIN_S):
             await rpc.done_writing()
             while await rpc.read() is not grpc.aio.EOF:
                 pass

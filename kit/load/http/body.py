@@ -1,4 +1,4 @@
-"""The body of an answer in, as it comes; token stamps on the call and the judgement out.
+"""Reads the body of an answer as it comes: stamps its tokens, collects its text, judges it.
 
 What is kept is bounded by what was asked for: a server that sends without end, or a hundred
 megabytes for ten tokens, costs this process neither its memory nor its time.
@@ -21,8 +21,8 @@ from kit.load.answers import (
     whole_text,
 )
 from kit.load.http.dialect import DONE, NOTHING, Dialect, error_text, malformed
+from kit.load.http.layout import EventLayout
 from kit.load.http.sse import SseParser
-from kit.load.http.templates import EventFrame
 from kit.load.traffic.call import NEVER, Call
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck
@@ -39,7 +39,7 @@ class AnswerBody:
     def __init__(self, dialect: Dialect, check: AnswerCheck) -> None:
         self._dialect = dialect
         self._check = check
-        self._frame = EventFrame()
+        self._layout = EventLayout()
         self._sse = SseParser()
         self._parts: list[bytes] = []
         self._pieces: list[str] = []
@@ -83,7 +83,7 @@ class AnswerBody:
         all at once; how many that were."""
         if self._failure is not None or self._sse.unfinished:
             return 0
-        texts = self._frame.texts_of_each(pieces)
+        texts = self._layout.texts_of_each(pieces)
         count = len(texts)
         size, events = self._size + sum(map(len, pieces[:count])), self._events + count
         too_many = events > self._most_events or size > _EVENTS_LIMITS * self._limit
@@ -119,6 +119,10 @@ class AnswerBody:
             call.stamp(now_ns, fresh)
         # Texts may repeat all that came before, so a stream may be that much longer.
         too_large = self._size > _EVENTS_LIMITS * self._limit
+        if self._sse.too_long and self._failure is None:
+            return malformed(
+                f"an event or a line of more than {self._limit} bytes", self._sse.beginning
+            )
         if self._events > self._most_events or too_large or self._sse.too_long:
             return self._failure or too_much(call, "".join(pieces[:8]).encode())
         return None
@@ -127,7 +131,7 @@ class AnswerBody:
         """Read the known events that `data` begins with; what follows them."""
         if self._failure is not None or self._sse.unfinished:
             return data
-        known = self._frame.texts(data)
+        known = self._layout.texts(data)
         if known is None:
             return data
         texts, rest = known
@@ -147,7 +151,7 @@ class AnswerBody:
                 if piece:
                     self._pieces.append(piece)
                     if self._lessons:
-                        self._frame.learn(event, piece)
+                        self._layout.learn(event, piece)
             elif piece is DONE:
                 self._done = True
             elif piece is not None:
@@ -196,7 +200,7 @@ def _refusal(status: int, body: bytes) -> Judgement:
         pass  # no JSON object: the text as it is
     else:
         reason = error_text(read.error) or error_text(read.message) or reason
-    told = " ".join(reason.split())
+    line = " ".join(reason.split())
     return Judgement(
-        Outcome.HTTP_ERROR, clipped(f"HTTP {status}: {told}" if told else f"HTTP {status}"), None
+        Outcome.HTTP_ERROR, clipped(f"HTTP {status}: {line}" if line else f"HTTP {status}"), None
     )

@@ -1,4 +1,4 @@
-"""A call in, its judgement out: one client's line to an HTTP server.
+"""One client's line to an HTTP server: it sends a call, and its host hears of the call's end.
 
 A channel has one request open at a time, on a connection that it keeps as long as the server
 lets it. Whatever the server does becomes a judgement; nothing is raised.
@@ -7,14 +7,15 @@ lets it. Whatever the server does becomes a judgement; nothing is raised.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from kit.load.answers import Judgement, clipped
-from kit.load.channel import Host, let_out
-from kit.load.http.connection import Wire
+from kit.load.channel import Host, raise_task_error
+from kit.load.http.connection import Connection
 from kit.load.http.dialect import Dialect
+from kit.load.http.exchange import Ended, Exchange
+from kit.load.http.layout import ResponseLayout
 from kit.load.http.target import HttpTarget
-from kit.load.http.templates import Frames
+from kit.load.links import Links
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import FaultPlan
 from kit.study.result import Outcome
@@ -25,31 +26,33 @@ class HttpChannel:
     """`send` a call, and the host hears of its end.
 
     quotes: keep what the server answered, for the next turn's prompt.
-    frames: what good answers look like, shared by the channels of a worker.
+    layout: what valid answers look like, shared by the channels of a worker.
     """
 
     def __init__(
         self,
         host: Host,
+        links: Links,
         dialect: Dialect,
         target: HttpTarget,
         check: AnswerCheck,
-        frames: Frames,
+        layout: ResponseLayout,
         *,
         quotes: bool = False,
     ) -> None:
         self.index = NEVER
         self.call: Call | None = None
         self.answered: bytes | None = None
-        self.dialect = dialect
-        self.check = check
-        self.frames = frames
-        self.quotes = quotes
+        self._dialect = dialect
+        self._check = check
+        self._layout = layout
+        self._quotes = quotes
         self._streams = dialect.streams
-        self.host = host
+        self._host = host
+        self._links = links
         self._loop = host.loop
         self._target = target
-        self._wire: Wire | None = None
+        self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -61,60 +64,64 @@ class HttpChannel:
         fault = call.fault
         if fault is not None and fault.deadline_s is not None:
             self._timer = self._loop.call_later(fault.deadline_s, self._deadline, call, fault)
-        wire = self._wire
-        if wire is not None:
-            wire.begin(call)
+        connection = self._connection
+        if connection is not None:
+            connection.begin(call)
         else:
-            call.begun_ns = self.host.clock()
+            call.begun_ns = self._host.clock()
             self._connecting = self._loop.create_task(self._connect(call))
-            self._connecting.add_done_callback(let_out)
+            self._connecting.add_done_callback(raise_task_error)
 
     def expire(self) -> None:
         """The open call has had its time."""
-        self.settle()
+        self.flush()
         call = self.call
         if call is None:
             return
         if call.fault is not None and call.fault.kind is FaultKind.HALF_OPEN:
-            self.end(call, _half_open())
+            self._end(call, _half_open())
             return
-        seen = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
-        self.end(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {seen}"))
+        came = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
+        self._end(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {came}"))
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Read the events that were put off."""
-        if self._wire is not None:
-            self._wire.settle()
+        if self._connection is not None:
+            self._connection.flush()
 
     def abandon(self) -> Call | None:
-        """Drop the open call, if any, without a word to the host."""
-        self.settle()
+        """Drop the open call, if any, without telling the host."""
+        self.flush()
         call, self.call = self.call, None
         self._hang_up()
         return call
 
-    def end(self, call: Call, judgement: Judgement, *, keep: bool = False) -> None:
-        """Report `call`, unless that was done before; without `keep` the connection is closed."""
+    # --- what the connection calls
+
+    def _on_end(self, call: Call, ended: Ended) -> None:
+        """Report `call`, unless that was done before; the connection is closed or kept."""
         if call is not self.call:
             return
         self.call = None
         if call.end_ns == NEVER:
-            call.end_ns = self.host.clock()
+            call.end_ns = self._host.clock()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not keep:
+        if not ended.reusable:
             self._hang_up()
-        self.host.ended(self, call, judgement)
+        if ended.answered is not None:
+            self.answered = ended.answered
+        self._host.ended(self, call, ended.judgement)
 
-    def lost(self, wire: Wire) -> None:
-        """The connection is closed."""
-        if wire is self._wire:
-            self._wire = None
+    def _end(self, call: Call, judgement: Judgement) -> None:
+        self._on_end(call, Ended(judgement))
 
-    def later(self, seconds: float, call_back: Callable[[], None]) -> None:
-        """Have `call_back` called then."""
-        self._loop.call_later(seconds, call_back)
+    def _on_lost(self, connection: Connection) -> None:
+        if connection is self._connection:
+            self._connection = None
+
+    # --- the connection
 
     def _hang_up(self) -> None:
         if self._timer is not None:
@@ -123,9 +130,9 @@ class HttpChannel:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.abort()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
 
     def _deadline(self, call: Call, fault: FaultPlan) -> None:
         self._timer = None
@@ -135,26 +142,37 @@ class HttpChannel:
             ending = _half_open()
         else:
             ending = Judgement(Outcome.DISCONNECTED, f"left after {fault.deadline_s:.6g} s")
-        self.end(call, ending)
+        self._end(call, ending)
+
+    def _new_connection(self) -> Connection:
+        return Connection(
+            Exchange(self._dialect, self._check, self._layout, quotes=self._quotes),
+            self._loop,
+            self._host.clock,
+            self._on_end,
+            self._on_lost,
+            shows_tokens=self._streams,
+        )
 
     async def _connect(self, call: Call) -> None:
         target = self._target
+        connection = self._new_connection()
         try:
-            _, wire = await self._loop.create_connection(
-                lambda: Wire(self), target.host, target.port, ssl=target.tls
+            connection.link = await self._links.open(
+                connection, target.host, target.port, target.tls
             )
         except OSError as error:
             self._connecting = None
-            self.end(call, Judgement(Outcome.REFUSED, clipped(str(error))))
+            self._end(call, Judgement(Outcome.REFUSED, clipped(str(error))))
             return
         self._connecting = None
         if call is not self.call:
-            wire.abort()
-        elif wire.closed:
-            self.end(call, Judgement(Outcome.RESET, "closed before the request was sent"))
+            connection.abort()
+        elif connection.closed:
+            self._end(call, Judgement(Outcome.RESET, "closed before the request was sent"))
         else:
-            self._wire = wire
-            wire.begin(call)
+            self._connection = connection
+            connection.begin(call)
 
 
 def _half_open() -> Judgement:

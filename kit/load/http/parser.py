@@ -1,6 +1,7 @@
-"""The bytes of one HTTP answer in; its status, the pieces of its body and whether it is whole out.
+"""Parses one HTTP answer: its status, the pieces of its body, and whether it is whole.
 
-httptools does the parsing; this object holds what its callbacks say.
+httptools does the parsing; this object holds what its callbacks report, and bounds what a server
+can make it keep.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from kit.load.http.dialect import malformed
 
 #: Reads that are kept as evidence until the head is whole.
 _READS_KEPT = 64
+_EVIDENCE_BYTES = 4096
+#: A head, a trailer, a line between two chunks, or any number of interim answers: bytes that bring
+#: no piece of the body. httptools keeps a header field until it is over, however long it is.
+LARGEST_HEAD_BYTES = 256 << 10
 
 
 class HttpAnswer:
@@ -39,23 +44,37 @@ class HttpAnswer:
         self.framed = False  # its head says where the body ends
         self.complete = False
         self.overrun = False  # and then came more
+        self._without_body = 0  # bytes since the last piece of the body
         self.location: str | None = None
         self.reads.clear()
         self.pieces.clear()
 
     def take(self, data: bytes) -> Judgement | None:
-        """The next bytes; a judgement says that they are no HTTP/1.1."""
+        """The next bytes; a judgement says that they are no HTTP/1.1, or too many."""
         if not self.headed and len(self.reads) < _READS_KEPT:
             self.reads.append(data)
+        before = len(self.pieces)
         try:
             self.feed(data)
         except httptools.HttpParserUpgrade:
             return malformed("the server wants another protocol than HTTP/1.1", data)
         except httptools.HttpParserError as error:
             if not self.complete:
-                return malformed(f"not HTTP/1.1: {error}", b"".join(self.reads) or data)
+                return malformed(f"not HTTP/1.1: {error}", self.evidence or data)
             self.overrun = True
+        if len(self.pieces) > before:
+            self._without_body = 0
+        elif not self.complete:
+            self._without_body += len(data)
+            if self._without_body > LARGEST_HEAD_BYTES:
+                what = "trailer or chunk line" if self.headed else "head"
+                return malformed(f"a {what} of more than {LARGEST_HEAD_BYTES} bytes", data)
         return None
+
+    @property
+    def evidence(self) -> bytes:
+        """How the answer began."""
+        return b"".join(self.reads[:4])[:_EVIDENCE_BYTES]
 
     # --- what httptools calls
 

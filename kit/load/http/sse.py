@@ -1,4 +1,4 @@
-"""The bytes of an event stream in, as they come; the data of every whole event out.
+"""Parses an event stream as it comes into the data of its events.
 
 Follows the event-stream grammar of the HTML standard (section 9.2.6): lines end with LF, CR or
 CRLF, a line that begins with a colon is a comment, `data` lines of one event are joined by LF,
@@ -8,16 +8,27 @@ an event is over at an empty line, and what follows the last one is dropped. Oth
 
 from __future__ import annotations
 
+_BEGINNING_BYTES = 2048
 _BOM = b"\xef\xbb\xbf"
 
 
 class SseParser:
     """Feed it body bytes in any pieces; it gives the events that they complete.
 
-    largest_bytes: an event longer than that is not kept; `too_long` says so.
+    largest_bytes: a line or an event longer than that is not kept; `too_long` says so, and
+        `beginning` is how it began.
     """
 
-    __slots__ = ("_at_start", "_data", "_largest", "_line", "_size", "_skip_lf", "too_long")
+    __slots__ = (
+        "_at_start",
+        "_data",
+        "_largest",
+        "_line",
+        "_size",
+        "_skip_lf",
+        "beginning",
+        "too_long",
+    )
 
     def __init__(self, largest_bytes: int = 1 << 20) -> None:
         self.reset(largest_bytes)
@@ -31,6 +42,7 @@ class SseParser:
         self._data: list[bytes] = []  # data lines of the unfinished event
         self._size = 0  # of the unfinished event and line
         self.too_long = False
+        self.beginning = b""
 
     @property
     def unfinished(self) -> bool:
@@ -92,6 +104,7 @@ class SseParser:
         self._size += size
         if self._size > self._largest:
             self.too_long = True
+            self.beginning = self.rest[:_BEGINNING_BYTES]
             self._line.clear()
             self._data.clear()
 

@@ -1,4 +1,4 @@
-"""One request on its way: what was planned goes in, what happened to it is filled in.
+"""One request: its plan, and what happened to it.
 
 A `Call` is the one mutable object of the load generator: the traffic makes it, a channel sends
 it and stamps it, the recorder packs it into a row. It is not a frozen record because a client
@@ -46,6 +46,8 @@ class Call(msgspec.Struct, gc=False):
     tokens: int = NEVER
     received_bytes: int = 0
     status: int = NEVER
+    #: The times of what came are the kernel's, not those at which this process read it.
+    has_kernel_clock: bool = False
 
     def stream(self) -> None:
         """The protocol shows tokens: from now on they are counted and stamped."""

@@ -1,4 +1,4 @@
-"""A workload's faults and one draw in, what is done to one request on purpose out.
+"""Draws the fault that is injected into a request, from the workload's faults.
 
 A request has at most one fault: the workload's faults divide the unit interval in their order,
 the rest of it is requests that nothing is done to.
@@ -53,7 +53,7 @@ def held_open(fault: FaultPlan | None, received_bytes: int) -> bool:
 
 
 def as_intended(fault: FaultPlan | None, outcome: Outcome) -> bool:
-    """A request ended otherwise than well because we wanted it so."""
+    """True if the request failed in the way that its injected fault intends."""
     if fault is None:
         return False
     if fault.kind in MUST_BE_REFUSED:

@@ -1,4 +1,4 @@
-"""A worker's health rows in, whether its figures are the client's own out.
+"""Decides from a worker's health rows whether its figures are the client's own.
 
 A load generator that is itself at its limit measures itself: its requests leave late and its
 stamps come late. Every figure can say so; `client_limited` is the one place that decides it.
@@ -66,7 +66,7 @@ def client_limited(rows: Mapping[str, Sequence[float | None]], *, open_loop: boo
     )
 
 
-def why_deaf(
+def client_stall_reason(
     rows: Mapping[str, Sequence[float | None]], *, silence_s: float, open_loop: bool
 ) -> str | None:
     """Why a client that heard nothing for so long may have been the cause itself; None: it was

@@ -1,4 +1,4 @@
-"""A concurrency in, that many clients out, each sending when its last request has ended.
+"""The closed loop: so many clients, each sending when its last request has ended.
 
 Client c of the workload belongs to worker c modulo P. With steps the number of active clients
 follows the clock; the others rest between two requests, never in the middle of one.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from kit.load.answers import OK, Judgement
 from kit.load.channel import Channel
 from kit.load.traffic.call import Call
-from kit.load.worker.run import Run
+from kit.load.worker.run import WorkerRun
 from kit.study.result import Outcome
 
 #: After a refused connection a client waits, twice as long each time in a row.
@@ -31,7 +31,7 @@ class ClosedLoop:
 
     def __init__(
         self,
-        run: Run,
+        run: WorkerRun,
         clients: Sequence[int],
         make_channel: Callable[[], Channel],
         active: Callable[[float], int],

@@ -1,4 +1,4 @@
-"""A worker's counts in, the same counts seen from another process out, without a system call.
+"""A worker's counts, shared with other processes without a system call.
 
 One small memory-mapped file a worker in the trial folder, written by it alone a few dozen times
 a second. Aligned 8-byte words are written whole, so a reader never sees half a number.

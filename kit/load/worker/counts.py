@@ -1,4 +1,4 @@
-"""The request rows of one trial in, the counts that its verdict is read from out."""
+"""Counts over a trial's request rows, from which its verdict is decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's own lateness and load in, rows of kit.study.folder.CLIENT in the trial folder out."""
+"""Records a worker's own lateness and load: rows of kit.study.folder.CLIENT."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from kit.load.link import Clock
 from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import CLIENT
 
@@ -24,14 +25,15 @@ class Counts(Protocol):
         """Requests that have their outcome."""
 
 
-class Health:
+class ClientHealth:
     """Appends to `client-<worker>.arrows`, one row a tick of its caller's choosing."""
 
-    def __init__(self, folder: Path, worker: int) -> None:
+    def __init__(self, folder: Path, worker: int, clock: Clock = time.monotonic_ns) -> None:
         self._worker = worker
+        self._clock = clock
         self._appender = ArrowAppender(folder / f"client-{worker}.arrows", CLIENT)
         self._lag_ns = 0
-        self._wall_ns = time.monotonic_ns()
+        self._wall_ns = clock()
         self._cpu_ns = time.process_time_ns()
 
     def late(self, lag_ns: int) -> None:
@@ -40,7 +42,7 @@ class Health:
 
     def row(self, counts: Counts, worst_dispatch_ns: int | None) -> None:
         """Append a row over the time since the last one."""
-        wall, cpu = time.monotonic_ns(), time.process_time_ns()
+        wall, cpu = self._clock(), time.process_time_ns()
         self._appender.append(
             {
                 "t_ns": [wall],

@@ -1,4 +1,4 @@
-"""Due times in, requests sent when they are due out, whatever became of those before them.
+"""The open loop: requests are sent when they are due, whatever became of those before them.
 
 With a cap, a request that is due while as many as allowed are open waits for one to end: its
 scheduled time stays, so the wait is in the record. Later turns of a conversation are due when the
@@ -8,12 +8,11 @@ turn before has ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from time import monotonic_ns
 
 from kit.load.answers import Judgement
 from kit.load.channel import Channel
 from kit.load.traffic.call import Call
-from kit.load.worker.run import Run
+from kit.load.worker.run import WorkerRun
 from kit.load.worker.timer import Timer
 
 #: What is due as soon as this is waited for: the way through the event loop takes as long.
@@ -30,7 +29,7 @@ class OpenLoop:
     """
 
     def __init__(
-        self, run: Run, due_s: Iterator[float], make_channel: Callable[[], Channel], cap: int
+        self, run: WorkerRun, due_s: Iterator[float], make_channel: Callable[[], Channel], cap: int
     ) -> None:
         self._run = run
         self._due_s = due_s
@@ -39,7 +38,8 @@ class OpenLoop:
         self._free: list[Channel] = []
         self._start_ns = 0
         self._next_ns: int | None = None
-        self._timer = Timer(run.loop, self._pump)
+        self._clock = run.clock
+        self._timer = Timer(run.loop, run.clock, self._pump)
         self.channels: list[Channel] = []
         # The first may take long to find: it is not to be late because of that.
         self._first_s = next(due_s, None)
@@ -79,11 +79,11 @@ class OpenLoop:
 
     def _pump(self) -> None:
         """Send everything that is due and has room; then wait for what is due next."""
-        now = monotonic_ns()
+        now = self._clock()
         until = now + _PUMP_NS
         while self._next_ns is not None and self._next_ns - now < _SOON_NS and now < until:
             while now < self._next_ns:
-                now = monotonic_ns()
+                now = self._clock()
             channel = self._channel()
             if channel is None:
                 return  # the end of a request brings us back
@@ -94,7 +94,7 @@ class OpenLoop:
             call.scheduled_ns = self._next_ns
             self._advance()
             channel.send(call)
-            now = monotonic_ns()
+            now = self._clock()
         if self._next_ns is not None:
             self._timer.set(self._next_ns)
         else:

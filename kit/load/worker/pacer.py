@@ -1,4 +1,4 @@
-"""What a run asks of the loop, closed or open, that decides when the next request goes."""
+"""The interface of the closed and the open loop, which decide when the next request goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workload and a worker's number in, the pacer of its share out."""
+"""Makes the pacer of a worker's share of a workload."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kit.load.traffic.schedule import check_steps, concurrency_profile
 from kit.load.worker.closed_loop import ClosedLoop
 from kit.load.worker.open_loop import OpenLoop
 from kit.load.worker.pacer import Pacer
-from kit.load.worker.run import Run
+from kit.load.worker.run import WorkerRun
 from kit.study.spec import ArrivalKind, Workload
 
 #: Open files that are not connections.
@@ -35,7 +35,7 @@ def workers_of(workload: Workload) -> int:
 
 
 def pacer_for(
-    run: Run, workload: Workload, channels: Channels, worker: int, processes: int
+    run: WorkerRun, workload: Workload, channels: Channels, worker: int, processes: int
 ) -> Pacer:
     """The pacer of worker `worker` of `processes`."""
     arrivals = workload.arrivals

@@ -1,4 +1,4 @@
-"""A trial's spec, endpoint and folder in; one load worker in a process of its own out."""
+"""Starts, watches and ends one load worker in a process of its own."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ class LoadWorker:
             if name not in _OWN_FAULTS:
                 return f"somebody ended it with {name}"
         with contextlib.suppress(OSError):
-            said = self.log.read_text(errors="replace").split("\n")
-            if lines := [line.strip() for line in said if line.strip()]:
+            text = self.log.read_text(errors="replace").split("\n")
+            if lines := [line.strip() for line in text if line.strip()]:
                 return lines[-1]
         return f"it ended with status {code}"
 

@@ -1,4 +1,4 @@
-"""Calls that ended in, rows of kit.study.folder.REQUESTS in the trial folder out.
+"""Writes ended calls as rows of kit.study.folder.REQUESTS into the trial folder.
 
 A row is packed into a fixed binary layout when the call ends and turned into Arrow columns by
 the batch, so that keeping records costs well under two microseconds a request and a flush takes
@@ -41,11 +41,16 @@ _LAYOUT = np.dtype(
         ("output_tokens_asked", "<i4"),
         ("status", "<i4"),
         ("outcome", "<i4"),
+        ("clock", "<i4"),
     ]
 )
-_ROW = Struct("<6q6i")
+_ROW = Struct("<6q7i")
 assert _ROW.size == _LAYOUT.itemsize
-_TYPES = {name: REQUESTS.field(name).type for name in _LAYOUT.names or () if name != "outcome"}
+_TYPES = {
+    name: REQUESTS.field(name).type
+    for name in _LAYOUT.names or ()
+    if name not in ("outcome", "clock")
+}
 _MAY_BE_MISSING = frozenset({"sent_ns", "first_ns", "end_ns", "client", "tokens", "status"})
 #: Rows after which a flush is due whatever the clock says.
 ROWS_A_BATCH = 4096
@@ -67,6 +72,7 @@ class Recorder:
         self._turns = workload.turns
         self._appender = ArrowAppender(folder / f"requests-{worker}.arrows", REQUESTS)
         self._outcome_names = pa.array([str(outcome) for outcome in _OUTCOMES], pa.string())
+        self._clock_names = pa.array(["client", "kernel"], pa.string())
         self._fault_names = pa.array([str(kind) for kind in _FAULTS], pa.string())
         self._buffer = bytearray(_ROW.size * (ROWS_A_BATCH + _SLACK))
         self._offset = 0
@@ -102,6 +108,7 @@ class Recorder:
             call.output_tokens,
             call.status,
             0 if outcome is _OK else _CODES[outcome],
+            call.has_kernel_clock,
         )
         if call.token_ns is not None:
             self._streamed = True
@@ -109,14 +116,14 @@ class Recorder:
             if len(call.token_ns) != call.tokens:
                 raise AssertionError("a streamed call has one stamp a token event")
         if cause is not None or evidence is not None:
-            self._notes[offset] = (self._open(cause), self._open(evidence))
+            self._notes[offset] = (self._redacted(cause), self._redacted(evidence))
         if call.fault is not None:
             self._faults[offset] = _FAULTS.index(call.fault.kind)
         self._offset = offset + _ROW.size
         if self._offset >= self._full:
             self.flush()
 
-    def _open(self, text: str | None) -> str | None:
+    def _redacted(self, text: str | None) -> str | None:
         """The text as it may be written."""
         return redacted(text, self._secrets) if text and self._secrets else text
 
@@ -135,6 +142,7 @@ class Recorder:
         columns["worker"] = pa.array(np.full(count, self._worker, np.int16))
         columns["warmup"] = pa.array(rows["request"] < self._warmup)
         columns["outcome"] = self._outcome_names.take(pa.array(rows["outcome"]))
+        columns["clock"] = self._clock_names.take(pa.array(rows["clock"]))
         columns["token_ns"] = self._token_column(rows["tokens"])
         columns["fault"] = self._fault_column(count)
         columns["cause"], columns["evidence"] = self._note_columns(count)

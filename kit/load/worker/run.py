@@ -1,23 +1,24 @@
-"""Traffic, channels and a pacer in; every request sent, ended and recorded once: one worker's run.
+"""One worker's run: every request of its share is sent, ended and recorded once.
 
 The pacer (closed or open loop) decides when a free channel gets its next call. This module keeps
-the counts, holds back what may be the server's death, and ends the run by its stop rules.
+the counts, holds back what may be the server's death, and ends the run by its stop rules. It has
+the one clock that the worker's channels and pacer use.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from time import monotonic_ns
 from typing import NamedTuple
 
 from kit.load.answers import OK, Judgement
 from kit.load.channel import Channel
+from kit.load.link import Clock
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import as_intended, held_open
 from kit.load.traffic.traffic import Traffic
 from kit.load.worker.counters import Counters, Field
-from kit.load.worker.health import Health
+from kit.load.worker.health import ClientHealth
 from kit.load.worker.pacer import Pacer
 from kit.load.worker.recorder import Recorder
 from kit.load.worker.stop_rules import RunState, StopRule
@@ -29,8 +30,8 @@ HOLD_BACK_NS = 500_000_000
 TICK_S = 0.05
 #: Rows lie in memory no longer than this; with the tick it stays well under half a second.
 FLUSH_NS = 250_000_000
-#: A tick settles one channel in so many, so that the loop is never away for long.
-_SETTLE_PARTS = 5
+#: A tick flushes one channel in so many, so that the loop is never away for long.
+_FLUSH_PARTS = 5
 #: Timeouts are looked for this often, as a share of themselves, but not more often than ticks.
 _TIMEOUT_STEP = 0.01
 
@@ -41,7 +42,7 @@ class _Held(NamedTuple):
     until_ns: int
 
 
-class Run:
+class WorkerRun:
     """One worker's part of a workload. `numbers` are given out by `take`, each once."""
 
     def __init__(
@@ -50,15 +51,17 @@ class Run:
         traffic: Traffic,
         recorder: Recorder,
         counters: Counters,
-        health: Health,
+        health: ClientHealth,
         rules: Sequence[StopRule],
         *,
         worker: int,
         processes: int,
         errors_elsewhere: Callable[[], int],
         loop: asyncio.AbstractEventLoop,
+        clock: Clock,
     ) -> None:
         self.loop = loop
+        self.clock = clock
         self.sent = 0
         self.ok = 0
         self.not_ok = 0
@@ -86,12 +89,9 @@ class Run:
         self._flush_due_ns = NEVER
         self._expire_due_ns = NEVER
         self._tick_due_ns = NEVER
-        self._settle_part = 0
+        self._flush_part = 0
         self._timer: asyncio.TimerHandle | None = None
         self.pacer: Pacer
-
-    def clock(self) -> int:
-        return monotonic_ns()
 
     # --- what pacers call
 
@@ -168,7 +168,7 @@ class Run:
         if self.stopping is not None:
             return
         state = RunState(
-            seconds=(monotonic_ns() - self._start_ns) / 1e9,
+            seconds=(self.clock() - self._start_ns) / 1e9,
             errors=self.errors + self._errors_elsewhere(),
         )
         why = next((why for rule in self._rules if (why := rule(state))), None)
@@ -182,7 +182,7 @@ class Run:
         self._start_ns = start_ns
         self._counters.words[Field.STARTED_NS] = start_ns
         self._flush_due_ns = start_ns + FLUSH_NS
-        self._schedule_tick(monotonic_ns())
+        self._schedule_tick(self.clock())
         self.pacer.begin(start_ns)
         self.check_end()
 
@@ -198,7 +198,7 @@ class Run:
         """End soon: what is open is recorded as that."""
         self.halt(why)
         self._release_held(2**63)
-        self._abandon(f"open when the load was {why}", monotonic_ns())
+        self._abandon(f"open when the load was {why}", self.clock())
 
     def _abandon(self, cause: str, at_ns: int) -> None:
         for channel in self.pacer.channels:
@@ -211,7 +211,7 @@ class Run:
         self.check_end()
 
     def _cut_short(self, call: Call, judgement: Judgement) -> None:
-        """Record a request that was open; one that had not gone yet was none."""
+        """Record a request that was open. Requests never sent are not recorded."""
         if call.sent_ns == NEVER:
             self.sent -= 1
         else:
@@ -223,7 +223,7 @@ class Run:
             self._timer.cancel()
         for channel in self.pacer.channels:
             channel.abandon()
-        self._look_at_open(monotonic_ns())
+        self._look_at_open(self.clock())
         self._publish()
         self._recorder.flush()
         self._health.row(self, self._recorder.take_worst_dispatch_ns())
@@ -235,7 +235,7 @@ class Run:
         self._timer = self.loop.call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
-        now = monotonic_ns()
+        now = self.clock()
         self._health.late(now - self._tick_due_ns)
         if now >= self._expire_due_ns:
             self._expire(now)
@@ -249,11 +249,11 @@ class Run:
             self._recorder.flush()
             self._health.row(self, self._recorder.take_worst_dispatch_ns())
         else:
-            for channel in self.pacer.channels[self._settle_part :: _SETTLE_PARTS]:
-                channel.settle()
-            self._settle_part = (self._settle_part + 1) % _SETTLE_PARTS
+            for channel in self.pacer.channels[self._flush_part :: _FLUSH_PARTS]:
+                channel.flush()
+            self._flush_part = (self._flush_part + 1) % _FLUSH_PARTS
         self.check_end()
-        self._schedule_tick(monotonic_ns())
+        self._schedule_tick(self.clock())
 
     def _look_at_open(self, now_ns: int) -> None:
         """See whether anything has come for the open requests, and how many of them wait."""

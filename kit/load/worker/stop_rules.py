@@ -1,4 +1,4 @@
-"""The state of a run in, the reason to stop it out, or None: one function a rule.
+"""The rules that end a run: each gives the reason to stop, or None.
 
 The number of requests is no rule here: it bounds what is given out in the first place.
 """

@@ -1,4 +1,4 @@
-"""A moment in, a call at that moment out, exact to some ten microseconds.
+"""Calls a function at a given time, exact to some ten microseconds.
 
 The event loop's own timers know milliseconds. On Linux a timerfd knows nanoseconds; elsewhere
 the loop's timers have to do.
@@ -12,7 +12,8 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from time import monotonic_ns
+
+from kit.load.link import Clock
 
 _TFD_TIMER_ABSTIME = 1
 _CLOCK_MONOTONIC = 1
@@ -30,8 +31,11 @@ class _Spec(ctypes.Structure):
 class Timer:
     """Calls `ring` once at the time set last; setting it again moves it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Clock, ring: Callable[[], None]
+    ) -> None:
         self._loop = loop
+        self._clock = clock
         self._ring = ring
         self._handle: asyncio.TimerHandle | None = None
         self._fd = -1
@@ -60,7 +64,7 @@ class Timer:
             return
         if self._handle is not None:
             self._handle.cancel()
-        delay_s = max(0.0, (at_ns - monotonic_ns()) / 1e9)
+        delay_s = max(0.0, (at_ns - self._clock()) / 1e9)
         self._handle = self._loop.call_later(delay_s, self._ring)
 
     def _fired(self) -> None:

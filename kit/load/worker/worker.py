@@ -1,4 +1,4 @@
-"""A trial folder, a worker's number and an endpoint in; records appended to the folder out.
+"""The load worker's process: sends its share of a trial's traffic and records it.
 
 `python -m kit.load.worker.worker FOLDER WORKER ENDPOINT_JSON` runs worker WORKER of the folder's
 spec.
@@ -26,12 +26,13 @@ import msgspec
 
 from kit.load.channels import channels_for
 from kit.load.http.target import credentials_from
+from kit.load.link import Clock
 from kit.load.traffic.traffic import Traffic
 from kit.load.worker.counters import Counters, ErrorsElsewhere, Field, counters_path
-from kit.load.worker.health import Health
+from kit.load.worker.health import ClientHealth
 from kit.load.worker.pacers import pacer_for, workers_of
 from kit.load.worker.recorder import Recorder
-from kit.load.worker.run import Run
+from kit.load.worker.run import WorkerRun
 from kit.load.worker.stop_rules import stop_rules
 from kit.study.folder import TrialFolder
 from kit.study.spec import Endpoint
@@ -41,7 +42,9 @@ MEET_S = 10.0
 ORPHANED = 3
 
 
-async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> int:
+async def run_worker(
+    folder: TrialFolder, worker: int, endpoint: Endpoint, clock: Clock = monotonic_ns
+) -> int:
     """Run one worker to its end; its exit code."""
     spec = folder.spec
     workload = spec.workload
@@ -49,8 +52,8 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
     counters = Counters(counters_path(folder.path, worker), create=True)
     secrets = credentials_from(os.environ).secrets
     recorder = Recorder(folder.path, worker, workload, secrets)
-    health = Health(folder.path, worker)
-    run = Run(
+    health = ClientHealth(folder.path, worker, clock)
+    run = WorkerRun(
         workload,
         Traffic(workload, longest_tokens=spec.engine.max_model_tokens),
         recorder,
@@ -61,6 +64,7 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
         processes=processes,
         errors_elsewhere=ErrorsElsewhere(folder.path, worker, processes),
         loop=asyncio.get_running_loop(),
+        clock=clock,
     )
     ending = _Commands(run)
     faults = _Faults(run)
@@ -72,7 +76,7 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
             gc.collect()
             gc.freeze()  # what lives for the whole run need not be looked at again,
             gc.set_threshold(50_000)  # and a run makes hardly any garbage in circles
-            start_ns = await _meet(folder.path, counters, worker, processes)
+            start_ns = await _meet(folder.path, counters, worker, processes, clock)
             run.begin(start_ns)
             await run.done.wait()
             faults.rethrow()
@@ -81,20 +85,20 @@ async def run_worker(folder: TrialFolder, worker: int, endpoint: Endpoint) -> in
     return ending.code
 
 
-async def _meet(folder: Path, counters: Counters, worker: int, processes: int) -> int:
+async def _meet(folder: Path, counters: Counters, worker: int, processes: int, clock: Clock) -> int:
     """Wait until every worker is ready; the same start for all of them."""
-    counters.words[Field.READY_NS] = monotonic_ns()
+    counters.words[Field.READY_NS] = clock()
     if processes == 1:
-        return monotonic_ns()
-    give_up_ns = monotonic_ns() + round(MEET_S * 1e9)
-    while monotonic_ns() < give_up_ns:
+        return clock()
+    give_up_ns = clock() + round(MEET_S * 1e9)
+    while clock() < give_up_ns:
         ready = [_ready_ns(folder, other) for other in range(processes)]
         if all(ready):
             start_ns = max(ready) + 50_000_000
-            await asyncio.sleep(max(0.0, (start_ns - monotonic_ns()) / 1e9))
+            await asyncio.sleep(max(0.0, (start_ns - clock()) / 1e9))
             return start_ns
         await asyncio.sleep(0.005)
-    return monotonic_ns()
+    return clock()
 
 
 def _ready_ns(folder: Path, worker: int) -> int:
@@ -115,7 +119,7 @@ class _Faults:
     end nobody hears of, would then look like a server that does not answer.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: WorkerRun) -> None:
         self._run = run
         self._first: BaseException | None = None
         run.loop.set_exception_handler(self._note)
@@ -139,7 +143,7 @@ class _Faults:
 class _Commands:
     """Reads the standard input of the worker and does what it says."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: WorkerRun) -> None:
         self._run = run
         self._rest = b""
         self.code = 0

@@ -1,4 +1,4 @@
-"""A trial's spec and endpoint in; all of its load workers, seen as one, out."""
+"""All load workers of a trial, started, watched and ended as one."""
 
 from __future__ import annotations
 

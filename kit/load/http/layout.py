@@ -1,8 +1,8 @@
-"""Answers that were read in full in, what later ones look like around their text out.
+"""Learns the byte layout of valid responses, to recognise later ones without parsing.
 
-A server says the same around each text. What equals an answer (or an event) that was parsed and
-understood, byte for byte but for the text in its place, says the text that stands there; it need
-not be parsed again. Whatever looks different in any byte is.
+A server writes the same bytes around each text. A response (or an event) that equals one that was
+parsed and found valid, byte for byte except for the text in its place, has the text that stands
+there; it need not be parsed again. Whatever differs in any other byte is parsed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ANSWERS_KEPT = 1024
 _SPECIAL = bytes(range(0x20)) + b'"\\'
 
 
-class Frames:
+class ResponseLayout:
     """What a worker has learned of its server's whole answers; shared by its connections."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Frames:
         self._befores[len(answer)] = before
 
 
-class EventFrame:
+class EventLayout:
     """What the events of one stream look like around their texts.
 
     Every connection has its own: servers write an id into each event that is the same for one

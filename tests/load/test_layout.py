@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from load_helpers import workload
 
 from kit.load.http.body import AnswerBody
+from kit.load.http.layout import EventLayout
 from kit.load.http.openai import OpenAi
 from kit.load.http.target import http_target
-from kit.load.http.templates import EventFrame
 from kit.load.traffic.call import Call
 from kit.load.traffic.traffic import Traffic
 from kit.study.result import Outcome
@@ -145,7 +145,7 @@ TEXTS = st.lists(
 def test_known_events_say_what_json_says(
     texts: list[str], ascii_only: bool, place: int, damage: bytes
 ) -> None:
-    frame = EventFrame()
+    frame = EventLayout()
     frame.learn(chat_event("hello", 1)[6:-2], "hello")
     whole = b"".join(
         chat_event("@@", 1).replace(b'"@@"', json.dumps(text, ensure_ascii=ascii_only).encode())

@@ -1,0 +1,227 @@
+"""HTTP/1.1 from the client's side without I/O: bytes and times go in, events come out.
+
+`begin` gives the request's bytes, `feed` takes what came and when, and gives the events that this
+completes; times are stamped on the `Call`. Nothing here knows a socket or a clock, so a recorded
+or an invented conversation is read as a live one is.
+
+The body of a stream is only stamped when it comes; its events are read a third of a second later
+or when the answer is whole, many at a time, which costs a third and leaves the loop free for the
+stamps. An answer that is like a known one (kit.load.http.layout) need not be parsed.
+
+>>> from kit.load.http.generate import Generate
+>>> from kit.load.http.target import http_target
+>>> from kit.load.traffic.call import Call
+>>> from kit.study.spec import Endpoint
+>>> target = http_target(Endpoint(http_port=8000), {})
+>>> exchange = Exchange(
+...     Generate(target, "m", streams=False, extra={}), AnswerCheck.NONE, ResponseLayout()
+... )
+>>> call = Call(0, 0, 0, b"01234567", b"Hello", b"Hello", 1, 4)
+>>> exchange.begin(call)[:31]
+b'POST /v2/models/m/generate HTTP'
+>>> exchange.feed(b"HTTP/1.1 200 OK\\r\\nContent-Length: 21\\r\\n\\r\\n", 1)
+()
+>>> (ended,) = exchange.feed(b'{"text_output":"Hi!"}', 2)
+>>> ended.judgement.outcome.value, ended.reusable, call.end_ns
+('ok', True, 2)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kit.load.answers import OK, Judgement, clipped, text_for_next_turn
+from kit.load.http.body import AnswerBody
+from kit.load.http.dialect import Dialect, malformed
+from kit.load.http.layout import ResponseLayout
+from kit.load.http.parser import HttpAnswer
+from kit.load.traffic.call import Call
+from kit.study.result import Outcome
+from kit.study.spec import AnswerCheck
+
+#: A stream's events are read at the latest after so many reads, or one so large.
+_READS_PUT_OFF = 256
+_LARGE_READ_BYTES = 32768
+
+
+class Ended(NamedTuple):
+    """The open call is over.
+
+    reusable: the server's side of the connection is ready for another request.
+    answered: the answer's text as the next turn quotes it, where that was asked for.
+    """
+
+    judgement: Judgement
+    reusable: bool = False
+    answered: bytes | None = None
+
+
+class Unasked(NamedTuple):
+    """Bytes came that no request asked for: the connection cannot be trusted any more."""
+
+
+Event = Ended | Unasked
+_NOTHING: tuple[Event, ...] = ()
+#: The end of a valid answer after which the connection goes on.
+WELL: tuple[Ended] = (Ended(OK, True),)
+
+
+class Exchange:
+    """The requests and answers of one connection, one after the other.
+
+    layout: what valid answers look like, shared by a worker's exchanges.
+    quotes: give the answer's text with its end, for the next turn's prompt.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        check: AnswerCheck,
+        layout: ResponseLayout,
+        *,
+        quotes: bool = False,
+    ) -> None:
+        self._dialect = dialect
+        self._request = dialect.request
+        self._layout = layout
+        self._known = layout.is_answer
+        self._learns = check is AnswerCheck.EXACT and not dialect.streams
+        self._quotes = quotes
+        self._body = AnswerBody(dialect, check)
+        self._answer = HttpAnswer(self._on_head)
+        self._call: Call | None = None
+        self._begun = False  # bytes of the answer have come
+        #: Pieces of a stream are being stamped, to be read later: nothing depends on how soon.
+        self.mid_stream = False
+        self._times: list[int] = []  # of the reads that were put off,
+        self._counts: list[int] = []  # and how many pieces of the body there were then
+
+    def begin(self, call: Call) -> bytes:
+        """The request of `call`, of which the answer is awaited from now on."""
+        self._call = call
+        if call.fault is None:
+            return self._request(call)
+        return self._dialect.faulty_request(call)
+
+    def cancel(self) -> None:
+        """The call is nobody's any more, and so is what still comes for it."""
+        self._call = None
+
+    def feed(self, data: bytes, now_ns: int) -> tuple[Event, ...]:
+        """Take the next bytes, which came at `now_ns`."""
+        call = self._call
+        if call is None:
+            return (Unasked(),)
+        if self.mid_stream:
+            return self._put_off(call, data, now_ns)
+        if self._learns and not self._begun and call.fault is None and self._known(call, data):
+            call.received_bytes = len(data)
+            call.status = 200
+            call.first_ns = call.end_ns = now_ns
+            self._call = None
+            return WELL
+        return self._receive(call, data, now_ns)
+
+    def flush(self) -> tuple[Event, ...]:
+        """Read the events that were put off."""
+        if not self._times:
+            return _NOTHING
+        times, self._times = self._times, []
+        counts, self._counts = self._counts, []
+        pieces = self._answer.pieces[:]
+        self._answer.pieces.clear()
+        enough = None
+        # Mostly each read is one piece and each piece one event.
+        alone = next((k for k, end in enumerate(counts) if end != k + 1), len(counts))
+        begin = taken = self._body.feed_each(pieces[:alone], times[:alone]) if alone else 0
+        for now, end in zip(times[taken:], counts[taken:], strict=True):
+            if end > begin:
+                enough = enough or self._body.feed(b"".join(pieces[begin:end]), now)
+            begin = end
+        if enough is not None and self._call is not None:
+            return self._end(self._call, enough, times[-1])
+        return _NOTHING
+
+    def eof(self, now_ns: int, error: Exception | None = None) -> tuple[Event, ...]:
+        """The server has closed the connection; error: what broke it."""
+        events = self.flush()
+        call = self._call
+        if events or call is None:
+            return events
+        if self._answer.headed and not self._answer.framed and error is None:
+            return self._finish(call, now_ns)  # such a body ends with the connection
+        how = str(error) if error else "closed by the server"
+        came = f"after {call.received_bytes} bytes" if self._begun else "before the first byte"
+        self._call = None
+        return (Ended(Judgement(Outcome.RESET, clipped(f"{how}, {came}"))),)
+
+    # --- reading
+
+    def _put_off(self, call: Call, data: bytes, now: int) -> tuple[Event, ...]:
+        """Stamp a piece of a stream; read its events later."""
+        call.received_bytes += len(data)
+        answer = self._answer
+        problem = answer.take(data)
+        self._times.append(now)
+        self._counts.append(len(answer.pieces))
+        if answer.complete or problem is not None:
+            return self.flush() or self._close_up(call, now, problem)
+        if len(self._times) >= _READS_PUT_OFF or len(data) >= _LARGE_READ_BYTES:
+            return self.flush()
+        return _NOTHING
+
+    def _receive(self, call: Call, data: bytes, now: int) -> tuple[Event, ...]:
+        call.received_bytes += len(data)
+        self._begun = True
+        answer = self._answer
+        problem = answer.take(data)
+        if answer.pieces:
+            body = b"".join(answer.pieces)
+            answer.pieces.clear()
+            enough = self._body.feed(body, now)
+            if enough is not None:
+                return self._end(call, enough, now)
+        if answer.complete or problem is not None:
+            return self._close_up(call, now, problem)
+        return _NOTHING
+
+    def _on_head(self, status: int) -> None:
+        call = self._call
+        if call is not None:
+            call.status = status
+            self._body.begin(call, status)
+            self.mid_stream = self._dialect.streams and status == 200 and call.fault is None
+
+    # --- endings
+
+    def _close_up(self, call: Call, now: int, problem: Judgement | None) -> tuple[Event, ...]:
+        """The answer is whole, or is none."""
+        if self._answer.complete:
+            return self._finish(call, now)
+        return self._end(call, problem, now) if problem is not None else _NOTHING
+
+    def _end(self, call: Call, judgement: Judgement, now: int) -> tuple[Event, ...]:
+        call.end_ns = now
+        self._call = None
+        return (Ended(judgement),)
+
+    def _finish(self, call: Call, now: int) -> tuple[Event, ...]:
+        call.end_ns = now
+        answer, judgement = self._answer, self._body.finish()
+        if answer.overrun:
+            judgement = malformed("bytes after the end of the answer", answer.evidence)
+        elif answer.location is not None and call.status >= 300:
+            judgement = judgement._replace(
+                cause=clipped(f"{judgement.cause} (to {answer.location})")
+            )
+        reusable = answer.complete and answer.keeps and not answer.overrun
+        answered = None
+        if judgement is OK:
+            if self._quotes and self._body.text is not None:
+                answered = text_for_next_turn(call, self._body.text)
+            if self._learns and reusable and len(answer.reads) == 1:
+                self._layout.learn_answer(call, answer.reads[0])
+        self._call = None
+        self._begun = self.mid_stream = False
+        answer.clear()
+        return (Ended(judgement, reusable, answered),)
