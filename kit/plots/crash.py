@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.axes import percent_axis
 from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour, dashes, marker, requests_axis, spread
 from kit.plots.titles import crash_title, set_title, varying
@@ -156,9 +157,9 @@ def plot_survival(trials: pd.DataFrame, ax: Axes, *, over: str = "completed") ->
             arrowprops={"arrowstyle": "-", "color": curve.colour, "lw": 0.5, "shrinkB": 4},
         )
     _at_risk(ax, named, curves, clock)
+    percent_axis(ax, "servers still alive")
+    ax.grid(axis="y", visible=False)
     ax.set_ylim(-0.04, 1.06)
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.set_ylabel("servers still alive")
     set_title(ax, crash_title(trials))
     return ax
 
