@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from kit.plots.axes import percent_axis
 from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour, dashes, marker, requests_axis, spread
-from kit.plots.titles import crash_title, set_title, varying
+from kit.plots.titles import cell_name, crash_title, set_title, varying
 from kit.stats.survival import Clock, at_risk_table, survival_table
 from kit.study.releases import in_order
 from kit.study.words import ranges
@@ -255,14 +255,10 @@ def _rows(trials: pd.DataFrame, by: list[str]) -> list[tuple[str, pd.DataFrame]]
     """Label and trials of every cell, oldest release first."""
     place = {release: i for i, release in enumerate(in_order(trials["release"]))}
     groups = [
-        (" ".join(_word(c, v) for c, v in zip(by, key, strict=True)), group)
+        (cell_name(dict(zip(by, key, strict=True)), by), group)
         for key, group in trials.groupby(by, sort=False, observed=True, dropna=False)
     ]
     return sorted(groups, key=lambda row: place[str(row[1]["release"].iloc[0])])
-
-
-def _word(column: str, value: object) -> str:
-    return f"at {value}" if column == "concurrency" else str(value)
 
 
 def _jitter(y: float, count: int) -> list[float]:

@@ -31,8 +31,6 @@ SOURCES = {
     VLLM_METRICS: ((0, (1, 1)), "┈┈"),
 }
 OTHER_SOURCE = ("-.", "-·")
-#: What tells lines of the KV figures apart.
-CELLS = ("release", "scenario", "engine", "concurrency")
 
 
 def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
@@ -49,7 +47,7 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
     """
     check_frame(samples, "samples", ("trial_id", "name", "value", "source"), plot="plot_kv_usage")
     usage = samples[samples["name"] == KV_USAGE]
-    by = varying(trials, CELLS)
+    by = varying(trials)
     shades = cell_colours(trials, by)
     ends: dict[str, End] = {}
     seen_sources = [s for s in SOURCES if (usage["source"] == s).any()]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kit.plots.axes import figure_title, percent_axis, say
-from kit.plots.kv import CELLS, draw_death
+from kit.plots.kv import draw_death
 from kit.plots.queue import GPU_BUSY, GPU_TOTAL, GPU_USED, PENDING, has_gpu, summed
 from kit.plots.titles import cell_colours, cell_name, cells_of, kv_title, varying
 from kit.servers.watch.names import (
@@ -98,7 +98,7 @@ def _short(name: str, trials: pd.DataFrame) -> str:
 def _columns(trials: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Trials of each column, and what its lines are told apart by: one a cell if few, else one a
     release."""
-    by = varying(trials, CELLS)
+    by = varying(trials)
     if len(cells_of(trials, by)) > MOST_COLUMNS:
         by = ["release"]
     names = pd.Series([cell_name(t, by) for t in trials.to_dict("records")], index=trials.index)

@@ -20,14 +20,14 @@ from kit.stats.timings import measured
 from kit.study.releases import in_order
 from kit.study.words import percent
 
-RATE = "rate_per_s"
+RATE = "rate"
 LOADS = {"concurrency": "concurrent clients", RATE: "requests a second that were due"}
 
 
 def with_load(requests: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The requests, and the column that says how much load they are of.
 
-    An open loop's load is its rate: the column rate_per_s, measured from the schedule where the
+    An open loop's load is its rate: the column rate, measured from the schedule where the
     frame has none. A closed loop's is its concurrency.
     """
     if not bool(requests["open_loop"].all()) or requests.empty:
@@ -50,10 +50,7 @@ def plot_latency_curve(
     Raises:
         SpecError: more than release and load varies.
     """
-    check_frame(
-        requests, "requests", ("release", "concurrency", "judged", "ok"), plot="plot_latency_curve"
-    )
-    mixed = [c for c in varying(requests) if c not in ("release", "concurrency")]
+    mixed = [c for c in varying(requests) if c not in ("release", "concurrency", RATE)]
     if mixed:
         raise SpecError(
             f"requests of several values of {', '.join(mixed)}", "one", "draw one figure for each"
@@ -121,7 +118,7 @@ def plot_pareto(requests: pd.DataFrame, ax: Axes, *, quantile: float = 0.95) -> 
     Raises:
         SpecError: more than release and load varies.
     """
-    mixed = [c for c in varying(requests) if c not in ("release", "concurrency")]
+    mixed = [c for c in varying(requests) if c not in ("release", "concurrency", RATE)]
     if mixed:
         raise SpecError(
             f"requests of several values of {', '.join(mixed)}", "one", "draw one figure for each"

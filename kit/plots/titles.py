@@ -36,7 +36,13 @@ def varying(frame: pd.DataFrame, among: Sequence[str] | None = None) -> list[str
 
 def cell_name(row: Mapping[Hashable, object], by: Sequence[str]) -> str:
     """What a cell is called in a figure: "23.10 at 16"; `by` as `varying` has it."""
-    return " ".join(f"at {row[c]}" if c == "concurrency" else str(row[c]) for c in by)
+    return " ".join(_cell_word(c, row[c]) for c in by)
+
+
+def _cell_word(column: str, value: object) -> str:
+    if column == "concurrency":
+        return f"at {value}"
+    return str(value) if column in CELL else f"{column}={value}"
 
 
 def cells_of(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
