@@ -50,6 +50,9 @@ def plot_latency_curve(
     Raises:
         SpecError: more than release and load varies.
     """
+    check_frame(
+        requests, "requests", ("release", "concurrency", "judged", "ok"), plot="plot_latency_curve"
+    )
     mixed = [c for c in varying(requests) if c not in ("release", "concurrency", RATE)]
     if mixed:
         raise SpecError(
