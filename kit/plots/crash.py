@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.axes import percent_axis
 from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour, dashes, marker, requests_axis, spread
-from kit.plots.titles import crash_title, set_title, varying
+from kit.plots.titles import cell_name, crash_title, set_title, varying
 from kit.stats.survival import Clock, at_risk_table, survival_table
 from kit.study.releases import in_order
 from kit.study.words import ranges
@@ -156,9 +157,9 @@ def plot_survival(trials: pd.DataFrame, ax: Axes, *, over: str = "completed") ->
             arrowprops={"arrowstyle": "-", "color": curve.colour, "lw": 0.5, "shrinkB": 4},
         )
     _at_risk(ax, named, curves, clock)
+    percent_axis(ax, "servers still alive")
+    ax.grid(axis="y", visible=False)
     ax.set_ylim(-0.04, 1.06)
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.set_ylabel("servers still alive")
     set_title(ax, crash_title(trials))
     return ax
 
@@ -254,14 +255,10 @@ def _rows(trials: pd.DataFrame, by: list[str]) -> list[tuple[str, pd.DataFrame]]
     """Label and trials of every cell, oldest release first."""
     place = {release: i for i, release in enumerate(in_order(trials["release"]))}
     groups = [
-        (" ".join(_word(c, v) for c, v in zip(by, key, strict=True)), group)
+        (cell_name(dict(zip(by, key, strict=True)), by), group)
         for key, group in trials.groupby(by, sort=False, observed=True, dropna=False)
     ]
     return sorted(groups, key=lambda row: place[str(row[1]["release"].iloc[0])])
-
-
-def _word(column: str, value: object) -> str:
-    return f"at {value}" if column == "concurrency" else str(value)
 
 
 def _jitter(y: float, count: int) -> list[float]:

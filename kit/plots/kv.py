@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.axes import End, key, name_lines, percent_axis
 from kit.plots.columns import check_frame
-from kit.plots.style import DEATH, FAINT, colour, spread
-from kit.plots.titles import kv_title, set_title
+from kit.plots.style import INK
+from kit.plots.titles import cell_colours, cell_name, kv_title, set_title, varying
 from kit.servers.watch.names import (
     ENGINE_LOG,
     KV_USAGE,
@@ -33,94 +34,99 @@ OTHER_SOURCE = ("-.", "-·")
 
 
 def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
-    """KV usage against seconds under load, one line a trial and source, in the release's colour.
+    """KV usage against seconds under load, one line a trial and source.
 
     samples: kit.stats.frames.samples_frame; reads rows named kv_usage_fraction. trials:
-        kit.stats.frames.trials_frame of the same study; reads release, engine, crashed,
-        time_to_death_s, watch_fault.
-    A cross marks a server's death, at its last known usage. Trials that report no usage, or not
-    through a source that others have, are counted as "not exported" by release and engine, or as
-    "watcher failed" if that is why: missing is not 0.
+        kit.stats.frames.trials_frame of the same study; reads release, engine, concurrency,
+        crashed, time_to_death_s, watch_fault.
+    Lines have their release's colour, or one a cell if there is only one release; what tells
+    cells apart is written at the end of their longest line. A cross with a dark edge marks a
+    server's death, at its last known usage. Trials that report no usage, or not through a source
+    that others have, are counted as "not exported" by release and engine, or as "watcher failed"
+    if that is why: missing is not 0. The axis ends below 100 % where usage stays low, and says so.
     """
     check_frame(samples, "samples", ("trial_id", "name", "value", "source"), plot="plot_kv_usage")
     usage = samples[samples["name"] == KV_USAGE]
-    last_seen: dict[str, tuple[float, float]] = {}
+    by = varying(trials)
+    shades = cell_colours(trials, by)
+    ends: dict[str, End] = {}
     seen_sources = [s for s in SOURCES if (usage["source"] == s).any()]
     seen_sources += sorted(set(usage["source"].dropna()) - set(SOURCES))
     for trial in trials.to_dict("records"):
-        release = str(trial["release"])
+        name = cell_name(trial, by)
         own = usage[usage["trial_id"] == trial["trial_id"]]
         for source, series in own.groupby("source", observed=True):
             ordered = series.sort_values("t_s")
             ax.plot(
                 ordered["t_s"],
                 ordered["value"],
-                color=colour(release),
+                color=shades[name],
                 ls=SOURCES.get(str(source), OTHER_SOURCE)[0],
                 lw=1.4,
                 alpha=0.85,
                 gid=f"{trial['trial_id']} {source}",
             )
-            end = (float(ordered["t_s"].iloc[-1]), float(ordered["value"].iloc[-1]))
-            if end[0] >= last_seen.get(release, (-1.0, 0.0))[0]:
-                last_seen[release] = end
-        before = own[own["t_s"] <= trial["time_to_death_s"]] if trial["crashed"] else own[:0]
-        if len(before):
-            last = before.sort_values("t_s").iloc[-1]
-            ax.plot(  # between its last sample and its death nothing is known
-                [last["t_s"], trial["time_to_death_s"]],
-                [last["value"]] * 2,
-                color=colour(release),
-                ls=":",
-                lw=1.2,
-                gid=f"unknown {trial['trial_id']}",
-            )
-            ax.plot(
-                trial["time_to_death_s"],
-                last["value"],
-                marker="X",
-                ms=11,
-                mew=0.8,
-                mec="white",
-                color=DEATH,
-                ls="none",
-                zorder=5,
-                gid=f"death {trial['trial_id']}",
-            )
-    _label_lines(ax, last_seen)
-    if missing := not_exported(usage, trials):
-        ax.annotate(
-            "\n".join(missing),
-            (0.02, 0.95),
-            xycoords="axes fraction",
-            va="top",
-            fontsize=9,
-            color=FAINT,
-            style="italic",
-        )
-    if len(seen_sources) > 1:
-        words = [
-            f"{SOURCES.get(source, OTHER_SOURCE)[1]} {SOURCE_WORDS.get(source, source)}"
-            for source in seen_sources
-        ]
-        ax.annotate(
-            "   ".join(words),
-            (0.98, 0.95),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
-            fontsize=8.5,
-            color=FAINT,
-        )
-    ax.set_ylim(0, 1.04)
+            x, y = _shoulder(ordered)
+            if name not in ends or x > ends[name].x:
+                ends[name] = End(name=name, x=x, y=y, colour=shades[name])
+        end = draw_death(ax, own, trial, shades[name])
+        if end is not None and (name not in ends or end[0] > ends[name].x):
+            ends[name] = End(name=name, x=end[0], y=end[1], colour=shades[name])
+    percent_axis(ax, "KV cache in use", peak=float(usage["value"].max()) if len(usage) else 1.0)
     ax.set_xlim(left=0)
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.grid(axis="y")
-    ax.set_ylabel("KV cache in use")
+    name_lines(ax, [ends[name] for name in shades if name in ends])
     died = bool(trials["crashed"].any())
-    ax.set_xlabel("seconds under load" + ("    ✕ server died" if died else ""))
+    words = [
+        f"{SOURCES.get(source, OTHER_SOURCE)[1]} {SOURCE_WORDS.get(source, source)}"
+        for source in seen_sources
+    ]
+    key(
+        ax,
+        "seconds under load" + ("    ✕ server died" if died else ""),
+        "   ".join(words) if len(words) > 1 else "",
+        *not_exported(usage, trials),
+    )
     set_title(ax, kv_title(samples, trials))
     return ax
+
+
+def _shoulder(series: pd.DataFrame) -> tuple[float, float]:
+    """The last point at which the cache was still well in use, since most lines end at 0."""
+    high = series[series["value"] >= 0.5 * series["value"].max()]
+    return float(high["t_s"].iloc[-1]), float(high["value"].iloc[-1])
+
+
+def draw_death(
+    ax: Axes, series: pd.DataFrame, trial: Mapping[Hashable, Any], shade: str
+) -> tuple[float, float] | None:
+    """A cross where the server died, at its last known value; returns where. None: it did not
+    die, or nothing was known before.
+
+    series: rows of samples_frame of one figure of the trial; trial: its row of trials_frame.
+    """
+    if not trial["crashed"]:
+        return None
+    before = series[series["t_s"] <= trial["time_to_death_s"]]
+    if before.empty:
+        return None
+    last = before.sort_values("t_s").iloc[-1]
+    x, y = float(trial["time_to_death_s"]), float(last["value"])
+    ax.plot(  # between its last sample and its death nothing is known
+        [last["t_s"], x], [y, y], color=shade, ls=":", lw=1.2, gid=f"unknown {trial['trial_id']}"
+    )
+    ax.plot(
+        x,
+        y,
+        marker="X",
+        ms=9,
+        mew=0.9,
+        mec=INK,
+        color=shade,
+        ls="none",
+        zorder=5,
+        gid=f"death {trial['trial_id']}",
+    )
+    return x, y
 
 
 def not_exported(usage: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
@@ -166,21 +172,3 @@ def _lacks(group: pd.DataFrame, told: Mapping[Any, set[str]], wanted: list[str])
 
 def _part(some: int, of: int) -> str:
     return "" if some == of else f" in {some} of {of} trials"
-
-
-def _label_lines(ax: Axes, last_seen: dict[str, tuple[float, float]]) -> None:
-    """Each release's name in the right margin, with a thread to the end of its longest line."""
-    releases = list(last_seen)
-    heights = spread([last_seen[r][1] for r in releases], 0.07, 0.02, 1.0)
-    for release, y in zip(releases, heights, strict=True):
-        ax.annotate(
-            release,
-            last_seen[release],
-            xytext=(1.02, y),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9.5,
-            color=colour(release),
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour(release), "lw": 0.5, "shrinkB": 3},
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.axes import percent_axis
 from kit.plots.style import INK
 from kit.plots.titles import set_title
 from kit.servers.watch.names import ENGINE_LOG, KV_USAGE, NOT_EXPORTED, PREEMPTIONS
@@ -48,11 +49,8 @@ def plot_real_and_simulated(samples: pd.DataFrame, ax: Axes) -> Axes:
             color=colour,
             fontsize=9.5,
         )
-    ax.set_ylim(0, 1.04)
+    percent_axis(ax, "KV cache in use")
     ax.set_xlim(left=0)
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.grid(axis="y")
-    ax.set_ylabel("KV cache in use")
     ax.set_xlabel("seconds since the first request reached the engine")
     times = [
         f"{_who(engine)} {counts[engine]} times"

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.plots.style import FAINT, INK
+from kit.plots.axes import key, percent_axis
 from kit.plots.titles import set_title
 from kit.servers.watch.names import (
     ENGINE_LOG,
@@ -30,6 +30,9 @@ LOOKS: dict[str, dict[str, Any]] = {
     ENGINE_LOG: {"color": "#e7740f", "ls": "none", "marker": "D", "ms": 6.0, "mec": "white"},
 }
 
+#: The same in a line of text.
+LOOK_MARKS = {ENGINE_STEPS: "──", TRITON_METRICS: "●", VLLM_METRICS: "■", ENGINE_LOG: "◆"}
+
 
 def plot_sources(samples: pd.DataFrame, ax: Axes) -> Axes:
     """KV usage of one trial over time: the engine's steps as a line, what others saw as marks.
@@ -41,32 +44,24 @@ def plot_sources(samples: pd.DataFrame, ax: Axes) -> Axes:
     is_step = usage["labels"].str.contains(f'"{STEP}"', regex=False).fillna(value=False)
     source = usage["source"].astype(str).mask(is_step.astype(bool), ENGINE_STEPS)
     peaks: dict[str, float] = {}
+    drawn: list[str] = []
     for name, look in LOOKS.items():
         rows = usage[source == name].sort_values("t_s", kind="stable")
         if len(rows):
             ax.plot(rows["t_s"], rows["value"], label=SOURCE_WORDS[name], gid=name, **look)
             peaks[SOURCE_WORDS[name]] = float(rows["value"].max())
+            drawn.append(name)
     missing = [
         SOURCE_WORDS[s] for s in (ENGINE_LOG, TRITON_METRICS) if SOURCE_WORDS[s] not in peaks
     ]
-    if missing:
-        ax.annotate(
-            f"{listing(missing)}: {NOT_EXPORTED}",
-            (0.98, 0.04),
-            xycoords="axes fraction",
-            ha="right",
-            fontsize=9,
-            color=FAINT,
-            style="italic",
-        )
-    if peaks:
-        ax.legend(loc="upper right", ncols=len(peaks), fontsize=8.5, labelcolor=INK)
-    ax.set_ylim(0, 1.18)  # room for the legend
+    percent_axis(ax, "KV cache in use", peak=max(peaks.values(), default=1.0))
     ax.set_xlim(left=0)
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.grid(axis="y")
-    ax.set_ylabel("KV cache in use")
-    ax.set_xlabel("seconds under load")
+    key(
+        ax,
+        "seconds under load",
+        "   ".join(f"{LOOK_MARKS[name]} {SOURCE_WORDS[name]}" for name in drawn),
+        f"{listing(missing)}: {NOT_EXPORTED}" if missing else "",
+    )
     set_title(ax, _title(peaks))
     return ax
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.axes import latency_ticks
 from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour
 from kit.plots.titles import latency_title, set_title, varying
@@ -130,11 +131,7 @@ def latency_axis(ax: Axes, finite: np.ndarray, never: float | None) -> None:
     """Logarithmic milliseconds; with `never`, a band on top for what was not answered."""
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (1.0, 10.0)
     low, high = low / 1.5, high * 1.5
-    for steps in ((1, 10), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
-        ticks = [m * 10**k for k in range(-2, 7) for m in steps if low <= m * 10**k <= high]
-        if len(ticks) >= 3:
-            break
-    names = [milliseconds(tick) for tick in ticks]
+    ticks, names = latency_ticks(low, high)
     ax.set_yscale("log")
     if never is not None:
         ax.axhspan(never / 1.25, never * 1.5, color=DEATH, alpha=0.09, lw=0)

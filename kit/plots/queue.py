@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.axes import key, percent_axis
 from kit.plots.columns import check_frame
-from kit.plots.style import FAINT, colour
+from kit.plots.style import colour
 from kit.plots.titles import set_title
 from kit.servers.watch.names import ENGINE_LOG, NOT_EXPORTED, TRITON_METRICS, VLLM_METRICS, WAITING
 from kit.study.releases import in_order
@@ -47,7 +48,7 @@ def plot_queue(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
             ("in the engine", waiting, "-"),
             ("in Triton", own[own["name"] == PENDING], (0, (4, 1.5))),
         ):
-            series = _summed(rows)
+            series = summed(rows)
             if series.empty:
                 continue
             most[where] = max(most[where], float(series.max()))
@@ -64,22 +65,16 @@ def plot_queue(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
                 gid=f"{where} {trial}",
             )
     silent = [r for r in in_order(trials["release"]) if f"in Triton {r}" not in told]
-    notes = [f"{listing(silent)}: Triton's queue {NOT_EXPORTED}"] if silent else []
-    notes = ["── in the engine   ╌╌ in Triton", *notes]
-    ax.annotate(
-        "\n".join(notes),
-        (0.98, 0.95),
-        xycoords="axes fraction",
-        ha="right",
-        va="top",
-        fontsize=8.5,
-        color=FAINT,
-    )
     ax.set_ylim(bottom=0)
     ax.set_xlim(left=0)
     ax.grid(axis="y")
     ax.set_ylabel("requests waiting")
-    ax.set_xlabel("seconds under load")
+    key(
+        ax,
+        "seconds under load",
+        "── in the engine   ╌╌ in Triton",
+        f"{listing(silent)}: Triton's queue {NOT_EXPORTED}" if silent else "",
+    )
     set_title(
         ax,
         f"Most requests that waited: {most['in the engine']:.0f} in the engine, "
@@ -119,21 +114,9 @@ def plot_gpu(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
                         alpha=0.85,
                         gid=f"{what} {trial} {gpu}",
                     )
-    ax.annotate(
-        "── busy   ╌╌ memory in use",
-        (0.98, 0.95),
-        xycoords="axes fraction",
-        ha="right",
-        va="top",
-        fontsize=8.5,
-        color=FAINT,
-    )
-    ax.set_ylim(0, 1.04)
+    percent_axis(ax, "GPU")
     ax.set_xlim(left=0)
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.grid(axis="y")
-    ax.set_ylabel("GPU")
-    ax.set_xlabel("seconds under load")
+    key(ax, "seconds under load", "── busy   ╌╌ memory in use")
     set_title(ax, f"GPU memory is at most {percent(peak)} full" if peak else "How busy the GPU is")
     return ax
 
@@ -144,7 +127,7 @@ def _engine_source(rows: pd.DataFrame) -> str | None:
     return next((s for s in (TRITON_METRICS, VLLM_METRICS, ENGINE_LOG) if s in told), None)
 
 
-def _summed(rows: pd.DataFrame) -> pd.Series:
+def summed(rows: pd.DataFrame) -> pd.Series:
     """Sum over the labels (models, engines) by time; a value holds until the next one."""
     wide = rows.pivot_table(index="t_s", columns="labels", values="value", observed=True)
     return wide.sort_index().ffill().sum(axis=1)

@@ -45,6 +45,8 @@ COLOURS = {
     **{"26.04": "#356794", "26.05": "#446cba", "26.06": "#0191ed", "26.07": "#a11738"},
     **{"26.08": "#e6653d"},
 }
+#: Cells of one release, such as concurrencies: apart in grey, and for every eye.
+CELL_COLOURS = ("#0843be", "#e7740f", "#475411", "#cb77b5", "#549cc0", "#5a76e4")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 DASHES = ("-", "--", "-.", (0, (1, 1)))
 

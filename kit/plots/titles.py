@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 
 import pandas as pd
 from matplotlib.axes import Axes
 
+from kit.plots.style import CELL_COLOURS, colour
 from kit.stats.returns import returns
 from kit.study.grid import COLUMNS
 from kit.study.releases import in_order, neighbours
@@ -31,6 +32,36 @@ def varying(frame: pd.DataFrame, among: Sequence[str] | None = None) -> list[str
     if among is None:
         among = [*CELL, *(name for name in COLUMNS if name in frame.columns and name not in CELL)]
     return [c for c in among if c == "release" or frame[c].nunique(dropna=False) > 1]
+
+
+def cell_name(row: Mapping[Hashable, object], by: Sequence[str]) -> str:
+    """What a cell is called in a figure: "23.10 at 16"; `by` as `varying` has it."""
+    return " ".join(_cell_word(c, row[c]) for c in by)
+
+
+def _cell_word(column: str, value: object) -> str:
+    if column == "concurrency":
+        return f"at {value}"
+    return str(value) if column in CELL else f"{column}={value}"
+
+
+def cells_of(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """One row a cell: oldest release first, then by what else there is."""
+    place = {release: i for i, release in enumerate(in_order(frame["release"]))}
+    cells = frame[list(by)].drop_duplicates()
+    cells = cells.assign(_place=cells["release"].astype(str).map(place))
+    rest = [c for c in by if c != "release"]
+    return cells.sort_values(["_place", *rest], kind="stable").drop(columns="_place")
+
+
+def cell_colours(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, str]:
+    """Colour of each cell by its name: its release's; where there is only one release, one each."""
+    cells = cells_of(frame, by)
+    names = [cell_name(row, by) for row in cells.to_dict("records")]
+    releases = [str(release) for release in cells["release"]]
+    if len(set(releases)) > 1 or len(names) == 1:
+        return {name: colour(release) for name, release in zip(names, releases, strict=True)}
+    return {name: CELL_COLOURS[i % len(CELL_COLOURS)] for i, name in enumerate(names)}
 
 
 def crash_title(trials: pd.DataFrame) -> str:

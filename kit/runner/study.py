@@ -25,6 +25,8 @@ from kit.study.result import TrialResult, Verdict
 from kit.study.spec import StudySpec, TrialSpec
 
 POLL_S = 0.1
+#: A file in the study's folder by which another process asks the one that runs it to stop.
+STOP = "stop"
 #: How long an interrupted trial may take to stop its server before it is killed.
 INTERRUPT_S = 20.0
 
@@ -135,8 +137,10 @@ def _run_trials(
                 )
             )
 
+    asked = study.path / STOP
+    asked.unlink(missing_ok=True)  # it was meant for an earlier run
     try:
-        while not (stop and stop.is_set()):
+        while not ((stop and stop.is_set()) or asked.exists()):
             while len(running) < parallel and (spec := agenda.next(results, running)):
                 running[spec.trial_id] = launch(spec, study)
             report()
@@ -151,6 +155,7 @@ def _run_trials(
                 done[name] = trial.spec, results[name]
     finally:
         _end(running.values())
+        asked.unlink(missing_ok=True)
         sweep()
 
 

@@ -1,12 +1,13 @@
-"""Widgets in, a StudySpec out: choose releases, traffic and repeats; one button runs the study.
+"""Panel of widgets: choose a study, see what it will cost, run it, watch it, stop it, resume it.
 
     panel = Panel()
     panel            # as the last line of a cell: shows it
     panel.spec       # what is chosen, ready for run_study
     panel.study      # the folder of the last run; None before the first
 
-The study runs in a thread that touches no widget and prints nothing. The kernel's main thread
-looks at what the thread reports and changes the widgets.
+Run starts the choice that stands on the screen at the click, frozen. The study runs in a thread
+that touches no widget; what is shown of it is read from its folder, so a panel made anew, in
+this kernel or another, shows a study that runs already and can stop it.
 """
 
 from __future__ import annotations
@@ -14,78 +15,96 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
+import anywidget
+import traitlets
 
 from kit.errors import KitError, SpecError
-from kit.kv.advice import foreseen
-from kit.report.cells import result_cells
-from kit.report.table import html_table
-from kit.runner.study import StudyProgress, run_study
 from kit.study.folder import StudyFolder
-from kit.study.grid import GridValue, as_grid
-from kit.study.plan import count, first_of_each_cell
+from kit.study.grid import FIELDS
+from kit.study.plan import ENGINES
 from kit.study.releases import embedded_releases
 from kit.study.scenarios import load_scenarios
 from kit.study.spec import StudySpec
-from kit.ui.choices import STUDIES, choose, study_folder
-from kit.ui.progress import PREPARING, progress_html
+from kit.ui.choices import STUDIES, study_folder
+from kit.ui.live import LiveReader, ask_to_stop, is_running, live_html, running_study
+from kit.ui.panel_choice import Checked, Choice, check, load, save, saved
 
 RunStudy = Callable[..., StudyFolder]
+HERE = Path(__file__).parent
+PREPARING = "<p>Preparing the servers; a release that is not in the cache is fetched.</p>"
+#: At most so many updates of what is shown.
+LOOK_S = 0.25
+CONFIGURATIONS = "configurations"
+#: Studies that this process runs, by their folders.
+JOBS: dict[Path, StudyJob] = {}
 
 
 class StudyJob(threading.Thread):
     """One run of a study; it only sets its own attributes."""
 
-    def __init__(self, run: RunStudy, spec: StudySpec, folder: Path) -> None:
+    def __init__(self, run: RunStudy, spec: StudySpec, folder: Path, minutes: float | None) -> None:
         super().__init__(name=f"study {folder.name}", daemon=True)
         self.folder = folder
         self.stop = threading.Event()
-        self.progress: StudyProgress | None = None
-        self.study: StudyFolder | None = None
+        self.out_of_time = False
         self.problem = ""
         self._run_study = run
         self._spec = spec
+        self._minutes = minutes
 
     def run(self) -> None:
+        JOBS[self.folder.resolve()] = self
+        timer = threading.Timer((self._minutes or 0) * 60, self._end)
+        timer.daemon = True
+        if self._minutes:
+            timer.start()
         try:
-            self.study = self._run_study(
-                self._spec, self.folder, on_progress=self._see, stop=self.stop
-            )
+            self._run_study(self._spec, self.folder, stop=self.stop)
         except KitError as error:
             self.problem = error_html(error)
         except Exception as error:  # noqa: BLE001 - shown in the panel; nobody else would see it
             self.problem = failure_html(error)
+        finally:
+            timer.cancel()
+            JOBS.pop(self.folder.resolve(), None)
 
-    def _see(self, progress: StudyProgress) -> None:
-        self.progress = progress
+    def _end(self) -> None:
+        self.out_of_time = True
+        self.stop.set()
 
 
 def error_html(error: KitError) -> str:
     """An error of the kit's with its hint."""
     return (
-        '<span class="kit-problem" style="color: var(--jp-error-color1, #c62828)">'
-        f"{escape(error.given)}. Expected: {escape(error.expected)}; {escape(error.hint)}.</span>"
+        f'<p class="kit-problem">{escape(error.given)}. Expected: {escape(error.expected)}; '
+        f"{escape(error.hint)}.</p>"
     )
 
 
 def failure_html(error: BaseException) -> str:
-    """An error nobody foresaw, whole."""
+    """An error that the kit does not expect, whole."""
     return f"<pre>{escape(''.join(traceback.format_exception(error)))}</pre>"
 
 
-LOOK_S = 0.2
-#: A click overtakes what was typed just before it when the kernel is busy: the browser holds the
-#: value back until the kernel has taken the one before. So a click is acted upon a moment later.
-SETTLE_S = 0.5
+class PanelForm(anywidget.AnyWidget):  # type: ignore[misc]
+    """The form in the browser (panel_form.js): native inputs, their labels and problems."""
+
+    _esm = HERE / "panel_form.js"
+    _css = HERE / "panel_form.css"
+    fields = traitlets.Dict().tag(sync=True)
+    choice = traitlets.Dict().tag(sync=True)
+    view = traitlets.Dict().tag(sync=True)
+    live = traitlets.Unicode().tag(sync=True)
+    results = traitlets.Unicode().tag(sync=True)
 
 
 class Panel:
-    """The widgets of one study. `run` is what the Run button calls: run_study, or a fake."""
+    """The panel of one study. `run` is what the Run button calls: run_study, or a fake."""
 
     def __init__(
         self,
@@ -96,44 +115,86 @@ class Panel:
         requests: int | None = None,
         repeats: int = 3,
         studies: Path = STUDIES,
-        run: RunStudy = run_study,
+        run: RunStudy | None = None,
     ) -> None:
         self.study: StudyFolder | None = None
-        self._studies = studies
+        self._studies = Path(studies)
         self._run_study = run
         self._job: StudyJob | None = None
+        self._folder: Path | None = None
+        self._state = "idle"  # idle, running, stopping
+        self._version = 0
+        self._checked = Checked(problems={})
         self._watching: asyncio.Task[None] | None = None
-        self._build(releases, scenarios, concurrency, requests, repeats)
-        self._check()
+        traffic = {"concurrency": ", ".join(map(str, concurrency))}
+        traffic["requests"] = "" if requests is None else str(requests)
+        start = Choice(
+            releases=tuple(releases),
+            scenarios=tuple(scenarios),
+            traffic=traffic,
+            repeats=str(repeats),
+        )
+        self.widget = PanelForm(fields=_fields(), choice=start.as_data(), view={})
+        self._check(start)
+        self.widget.observe(self._changed, names="choice")
+        self.widget.on_msg(self._message)
+        self._find_running()
+
+    @property
+    def choice(self) -> Choice:
+        """The fields as they stand."""
+        return _choice_of(self.widget.choice)
+
+    @choice.setter
+    def choice(self, given: Choice) -> None:
+        self._version += 1
+        self.widget.choice = {**given.as_data(), "version": self._version, "loaded": True}
 
     @property
     def spec(self) -> StudySpec:
         """What is chosen now.
 
         Raises:
-            SpecError: it cannot be run; the panel says so beside the widget as well.
+            SpecError: it cannot be run; the panel says so beside the field as well.
         """
-        return choose(
-            self.releases.value,
-            self.scenarios.value,
-            name="panel",
-            concurrency=_concurrencies(self.concurrency.value) or None,
-            requests=_requests(self.requests.value),
-            repeats=self.repeats.value,
-        )
+        checked = check(self.choice)
+        if checked.spec is None:
+            [(field, text), *_] = checked.problems.items()
+            raise SpecError(f"the panel's {field or 'choice'}: {text}", "a study", "correct it")
+        return checked.spec
 
-    def run(self) -> None:
-        """What the Run button does: start the study and return at once."""
-        if self._watching is None or self._watching.done():
-            self.run_button.disabled = True
-            self._watching = asyncio.get_running_loop().create_task(self._run())
-            self._watching.add_done_callback(self._ended)
+    def run(self, choice: Choice | None = None) -> None:
+        """What the Run button does: start the choice, frozen, and return at once.
+
+        choice: None: the fields as they stand.
+        """
+        if self._state != "idle":
+            return
+        checked = check(choice or self.choice)
+        self._checked = checked
+        if checked.spec is None:
+            self._show()
+            return
+        from kit.runner.study import run_study
+
+        folder = study_folder(checked.spec, self._studies)
+        self._job = StudyJob(self._run_study or run_study, checked.spec, folder, checked.budget_min)
+        self._folder = folder
+        self.widget.results = ""
+        self.widget.live = PREPARING
+        self._job.start()
+        self._watch()
 
     def stop(self) -> None:
         """What the Stop button does; the running trials end and clean up, the study can go on."""
+        if self._state != "running" or self._folder is None:
+            return
+        self._state = "stopping"
         if self._job is not None:
-            self.stop_button.disabled = True
             self._job.stop.set()
+        else:
+            ask_to_stop(self._folder)
+        self._show()
 
     async def wait(self) -> StudyFolder | None:
         """Until the study that runs, if one does, has ended and is shown."""
@@ -144,167 +205,127 @@ class Panel:
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.widget._repr_mimebundle_(**options)
 
-    def _build(
-        self,
-        releases: Sequence[str],
-        scenarios: Sequence[str],
-        concurrency: Sequence[int],
-        requests: int | None,
-        repeats: int,
-    ) -> None:
-        self.releases = widgets.SelectMultiple(
-            options=[(f"{r.release}  (Triton {r.triton})", r.release) for r in embedded_releases()],
-            value=tuple(releases),
-            rows=8,
-        )
-        self.scenarios = widgets.SelectMultiple(
-            options=[(f"{name}: {s.title}", name) for name, s in load_scenarios().items()],
-            value=tuple(scenarios),
-            rows=min(8, max(2, len(load_scenarios()))),
-            layout=widgets.Layout(width="48em"),
-        )
-        self.concurrency = widgets.Text(
-            value=", ".join(map(str, concurrency)), placeholder="as each scenario says"
-        )
-        self.requests = widgets.Text(
-            value="" if requests is None else str(requests), placeholder="as each scenario says"
-        )
-        self.repeats = widgets.BoundedIntText(
-            value=repeats, min=1, max=1000, continuous_update=True
-        )
-        self.run_button = widgets.Button(
-            description="Run", icon="play", button_style="primary", tooltip="Run this study"
-        )
-        self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True)
-        self.problem = widgets.HTML()
-        self.summary = widgets.HTML()
-        self.progress = widgets.HTML()
-        self.results = widgets.HTML()
-        self._problems = {name: widgets.HTML() for name in _FIELDS}
-        rows = [
-            widgets.HBox(
-                [
-                    widgets.Label(label, layout=widgets.Layout(width="7em", flex="0 0 auto")),
-                    getattr(self, name),
-                    self._problems[name],
-                ]
-            )
-            for name, label in _FIELDS.items()
-        ]
-        buttons = widgets.HBox([self.run_button, self.stop_button, self.summary, self.problem])
-        self.widget = widgets.VBox([*rows, buttons, self.progress, self.results])
-        self.widget.add_class("kit-panel")
-        for name in _FIELDS:
-            getattr(self, name).layout.flex = "0 0 auto"  # a long message must not squeeze it
-            getattr(self, name).observe(lambda _change: self._check(), names="value")
-        self.run_button.on_click(lambda _button: self.run())
-        self.stop_button.on_click(lambda _button: self.stop())
-
-    def _check(self) -> None:
-        """Say beside each widget what is wrong with it; Run works only when nothing is."""
-        found = {name: _trouble(self._field, name) for name in _FIELDS}
-        whole = "" if any(found.values()) else _trouble(getattr, self, "spec")
-        for name, text in found.items():
-            self._problems[name].value = text
-        self.problem.value = whole
-        self.summary.value = "" if whole or any(found.values()) else _summary(self.spec)
-        self.run_button.disabled = self._job is not None or any([*found.values(), whole])
-
-    def _field(self, name: str) -> None:
-        value = getattr(self, name).value
-        if name in ("releases", "scenarios") and not value:
-            raise SpecError("nothing chosen", "at least one", "click one; Ctrl-click adds more")
-        if name == "concurrency":
-            _concurrencies(value)
-        if name == "requests":
-            _requests(value)
-
-    def _busy(self, busy: bool) -> None:
-        for name in _FIELDS:
-            getattr(self, name).disabled = busy
-        self.run_button.disabled = busy
-        self.stop_button.disabled = not busy
-
-    async def _run(self) -> None:
-        """In the main thread: start what is chosen, and show it until it has ended."""
-        await asyncio.sleep(SETTLE_S)
-        self._check()
-        if self.run_button.disabled:
+    def _find_running(self) -> None:
+        """Show a study that this process or another one is running."""
+        if (folder := running_study(self._studies)) is None:
             return
-        spec = self.spec
-        job = self._job = StudyJob(self._run_study, spec, study_folder(spec, self._studies))
-        self.results.value = ""
-        self.progress.value = PREPARING
-        self._busy(True)
-        job.start()
-        shown: StudyProgress | None = None
-        while job.is_alive():
-            await asyncio.sleep(LOOK_S)
-            if job.progress is not None and job.progress is not shown:
-                shown = job.progress
-                self.progress.value = progress_html(shown)
-        if job.problem:
-            self.progress.value = job.problem
-        elif job.study is not None:
-            self.study = job.study
-            self._show_results(job)
+        self._folder = folder
+        self._job = JOBS.get(folder.resolve())
+        self._watch()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Nobody awaits what a click began, so an error in it is shown here."""
-        self._job = None
-        self._busy(False)
-        self._check()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.progress.value = failure_html(error)
+    def _watch(self) -> None:
+        self._state = "running"
+        self._show()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no notebook: nothing would draw it
+            return
+        self._watching = loop.create_task(self._follow())
 
-    def _show_results(self, job: StudyJob) -> None:
-        if job.progress is not None:
-            self.progress.value = progress_html(job.progress)
-        stopped = "<p>Stopped; Run goes on with the same study.</p>" if job.stop.is_set() else ""
-        where = f"<p>Study folder: <code>{escape(str(job.folder))}</code></p>"
-        self.results.value = stopped + html_table(result_cells(StudyFolder(job.folder))) + where
+    async def _follow(self) -> None:
+        """In the main thread: show the study until it has ended."""
+        assert self._folder is not None
+        folder, job, reader = self._folder, self._job, LiveReader(self._folder)
+        decided = -1
+        try:
+            while True:
+                going = job.is_alive() if job else is_running(folder)
+                if (folder / "study.json").exists():
+                    live = await asyncio.to_thread(reader.read)
+                    if live.done or live.running:
+                        self.widget.live = live_html(live)
+                    if len(live.done) != decided:
+                        decided = len(live.done)
+                        self.widget.results = await asyncio.to_thread(_table, folder)
+                if not going:
+                    break
+                await asyncio.sleep(LOOK_S)
+            if job and job.problem:
+                self.widget.live = job.problem
+            else:
+                self.study = StudyFolder(folder)
+                self.widget.results = _end_html(self.study, job, self._state == "stopping")
+        except Exception as error:  # noqa: BLE001 - nobody awaits what a click began
+            self.widget.live = failure_html(error)
+        finally:
+            self._job, self._state = None, "idle"
+            self._show()
+
+    def _changed(self, _change: object) -> None:
+        given = self.widget.choice
+        self._version = max(self._version, int(given.get("version", 0)))
+        if self._state == "idle":
+            self._check(_choice_of(given))
+
+    def _check(self, choice: Choice) -> None:
+        self._checked = check(choice)
+        self._show()
+
+    def _show(self, **problems: str) -> None:
+        checked = self._checked
+        self.widget.view = {
+            "version": self._version,
+            "state": self._state,
+            "problems": checked.problems | problems,
+            "plan": list(checked.plan),
+            "python": checked.python,
+            "command": checked.command,
+            "saved": saved(self._studies / CONFIGURATIONS),
+        }
+
+    def _message(self, _widget: object, content: Mapping[str, Any], _buffers: object) -> None:
+        """What the browser sends with a click: the choice that is on its screen goes with it."""
+        kind = content.get("kind")
+        try:
+            if kind == "stop":
+                self.stop()
+            elif kind == "run":
+                given = content["choice"]
+                self._version = max(self._version, int(given.get("version", 0)))
+                self.run(_choice_of(given))
+            elif kind == "save":
+                save(_choice_of(content["choice"]), content["name"], self._studies / CONFIGURATIONS)
+                self._show()
+            elif kind == "load":
+                self.choice = load(
+                    self._studies / CONFIGURATIONS / f"{Path(content['name']).name}.yaml"
+                )
+        except KitError as error:
+            self._show(saved=f"{error.given}. Expected: {error.expected}; {error.hint}.")
 
 
-_FIELDS = {
-    "releases": "Releases",
-    "scenarios": "Scenarios",
-    "concurrency": "Concurrency",
-    "requests": "Requests",
-    "repeats": "Repeats",
-}
+def _choice_of(given: Mapping[str, Any]) -> Choice:
+    return Choice.of({k: v for k, v in given.items() if k not in ("version", "loaded")})
 
 
-def _concurrencies(text: str) -> tuple[GridValue, ...]:
-    """Numbers of clients; none for an empty field, which leaves it to each scenario."""
-    return as_grid({"concurrency": text})["concurrency"] if text.strip() else ()
+def _fields() -> dict[str, Any]:
+    """What there is to choose from, for the form."""
+    return {
+        "releases": [[r.release, f"{r.release} (Triton {r.triton})"] for r in embedded_releases()],
+        "scenarios": [[name, f"{name}: {s.title}"] for name, s in load_scenarios().items()],
+        "engines": [[kind.value, kind.value] for kind in ENGINES],
+        "traffic": [[row.name, row.unit, row.help] for row in FIELDS.values()],
+    }
 
 
-def _requests(text: str) -> int | None:
-    """How many; None for an empty field, which leaves it to each scenario."""
-    text = text.strip()
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise SpecError(f"requests {text!r}", "a whole number above 0, or nothing", "correct it")
-    return int(text)
+def _table(folder: Path) -> str:
+    """The cells of the study so far; those of which nothing is known yet are left out."""
+    from kit.report.cells import result_cells
+    from kit.report.table import html_table
+
+    cells = [cell for cell in result_cells(StudyFolder(folder)) if cell.get("trials")]
+    return html_table(cells) if cells else ""
 
 
-def _summary(spec: StudySpec) -> str:
-    """What Run will do: the trials, what they are the product of, and whose cache will fill."""
-    trials = count(spec)
-    parts = [
-        f"{len(values)} {word if len(values) == 1 else word + 's'}"
-        for word, values in (("release", spec.releases), ("scenario", spec.scenarios))
-    ]
-    parts.append(f"{spec.repeats} {'repeat' if spec.repeats == 1 else 'repeats'}")
-    said = f"{trials} {'trial' if trials == 1 else 'trials'}: {', '.join(parts)}"
-    return "<br>".join([said, *map(escape, foreseen(first_of_each_cell(spec)))])
-
-
-def _trouble(attempt: Callable[..., object], *given: object) -> str:
-    """What is wrong with what `attempt` reads, as HTML; "" if nothing is."""
-    try:
-        attempt(*given)
-    except KitError as error:
-        return error_html(error)
-    return ""
+def _end_html(study: StudyFolder, job: StudyJob | None, stopped: bool) -> str:
+    """The table, whether it can go on, and what to do next."""
+    said = ""
+    if job is not None and job.out_of_time:
+        said = "<p>The budget is used up; Run goes on with the same study.</p>"
+    elif stopped or not study.finished:
+        said = "<p>Stopped; Run goes on with the same study.</p>"
+    path = str(study.path)
+    return (
+        f"{said}{_table(study.path)}<p>Study folder: <code>{escape(path)}</code>. What to do, "
+        f"and the report: <code>kit.open({escape(repr(path))}).report()</code></p>"
+    )

@@ -15,7 +15,7 @@ from kit.plots.kv import not_exported, plot_kv_usage
 from kit.plots.kv_engines import plot_real_and_simulated
 from kit.plots.kv_sources import plot_sources
 from kit.plots.queue import GPU_BUSY, GPU_TOTAL, GPU_USED, PENDING, plot_gpu, plot_queue
-from kit.plots.style import STYLE
+from kit.plots.style import INK, STYLE, colour
 from kit.servers.watch import names
 from kit.stats.frames import samples_frame, trials_frame
 from kit.study.paths import RECORDED
@@ -34,7 +34,8 @@ def ax() -> Iterator[Axes]:
 
 
 def texts(ax: Axes) -> str:
-    return "\n".join(text.get_text() for text in ax.texts)
+    """What is written in the axes, and in the key beneath."""
+    return "\n".join([*(text.get_text() for text in ax.texts), ax.get_xlabel()])
 
 
 def title(ax: Axes) -> str:
@@ -153,6 +154,49 @@ def test_sources_with_different_peaks_are_said_to_differ_and_a_missing_one_is_na
     assert title(ax) == "KV usage: not exported"
 
 
+def test_deaths_have_their_releases_colour_and_cells_of_one_release_have_their_own(
+    tmp_path: Path, ax: Axes
+) -> None:
+    study = write_study(tmp_path / "s", ["23.10", "24.10"], ["cancel-race"])
+    for release in study.spec.releases:
+        write_trial(study, release, crash_after=30)
+        write_trial(study, release, concurrency=16)
+    samples, trials = samples_frame(study), trials_frame(study)
+    plot_kv_usage(samples, trials, ax)
+    marks = {str(m.get_gid()).split()[1][:5]: m for m in ax.get_lines() if "death" in m.get_gid()}
+    assert {release: m.get_color() for release, m in marks.items()} == {
+        release: colour(release) for release in ("23.10", "24.10")
+    }
+    assert all(mark.get_markeredgecolor() == INK for mark in marks.values())
+    assert {"23.10 at 4", "24.10 at 16"} <= set(texts(ax).split("\n"))
+    ax.clear()
+    one = trials[trials["release"] == "23.10"]
+    plot_kv_usage(samples[samples["trial_id"].isin(one["trial_id"])], one, ax)
+    shades = {m.get_color() for m in ax.get_lines() if "engine_log" in m.get_gid()}
+    assert len(shades) == 2
+
+
+def test_low_usage_fills_the_axis_which_says_where_it_ends(tmp_path: Path, ax: Axes) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
+    write_trial(study, "24.05")
+    samples = samples_frame(study)
+    plot_kv_usage(samples.assign(value=0.12), trials_frame(study), ax)
+    assert 0.12 < ax.get_ylim()[1] < 0.2
+    assert ax.get_ylabel() == "KV cache in use\n(axis ends at 15 %)"
+
+
+def test_names_of_many_lines_are_a_list_beside_the_axes_without_leaders(
+    tmp_path: Path, ax: Axes
+) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
+    for concurrency in (1, 2, 4, 8, 16):
+        write_trial(study, "24.05", concurrency=concurrency)
+    plot_kv_usage(samples_frame(study), trials_frame(study), ax)
+    named = [t for t in ax.texts if str(t.get_gid()).startswith("name")]
+    assert [t.get_text() for t in named] == [f"── 24.05 at {c}" for c in (1, 2, 4, 8, 16)]
+    assert all(t.arrow_patch is None and t.xy[0] > 1 for t in named)
+
+
 def test_requests_that_wait_in_the_engine_and_in_triton_are_two_lines(ax: Axes) -> None:
     samples, trials = recorded("vllm-cpu_mixed_c16")
     plot_queue(samples, trials, ax)
@@ -168,7 +212,7 @@ def test_a_server_without_the_pending_count_is_not_drawn_as_an_empty_queue(ax: A
     samples, trials = recorded("vllm-cpu_mixed_c16")
     plot_queue(samples[samples["name"] != PENDING], trials, ax)
 
-    assert "24.05: Triton's queue not exported" in texts(ax)
+    assert "24.05: Triton's queue not exported" in texts(ax).replace("\n", " ")
     assert "in Triton not exported" in title(ax)
     assert len(ax.get_lines()) == 1
 

@@ -56,7 +56,8 @@ def trials(study: Path) -> pd.DataFrame:
 
 
 def texts(ax: Axes) -> list[str]:
-    return [text.get_text() for text in ax.texts]
+    """What is written in the axes, and each line of the key beneath."""
+    return [*(text.get_text() for text in ax.texts), *ax.get_xlabel().split("\n")]
 
 
 def lines(ax: Axes, start: str) -> dict[str, object]:
@@ -80,7 +81,7 @@ def test_the_strip_has_a_mark_for_every_trial_at_its_crash_iteration(
     survivors = lines(ax, "survived")["survived 24.05"]
     assert (list(survivors.get_xdata()), survivors.get_markerfacecolor()) == ([200] * 3, "none")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["23.10", "24.05", "24.10"]
-    assert texts(ax) == ["3/3 crashed", "0/3 died", "3/3 crashed"]
+    assert texts(ax)[:3] == ["3/3 crashed", "0/3 died", "3/3 crashed"]
     assert ax.get_title(loc="left") == "23.10 and 24.10 crash, 24.05 survives"
     assert "log" in ax.get_xlabel()
 
@@ -105,7 +106,7 @@ def test_how_servers_died_and_what_was_left_out_is_said(tmp_path: Path, ax: Axes
     write_trial(folder, "23.10", repeat=0, crash_after=5, verdict=Verdict.HUNG)
     write_trial(folder, "23.10", repeat=1, verdict=Verdict.CLIENT_FAULT)
     plot_crash_strip(trials_frame(folder), ax)
-    assert texts(ax) == ["1/1 hung (+1 no verdict)"]
+    assert texts(ax)[0] == "1/1 hung (+1 no verdict)"
 
 
 def test_survival_falls_at_each_death_and_ticks_the_censored(
@@ -420,7 +421,7 @@ def test_many_releases_over_concurrency_are_lines_with_failures_in_the_never_ban
     plot_latency_curve(requests_frame(folder), ax)
     curves = {line.get_label(): line for line in ax.get_lines()}
     ticks = dict(zip([t.get_text() for t in ax.get_yticklabels()], ax.get_yticks(), strict=True))
-    assert list(curves["24.05"].get_xdata()) == [0, 1]
+    assert [round(x) for x in curves["24.05"].get_xdata()] == [0, 1]
     assert curves["23.10"].get_ydata()[1] == ticks["never"]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "16"]
     assert "23.10 (14 % failed)" in texts(ax)

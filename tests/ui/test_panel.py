@@ -1,227 +1,341 @@
 """The panel's logic: what it yields, what it refuses, what its buttons do. See also
-test_panel_browser.py, where a person's clicks reach it through JupyterLab.
+test_panel_browser.py, where a person's keys and clicks reach it through JupyterLab.
 """
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from synthetic_studies import finish_study, write_trial
 
 from kit.errors import DownloadError, SpecError
-from kit.runner.study import RunningTrial, StudyProgress
 from kit.study.folder import StudyFolder
-from kit.study.spec import Engine, StudySpec
+from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import choose
+from kit.ui.live import LiveReader, is_running, live_html
 from kit.ui.panel import Panel
+from kit.ui.panel_choice import Choice, check, load, save
+
+TWO = Choice(releases=("23.10", "24.05"), scenarios=("cancel-race",))
 
 
 def panel(tmp_path: Path, run: Callable[..., StudyFolder] | None = None) -> Panel:
-    chosen = {"releases": ["23.10", "24.05"], "scenarios": ["cancel-race"]}
-    if run is None:
-        return Panel(**chosen, studies=tmp_path)
-    return Panel(**chosen, studies=tmp_path, run=run)
+    return Panel(releases=["23.10", "24.05"], scenarios=["cancel-race"], studies=tmp_path, run=run)
 
 
-def run_at_once(
-    spec: StudySpec,
-    folder: Path,
-    *,
-    on_progress: Callable[[StudyProgress], None],
-    stop: threading.Event,
-) -> StudyFolder:
-    """Stands for run_study: two trials of invented numbers, reported as they would be."""
+def changed(**fields: Any) -> Choice:
+    return Choice.of({**TWO.as_data(), **fields})
+
+
+def run_at_once(spec: StudySpec, folder: Path, *, stop: threading.Event) -> StudyFolder:
+    """Stands for run_study: two trials of invented numbers."""
     study = StudyFolder.create(folder, spec)
-    done = []
     for release, crash_after in (("23.10", 7), ("24.05", None)):
-        trial = write_trial(study, release, scenario="cancel-race", crash_after=crash_after)
-        assert trial.result is not None
-        on_progress(
-            StudyProgress(
-                total=2,
-                done=tuple(done),
-                running=(RunningTrial(spec=trial.spec, phase="loading", ended=1),),
-                elapsed_s=1.0,
-            )
-        )
-        done.append((trial.spec, trial.result))
-    on_progress(StudyProgress(total=2, done=tuple(done), running=(), elapsed_s=2.0))
+        write_trial(study, release, scenario="cancel-race", crash_after=crash_after)
     return finish_study(study)
 
 
-def press_run(shown: Panel) -> None:
-    async def press_and_wait() -> None:
-        shown.run_button.click()
+def click(shown: Panel, choice: Choice | None = None) -> None:
+    """What the browser sends when Run is clicked, and the study's end."""
+
+    async def click_and_wait() -> None:
+        given = {**(choice or shown.choice).as_data(), "version": 1}
+        shown.widget._handle_custom_msg({"kind": "run", "choice": given}, [])
         await shown.wait()
 
-    asyncio.run(press_and_wait())
+    asyncio.run(click_and_wait())
 
 
 def test_what_is_chosen_is_the_spec(tmp_path: Path) -> None:
     shown = panel(tmp_path)
-    shown.concurrency.value = "1, 16"
-    shown.requests.value = "50"
-    shown.repeats.value = 2
+    shown.choice = changed(
+        traffic={"concurrency": "1, 16", "requests": "50", "output_tokens": "8,32"}, repeats="2"
+    )
     spec = shown.spec
     assert spec.releases == ("23.10", "24.05")
-    assert (spec.concurrencies, spec.requests, spec.repeats) == ((1, 16), 50, 2)
+    assert spec.concurrencies == (1, 16)
+    assert len(spec.grid["output_tokens"]) == 2
+    assert spec.repeats == 2
 
 
-def test_empty_fields_leave_requests_and_concurrency_to_the_scenario(tmp_path: Path) -> None:
-    spec = panel(tmp_path).spec
-    assert spec.requests is None
-    assert spec.concurrencies == ()
+def test_ones_own_traffic_takes_the_place_of_scenarios() -> None:
+    checked = check(changed(own=True, traffic={"rate": "5, 20", "protocol": "grpc-stream"}))
+    assert checked.spec is not None
+    assert checked.spec.workload == Workload()
+    assert checked.trials == 2 * 2 * 3
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("fields", "beside", "said"),
     [
-        ("concurrency", "1, many", "many"),
-        ("concurrency", "0", "above 0"),
-        ("concurrency", "1;;x", "whole numbers"),
-        ("requests", "-3", "-3"),
-        ("requests", "1.5", "1.5"),
-        ("releases", (), "nothing chosen"),
-        ("scenarios", (), "nothing chosen"),
+        ({"traffic": {"concurrency": "1, many"}}, "traffic.concurrency", "many"),
+        ({"traffic": {"concurrency": "0"}}, "traffic.concurrency", "1 or more"),
+        ({"traffic": {"concurrency": "999,999999"}}, "traffic.concurrency", "4,096 at most"),
+        ({"traffic": {"requests": "10000000"}}, "traffic.requests", "1,000,000 at most"),
+        ({"traffic": {"rate": "-1"}}, "traffic.rate", "-1"),
+        ({"repeats": "5000"}, "repeats", "1 to 1,000"),
+        ({"repeats": "2.5"}, "repeats", "whole"),
+        ({"minutes": "soon"}, "minutes", "soon"),
+        ({"releases": []}, "releases", "at least one"),
+        ({"scenarios": []}, "scenarios", "at least one"),
+        ({"releases": ["23.07"]}, "", "23.07 has no HTTP generate endpoint"),
+        ({"repeats": "1000", "traffic": {"requests": "1,2,3,4,5,6,7,8,9,10,11"}}, "", "22,000"),
     ],
 )
-def test_bad_input_is_said_beside_its_widget(
-    tmp_path: Path, field: str, value: object, said: str
+def test_what_is_wrong_is_said_beside_its_field_and_nothing_runs(
+    tmp_path: Path, fields: dict[str, Any], beside: str, said: str
 ) -> None:
-    shown = panel(tmp_path)
-    good = getattr(shown, field).value
-    getattr(shown, field).value = value
-    row = next(row for row in shown.widget.children if getattr(shown, field) in row.children)
-    assert said in row.children[-1].value
-    assert shown.run_button.disabled
+    shown = panel(tmp_path, run_at_once)
+    shown.choice = changed(**fields)
+    assert said in shown.widget.view["problems"][beside]
     with pytest.raises(SpecError):
         _ = shown.spec
-    getattr(shown, field).value = good
-    assert row.children[-1].value == ""
-    assert not shown.run_button.disabled
+    click(shown)
+    assert shown.study is None
+    assert not list(tmp_path.glob("panel-*"))
+    shown.choice = TWO
+    assert shown.widget.view["problems"] == {}
 
 
-def test_a_release_that_lacks_what_the_scenario_needs_is_refused_with_the_reason(
+def test_the_plan_is_the_product_with_time_servers_and_memory() -> None:
+    checked = check(changed(traffic={"concurrency": "1,4,16"}, repeats="2"))
+    assert checked.trials == 2 * 1 * 3 * 2
+    product, minutes, started, memory = checked.plan
+    assert product == "12 trials: 2 releases × 1 scenario × 3 values of concurrency × 2 repeats"
+    assert checked.minutes is not None
+    assert 0.05 < checked.minutes < 10
+    assert "minute" in minutes
+    assert started.startswith("starts 12 servers on 127.0.0.1")
+    assert started.endswith("23.10, 24.05")
+    assert "GiB" in memory
+
+
+def test_a_budget_that_is_too_small_says_how_far_it_goes() -> None:
+    checked = check(changed(repeats="500", minutes="2"))
+    assert checked.budget_min == 2
+    assert "the budget of 2 minutes ends it at about" in checked.plan[1]
+
+
+def test_the_plan_of_many_trials_costs_no_more_than_of_few() -> None:
+    """By work, not by the clock: no trial is planned, whatever their number."""
+    check(TWO)
+    calls = []
+
+    def count_calls(frame: Any, event: str, _: object) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_qualname if sys.version_info >= (3, 11) else "")
+
+    used = {}
+    for repeats in ("1", "1000"):
+        calls.clear()
+        sys.setprofile(count_calls)
+        try:
+            check(changed(repeats=repeats))
+        finally:
+            sys.setprofile(None)
+        used[repeats] = len(calls)
+    assert used["1000"] < 1.1 * used["1"] + 50
+
+
+def test_the_same_choice_is_shown_as_a_call_and_as_a_command() -> None:
+    choice = changed(traffic={"concurrency": "1, 16"}, sequential=True)
+    checked = check(choice)
+    assert checked.python == (
+        "kit.run(['23.10', '24.05'], scenario='cancel-race', concurrency=[1, 16], repeats=3, "
+        "sequential=True)"
+    )
+    same = choose(
+        ["23.10", "24.05"],
+        "cancel-race",
+        name="panel",
+        concurrency=[1, 16],
+        repeats=3,
+        sequential=True,
+    )
+    assert checked.spec == same
+    assert checked.command == (
+        "python -m kit run --release 23.10,24.05 --scenario cancel-race --concurrency 1,16 "
+        "--repeats 3 --sequential"
+    )
+
+
+def test_what_stands_on_the_screen_at_the_click_is_what_runs(tmp_path: Path) -> None:
+    """The kernel is busy: it has not taken the last fields yet when the click arrives."""
+    shown = panel(tmp_path, run_at_once)
+    shown.choice = changed(repeats="1000")
+    click(shown, changed(repeats="1", traffic={"concurrency": "4"}))
+    assert shown.study is not None
+    assert (shown.study.spec.repeats, shown.study.spec.concurrencies) == (1, (4,))
+
+
+def test_a_change_after_the_click_changes_neither_what_runs_nor_what_is_shown(
     tmp_path: Path,
 ) -> None:
-    shown = panel(tmp_path)
-    shown.releases.value = ("23.07",)
-    assert "23.07 has no HTTP generate endpoint" in shown.problem.value
-    assert shown.run_button.disabled
-
-
-def test_what_run_will_do_is_said_before_it_is_pressed(tmp_path: Path) -> None:
-    shown = panel(tmp_path)
-    assert shown.summary.value == "6 trials: 2 releases, 1 scenario, 3 repeats"
-    shown.releases.value = ("23.10",)
-    shown.repeats.value = 1
-    assert shown.summary.value == "1 trial: 1 release, 1 scenario, 1 repeat"
-
-
-def test_a_cache_that_will_fill_is_said_before_run_is_pressed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small = Engine(blocks=32, block_size_tokens=32, max_model_tokens=512)
-    with_small_cache = partial(choose, engine=small)
-    monkeypatch.setattr("kit.ui.panel.choose", with_small_cache)
-    shown = panel(tmp_path)
-    shown.concurrency.value = "16"
-    assert "At concurrency 16 this traffic needs" in shown.summary.value
-    shown.concurrency.value = "1"
-    assert "KV cache" not in shown.summary.value
-
-
-def test_what_was_typed_just_before_the_click_counts_even_if_it_comes_after(tmp_path: Path) -> None:
     shown = panel(tmp_path, run_at_once)
+    plans = []
 
-    async def click_before_the_value_comes() -> None:
-        shown.run_button.click()
-        shown.repeats.value = 1
+    async def click_then_type() -> None:
+        shown.widget._handle_custom_msg({"kind": "run", "choice": TWO.as_data()}, [])
+        shown.widget.choice = {**changed(repeats="9").as_data(), "version": 9}
+        plans.append(shown.widget.view["plan"])
         await shown.wait()
 
-    asyncio.run(click_before_the_value_comes())
+    asyncio.run(click_then_type())
     assert shown.study is not None
-    assert shown.study.spec.repeats == 1
+    assert shown.study.spec.repeats == 3
+    assert plans == [list(check(TWO).plan)]
 
 
 def test_run_shows_the_result_table_and_keeps_the_study(tmp_path: Path) -> None:
     shown = panel(tmp_path, run_at_once)
-    press_run(shown)
+    click(shown)
     assert shown.study is not None
     assert shown.study.path.parent == tmp_path
-    assert "2 of 2 trials" in shown.progress.value
-    assert "<td>23.10</td>" in shown.results.value
-    assert "<td>1 of 1</td>" in shown.results.value
-    assert not shown.run_button.disabled
-    assert shown.stop_button.disabled
+    assert "2 of 6 trials" in shown.widget.live
+    assert "1 of 2 servers died" in shown.widget.live
+    assert "<td>1 of 1</td>" in shown.widget.results
+    assert ".report()" in shown.widget.results
+    assert shown.widget.view["state"] == "idle"
 
 
-def test_while_a_study_runs_nothing_can_be_changed_and_stop_ends_it(tmp_path: Path) -> None:
-    started = threading.Event()
-
-    def run_until_stopped(
-        spec: StudySpec, folder: Path, *, stop: threading.Event, **_: object
-    ) -> StudyFolder:
-        started.set()
+def run_until_stopped(spec: StudySpec, folder: Path, *, stop: threading.Event) -> StudyFolder:
+    study = StudyFolder.create(folder, spec)
+    with study.locked():
         assert stop.wait(30)
-        return StudyFolder.create(folder, spec)
+    return study
 
+
+def test_stop_ends_what_runs_and_a_second_run_does_not_start(tmp_path: Path) -> None:
     shown = panel(tmp_path, run_until_stopped)
 
     async def run_and_stop() -> None:
-        shown.run_button.click()
-        assert shown.run_button.disabled
-        await asyncio.to_thread(started.wait, 30)
-        assert shown.run_button.disabled
-        assert shown.releases.disabled
-        shown.run()  # a second click that came through must not start a second study
-        shown.stop_button.click()
+        shown.run()
+        assert shown.widget.view["state"] == "running"
+        shown.run()
+        shown.stop()
+        assert shown.widget.view["state"] == "stopping"
         await shown.wait()
 
     asyncio.run(run_and_stop())
-    assert "Stopped" in shown.results.value
-    assert not shown.releases.disabled
-    assert len(list(tmp_path.iterdir())) == 1
+    assert "Stopped" in shown.widget.results
+    assert len(list(tmp_path.glob("panel-*"))) == 1
+    click(panel(tmp_path, lambda spec, folder, stop: StudyFolder.create(folder, spec)))
+    assert len(list(tmp_path.glob("panel-*"))) == 1  # it went on in the same folder
 
 
-def test_run_after_a_stop_goes_on_in_the_same_folder(tmp_path: Path) -> None:
-    folders = []
-
-    def stop_early(spec: StudySpec, folder: Path, **_: object) -> StudyFolder:
-        folders.append(folder)
-        return StudyFolder.create(folder, spec)
-
-    shown = panel(tmp_path, stop_early)
-    press_run(shown)
-    press_run(shown)
-    assert folders[0] == folders[1]
+def test_a_budget_ends_the_study_and_says_so(tmp_path: Path) -> None:
+    shown = panel(tmp_path, run_until_stopped)
+    click(shown, changed(minutes="0.005"))
+    assert "The budget is used up" in shown.widget.results
 
 
-def test_the_kits_own_errors_are_shown_with_their_mend(tmp_path: Path) -> None:
+def test_a_panel_made_anew_finds_what_this_kernel_runs_and_can_stop_it(tmp_path: Path) -> None:
+    first = panel(tmp_path, run_until_stopped)
+
+    async def reload_and_stop() -> Panel:
+        first.run()
+        while not any(is_running(lock.parent) for lock in tmp_path.glob("*/lock")):
+            await asyncio.sleep(0.02)
+        second = panel(tmp_path)
+        assert second.widget.view["state"] == "running"
+        second.stop()
+        await second.wait()
+        await first.wait()
+        return second
+
+    second = asyncio.run(reload_and_stop())
+    assert second.study is not None
+    assert second.widget.view["state"] == "idle"
+
+
+OTHER_PROCESS = """
+import sys, time
+from pathlib import Path
+from kit.study.folder import StudyFolder
+study = StudyFolder(Path(sys.argv[1]))
+with study.locked():
+    print("locked", flush=True)
+    while not (study.path / "stop").exists():
+        time.sleep(0.02)
+"""
+
+
+def test_a_study_of_another_process_is_shown_and_can_be_stopped(tmp_path: Path) -> None:
+    study = StudyFolder.create(tmp_path / "panel-1", panel(tmp_path).spec)
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER_PROCESS, str(study.path)], stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"locked\n"
+
+    async def stop_it() -> None:
+        shown = panel(tmp_path)
+        assert shown.widget.view["state"] == "running"
+        shown.stop()
+        await shown.wait()
+        assert shown.widget.view["state"] == "idle"
+
+    try:
+        asyncio.run(stop_it())
+        assert other.wait(30) == 0
+    finally:
+        other.kill()
+
+
+def test_a_configuration_is_a_readable_file_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    shown = panel(tmp_path)
+    given = changed(traffic={"rate": "5"}, own=True)
+    message = {"kind": "save", "name": "my rate", "choice": given.as_data()}
+    shown.widget._handle_custom_msg(message, [])
+    path = tmp_path / "configurations" / "my rate.yaml"
+    assert yaml.safe_load(path.read_text())["traffic"] == {"rate": "5"}
+    assert shown.widget.view["saved"] == ["my rate"]
+    shown.widget._handle_custom_msg({"kind": "load", "name": "my rate"}, [])
+    assert shown.choice == given
+    assert load(path) == given
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "colour: red", "releases: 5", "a: [", "repeats: {}"])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(SpecError):
+        load(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden"])
+def test_a_configuration_stays_in_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SpecError, match="name"):
+        save(TWO, name, tmp_path)
+
+
+def test_the_kits_own_errors_are_shown_with_their_hint(tmp_path: Path) -> None:
     def fail(*_: object, **__: object) -> StudyFolder:
         raise DownloadError("no network", "a wheel", "connect <this machine>")
 
     shown = panel(tmp_path, fail)
-    press_run(shown)
-    assert "connect &lt;this machine&gt;" in shown.progress.value
-    assert not shown.run_button.disabled
+    click(shown)
+    assert "connect &lt;this machine&gt;" in shown.widget.live
 
 
-def test_an_error_nobody_foresaw_is_shown_whole(tmp_path: Path) -> None:
+def test_an_error_that_the_kit_does_not_expect_is_shown_whole(tmp_path: Path) -> None:
     def fail(*_: object, **__: object) -> StudyFolder:
         raise ZeroDivisionError("what was it")
 
     shown = panel(tmp_path, fail)
-    press_run(shown)
-    assert "ZeroDivisionError: what was it" in shown.progress.value
+    click(shown)
+    assert "ZeroDivisionError: what was it" in shown.widget.live
 
 
-def test_a_study_folder_that_cannot_be_read_is_no_silent_end(tmp_path: Path) -> None:
+def test_a_study_folder_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     def write_rubbish(spec: StudySpec, folder: Path, **_: object) -> StudyFolder:
         study = StudyFolder.create(folder, spec)
         trial = study.trial("rubbish").path
@@ -230,16 +344,43 @@ def test_a_study_folder_that_cannot_be_read_is_no_silent_end(tmp_path: Path) -> 
         return study
 
     shown = panel(tmp_path, write_rubbish)
-    with pytest.raises(SpecError):
-        press_run(shown)
-    assert "SpecError" in shown.progress.value
-    assert not shown.run_button.disabled
+    click(shown)
+    assert "SpecError" in shown.widget.live
+    assert shown.widget.view["state"] == "idle"
 
 
-def test_widgets_are_changed_by_the_main_thread_only(tmp_path: Path) -> None:
-    shown = panel(tmp_path, run_at_once)
-    threads = set()
-    for widget in (shown.progress, shown.results, shown.run_button):
-        widget.observe(lambda _change: threads.add(threading.current_thread()))
-    press_run(shown)
-    assert threads == {threading.main_thread()}
+def test_the_live_view_says_the_pace_of_what_runs_and_escapes_its_log(tmp_path: Path) -> None:
+    study = StudyFolder.create(tmp_path / "s", panel(tmp_path).spec)
+    trial = write_trial(study, "24.05", finished=False, requests=40)
+    trial.progress.write_text(
+        '{"phase": "loading", "sent": 41, "ended": 40, "in_flight": 1}', encoding="utf-8"
+    )
+    trial.log.write_text("first\n<script>alert(1)</script>\n")
+    with study.locked():
+        live = LiveReader(study.path).read()
+    [running] = live.running
+    assert (live.total, live.is_running, running.ended, running.in_flight) == (6, True, 40, 1)
+    assert running.kv_usage == pytest.approx(0.69, abs=0.02)
+    assert running.waiting is None
+    shown = live_html(live)
+    assert "<script>" not in shown
+    assert "not exported" in shown
+    assert "40 of 60" in shown or "40 of 40" in shown
+    assert LiveReader(study.path).read().running == ()  # nobody runs it any more
+
+
+def test_a_widget_is_on_the_screen_without_scipy_matplotlib_or_pandas() -> None:
+    code = (
+        "import sys\nfrom kit.ui.panel import Panel\nPanel()\n"
+        "print(sorted({'scipy', 'matplotlib', 'pandas', 'lifelines'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_change_of_a_field_is_answered_soon(tmp_path: Path) -> None:
+    shown = panel(tmp_path)
+    shown.choice = changed(repeats="999")
+    begin = time.process_time()  # of this process alone: others may be busy
+    shown.choice = changed(repeats="1000", traffic={"concurrency": "1,2,3,4,5"})
+    assert time.process_time() - begin < 0.1

@@ -1,0 +1,271 @@
+"""The live view of a study, read from its folder alone: what runs now, how fast, what has died.
+
+It needs nothing of the process that runs the study, so a panel of another kernel, or one made
+after a reload, shows the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import msgspec
+import pyarrow.compute as pc
+
+from kit.runner.study import STOP
+from kit.servers.watch.names import KV_USAGE, WAITING
+from kit.study.folder import StudyFolder, TrialFolder
+from kit.study.plan import count
+from kit.study.result import Outcome, TrialResult
+from kit.study.spec import TrialSpec
+from kit.study.words import milliseconds, percent
+from kit.ui.progress import bar, clock, ending_of, name_of
+
+#: Latencies and the request rate are of the requests that ended in so many seconds.
+WINDOW_S = 5.0
+#: Files larger than this are not read again at each look.
+MOST_BYTES = 24 * 2**20
+LOG_LINES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveTrial:
+    """One trial under way; what is not known is None."""
+
+    spec: TrialSpec
+    phase: str
+    sent: int = 0
+    ended: int = 0
+    in_flight: int = 0
+    per_s: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    kv_usage: float | None = None
+    waiting: int | None = None
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveStudy:
+    """A study at one moment."""
+
+    path: Path
+    total: int  # at most
+    done: tuple[tuple[TrialSpec, TrialResult], ...]  # the last to end is last
+    running: tuple[LiveTrial, ...]
+    is_running: bool
+    left_s: float | None = None  # None: not known yet
+
+
+class LiveReader:
+    """Reads one study folder again and again; results that it has seen are not read twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.study = StudyFolder(path)
+        self._total: int | None = None
+        self._done: dict[str, tuple[TrialSpec, TrialResult]] = {}
+        self._specs: dict[str, TrialSpec] = {}
+        self._first: tuple[float, int] | None = None
+
+    def read(self) -> LiveStudy:
+        """The study now.
+
+        Raises:
+            StoreError, SpecError: the folder holds no study that can be read.
+        """
+        if self._total is None:
+            self._total = count(self.study.spec)
+        running = is_running(self.study.path)
+        live = []
+        ended = []
+        for place in sorted(self.study.path.glob("trials/*/spec.json")):
+            name = place.parent.name
+            if name in self._done:
+                continue
+            folder = TrialFolder(place.parent)
+            spec = self._specs.setdefault(name, folder.spec)
+            if (result := folder.result) is not None:
+                ended.append((result.ended_ns or 0, name, spec, result))
+            elif running:
+                live.append(_live(folder, spec))
+        for _, name, spec, result in sorted(ended, key=lambda row: row[0]):
+            self._done[name] = spec, result
+        return LiveStudy(
+            path=self.study.path,
+            total=self._total,
+            done=tuple(self._done.values()),
+            running=tuple(live),
+            is_running=running,
+            left_s=self._left_s(len(live)) if running else None,
+        )
+
+    def _left_s(self, running: int) -> float | None:
+        now, done = time.monotonic(), len(self._done)
+        if self._first is None:
+            self._first = now, done
+        began, before = self._first
+        if done == before or self._total is None:
+            return None
+        return (now - began) / (done - before) * max(0, self._total - done - running / 2)
+
+
+def is_running(path: Path) -> bool:
+    """True if a process of this machine, this one included, holds the study's lock."""
+    try:
+        with (path / "lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def running_study(root: Path) -> Path | None:
+    """The newest study below `root` that is being run now; None: none is."""
+    locks = sorted(root.glob("*/lock"), key=lambda lock: lock.stat().st_mtime, reverse=True)
+    return next((lock.parent for lock in locks if is_running(lock.parent)), None)
+
+
+def ask_to_stop(path: Path) -> None:
+    """Have whichever process runs the study end its trials; what is done is kept."""
+    (path / STOP).touch()
+
+
+def _live(folder: TrialFolder, spec: TrialSpec) -> LiveTrial:
+    try:
+        told = msgspec.json.decode(folder.progress.read_bytes(), type=dict[str, str | int])
+    except (OSError, msgspec.DecodeError):
+        return LiveTrial(spec=spec, phase="waiting")
+    per_s, p50, p95 = _pace(folder)
+    return LiveTrial(
+        spec=spec,
+        phase=str(told.get("phase", "")),
+        sent=int(told.get("sent", 0)),
+        ended=int(told.get("ended", 0)),
+        in_flight=int(told.get("in_flight", 0)),
+        per_s=per_s,
+        p50_ms=p50,
+        p95_ms=p95,
+        kv_usage=_last(folder, KV_USAGE),
+        waiting=None if (w := _last(folder, WAITING)) is None else int(w),
+        log=_log_tail(folder.log),
+    )
+
+
+def _is_small(folder: TrialFolder, pattern: str) -> bool:
+    return sum(path.stat().st_size for path in folder.path.glob(pattern)) <= MOST_BYTES
+
+
+def _pace(folder: TrialFolder) -> tuple[float | None, float | None, float | None]:
+    """Requests a second, median and p95 of those that ended in the last WINDOW_S."""
+    if not _is_small(folder, "requests-*.arrows"):
+        return None, None, None
+    table = folder.requests().select(["sent_ns", "end_ns", "outcome"])
+    recent = table.filter(pc.greater(table["end_ns"], time.monotonic_ns() - int(WINDOW_S * 1e9)))
+    if not recent.num_rows:
+        return 0.0, None, None
+    answered = recent.filter(pc.equal(recent["outcome"], Outcome.OK.value))
+    span_s = (pc.max(recent["end_ns"]).as_py() - pc.min(recent["sent_ns"]).as_py()) / 1e9
+    per_s = recent.num_rows / max(0.25, min(WINDOW_S, span_s))
+    if not answered.num_rows:
+        return per_s, None, None
+    took = sorted(pc.subtract(answered["end_ns"], answered["sent_ns"]).to_pylist())
+    return (
+        per_s,
+        took[len(took) // 2] / 1e6,
+        took[min(len(took) - 1, int(0.95 * len(took)))] / 1e6,
+    )
+
+
+def _last(folder: TrialFolder, name: str) -> float | None:
+    """The newest value of a figure; None: not exported."""
+    if not _is_small(folder, "samples-*.arrows"):
+        return None
+    table = folder.samples()
+    own = table.filter(pc.equal(table["name"], name))
+    if not own.num_rows:
+        return None
+    newest = pc.index(own["t_ns"], pc.max(own["t_ns"])).as_py()
+    return float(own["value"][newest].as_py())
+
+
+def _log_tail(log: Path) -> tuple[str, ...]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ()
+    return tuple(line.strip()[:160] for line in text.splitlines()[-LOG_LINES:])
+
+
+def facts_of(trial: LiveTrial) -> list[tuple[str, str]]:
+    """Name and value of what is known of a running trial; what is not exported says so."""
+    asked = trial.spec.workload.requests
+    facts = [("requests", f"{trial.ended:,} of {asked:,}" if asked else f"{trial.ended:,}")]
+    if trial.per_s is not None:
+        facts.append(("requests/s", f"{trial.per_s:.1f}"))
+    if trial.p50_ms is not None and trial.p95_ms is not None:
+        facts.append(("p50", milliseconds(trial.p50_ms)))
+        facts.append(("p95", milliseconds(trial.p95_ms)))
+    facts.append(("in flight", str(trial.in_flight)))
+    facts.append(("waiting", "not exported" if trial.waiting is None else str(trial.waiting)))
+    kv = "not exported" if trial.kv_usage is None else percent(trial.kv_usage)
+    facts.append(("KV cache", kv))
+    return facts
+
+
+def live_html(live: LiveStudy) -> str:
+    """The live view for a notebook, in the colours of its page; every text is escaped."""
+    share = len(live.done) / live.total if live.total else 1.0
+    left = f", about {clock(live.left_s)} left" if live.left_s is not None else ""
+    head = (
+        f'<progress value="{share:.3f}" max="1" aria-label="trials done"></progress> '
+        f"{len(live.done)} of {live.total} trials{left}"
+    )
+    running = "".join(
+        f'<section class="kit-live-trial"><h4>{escape(" ".join(name_of(t.spec).split()))} '
+        f"<small>{escape(t.phase)}</small></h4><dl>"
+        + "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in facts_of(t))
+        + "</dl>"
+        + (f"<pre>{escape(chr(10).join(t.log))}</pre>" if t.log else "")
+        + "</section>"
+        for t in live.running
+    )
+    ended = "".join(
+        f"<li>{escape(' '.join(name_of(spec).split()))} {escape(ending_of(result))}</li>"
+        for spec, result in live.done[:-9:-1]
+    )
+    return (
+        f'<div class="kit-progress"><p>{head}</p>{crash_html(live)}{running}'
+        f'<ul class="kit-ended">{ended}</ul></div>'
+    )
+
+
+def crash_html(live: LiveStudy) -> str:
+    """The newest crash, announced: which trial, what it died of."""
+    died = [(spec, result) for spec, result in live.done if result.verdict.is_death]
+    if not died:
+        return ""
+    spec, result = died[-1]
+    return (
+        '<p class="kit-crash" role="status"><strong>'
+        f"{len(died)} of {len(live.done)} servers died.</strong> Last: "
+        f"{escape(' '.join(name_of(spec).split()))} {escape(ending_of(result))}</p>"
+    )
+
+
+def live_text(live: LiveStudy) -> str:
+    """The same as lines for a terminal."""
+    share = len(live.done) / live.total if live.total else 1.0
+    left = f", about {clock(live.left_s)} left" if live.left_s is not None else ""
+    lines = [f"{bar(share)} {len(live.done)} of {live.total} trials{left}"]
+    for trial in live.running:
+        facts = "  ".join(f"{name} {value}" for name, value in facts_of(trial))
+        lines.append(f"  {' '.join(name_of(trial.spec).split())}  {trial.phase}  {facts}")
+    return "\n".join(lines)
