@@ -27,6 +27,9 @@ investigate: $(STAMP) ## Run the investigation on real Triton releases and write
 lab: $(STAMP) ## Open JupyterLab on notebooks/
 	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks $(ARGS)
 
+app: $(STAMP) ## Serve the panel to a browser (Voilà; 127.0.0.1, with a token)
+	@$(PY) -m kit.ui.app $(ARGS)
+
 vllm: $(STAMP) ## Install real vLLM for the CPU beside the kit (about 2 GB; ARGS="--version 0.27.1")
 	@$(PY) -m kit vllm install $(ARGS)
 
@@ -89,4 +92,4 @@ $(STAMP): requirements.lock
 		|| { $(SETUP_FAILED); }
 	@touch $@
 
-.PHONY: investigate lab vllm setup check test lint test-vllm bench lock clean distclean help
+.PHONY: investigate lab app vllm setup check test lint test-vllm bench lock clean distclean help

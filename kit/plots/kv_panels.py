@@ -71,7 +71,8 @@ def plot_kv_panels(
         for r, row in enumerate(rows):
             ax = axes[r, number] = grid[band * len(rows) + r, column]
             tops[r] = max(tops[r], _draw(ax, row, samples, own, by, shades))
-        died = f"{int(own['crashed'].sum())}/{len(own)} died"
+        dead = int(own["crashed"].sum())
+        died = f"{dead}/{len(own)} died" + (" ✕" if dead else "")
         gap = "\n" if len(name) > 12 else "  "
         axes[0, number].set_title(f"{_short(name, trials)}{gap}{died}", fontsize=9, pad=4)
     for spare in list(grid[-len(rows) :, :].T[len(columns) - (bands - 1) * across :].flat):
@@ -81,10 +82,9 @@ def plot_kv_panels(
             first = number % across == 0
             _scale(ax, row, tops[r], labelled=first)
     axes[0, 0].set_xlim(left=0)
-    label = "seconds under load" + ("    ✕ server died" if trials["crashed"].any() else "")
-    words = "waiting: ── in the engine   ╌╌ in Triton"
-    words += "      GPU: ── busy   ╌╌ memory" if has_gpu(samples) else ""
-    figure.supxlabel(f"{label}\n{words}", fontsize=9)
+    for number in range(len(columns)):
+        if number + across >= len(columns):
+            axes[-1, number].set_xlabel("seconds under load", fontsize=8.5)
     figure_title(figure, _title(samples, trials))
     return axes
 
@@ -126,7 +126,7 @@ def _rows(samples: pd.DataFrame) -> list[Row]:
             lines=lambda own: [(_level(own, KV_USAGE), "-")],
         ),
         Row(
-            label="requests\nwaiting",
+            label="waiting\n── engine\n╌╌ Triton",
             lines=lambda own: [
                 (_level(own, WAITING), "-"),
                 (summed(own[own["name"] == PENDING]), DASHED),
@@ -135,7 +135,7 @@ def _rows(samples: pd.DataFrame) -> list[Row]:
         Row(label="preemptions\nso far", lines=lambda own: [(_level(own, PREEMPTIONS), "-")]),
     ]
     if has_gpu(samples):
-        rows.append(Row(label="GPU", is_share=True, lines=_gpu))
+        rows.append(Row(label="GPU\n── busy\n╌╌ memory", is_share=True, lines=_gpu))
     return rows
 
 

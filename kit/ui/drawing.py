@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib import style
@@ -56,6 +57,21 @@ def draw(
         _add_note(whole, note)
         whole.draw_without_rendering()  # ticks are made now, in this style
     return ax
+
+
+def draw_panels(
+    plot: Callable[[Figure], Any], *, note: str, size_in: tuple[float, float], figure: Figure | None
+) -> Any:
+    """Call `plot` with a figure in the kit's style, put `note` beneath it; what `plot` returns.
+
+    figure: where to draw; None: a new one of that size in inches.
+    """
+    with style.context(STYLE):
+        whole = plt.figure(figsize=size_in, layout="constrained") if figure is None else figure
+        axes = plot(whole)
+        _add_note(whole, note)
+        whole.draw_without_rendering()
+    return axes
 
 
 def _add_note(figure: Figure, note: str) -> None:

@@ -270,8 +270,17 @@ class Panel:
             "plan": list(checked.plan),
             "python": checked.python,
             "command": checked.command,
+            "report": self.study is not None and self._state == "idle",
             "saved": saved(self._studies / CONFIGURATIONS),
         }
+
+    def _report(self, study: StudyFolder) -> None:
+        """Write the report beside the studies, and hand it to the browser."""
+        from kit.report.page import write_report
+
+        path = write_report(study, self._studies / "reports" / study.path.name)
+        html = path.read_text(encoding="utf-8")
+        self.widget.send({"kind": "report", "html": html, "path": str(path)})
 
     def _message(self, _widget: object, content: Mapping[str, Any], _buffers: object) -> None:
         """What the browser sends with a click: the choice that is on its screen goes with it."""
@@ -283,6 +292,8 @@ class Panel:
                 given = content["choice"]
                 self._version = max(self._version, int(given.get("version", 0)))
                 self.run(_choice_of(given))
+            elif kind == "report" and self.study is not None:
+                self._report(self.study)
             elif kind == "save":
                 save(_choice_of(content["choice"]), content["name"], self._studies / CONFIGURATIONS)
                 self._show()

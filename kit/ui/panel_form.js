@@ -117,6 +117,9 @@ function render({ model, el: root }) {
   const stop = el("button", { type: "button", class: "kit-stop", text: "Stop", disabled: true,
     onclick: () => { stop.disabled = true; model.send({ kind: "stop" }); } });
 
+  const report = el("button", { type: "button", text: "Report", disabled: true,
+    onclick: () => { report.disabled = true; model.send({ kind: "report" }); } });
+  const opened = el("span", { "aria-live": "polite" });
   const name = el("input", { type: "text", id: `${id}-name`, placeholder: "name" });
   const saved = el("select", { id: `${id}-saved` });
   const save = el("button", { type: "button", text: "Save", "aria-label": "save this configuration",
@@ -140,7 +143,7 @@ function render({ model, el: root }) {
   // JupyterLab must not take keys that are typed here as its own shortcuts.
   const form = el("form", { class: "kit-panel", "data-lm-suppress-shortcuts": "true",
     "aria-label": "Triton crash kit", onsubmit: (event) => event.preventDefault() },
-    editable, plan, whole, el("div", { class: "kit-buttons" }, run, stop),
+    editable, plan, whole, el("div", { class: "kit-buttons" }, run, stop, report, opened),
     live, results, el("details", { class: "kit-as-code" }, el("summary", { text: "The same as code" }), python.row, command.row));
 
   const show = () => {
@@ -163,6 +166,7 @@ function render({ model, el: root }) {
     stop.disabled = view.state !== "running";
     if (focus && focus.matches(":disabled")) (running ? stop : run).focus();
     saved.replaceChildren(...view.saved.map((one) => el("option", { value: one, text: one })));
+    report.disabled = !view.report;
     load.disabled = !view.saved.length;
   };
   const take = () => {  // a configuration was loaded, or the kernel set the choice
@@ -180,6 +184,15 @@ function render({ model, el: root }) {
   releases.set(); scenarios.set();
   const drawLive = () => { live.innerHTML = model.get("live"); };
   const drawResults = () => { results.innerHTML = model.get("results"); };
+  const openReport = (message) => {  // as a page of its own, that needs no server
+    if (message.kind !== "report") return;
+    report.disabled = false;
+    const url = URL.createObjectURL(new Blob([message.html], { type: "text/html" }));
+    opened.replaceChildren(el("a", { href: url, target: "_blank", text: "Open the report" }),
+      ` (also in ${message.path})`);
+    opened.firstChild.focus();
+  };
+  model.on("msg:custom", openReport);
   model.on("change:view", show);
   model.on("change:choice", take);
   model.on("change:live", drawLive);
@@ -187,6 +200,7 @@ function render({ model, el: root }) {
   root.append(form);
   show(); drawLive(); drawResults();
   return () => {
+    model.off("msg:custom", openReport);
     model.off("change:view", show); model.off("change:choice", take);
     model.off("change:live", drawLive); model.off("change:results", drawResults);
   };

@@ -28,6 +28,7 @@ from kit.study.spec import StudySpec
 from kit.study.words import clean_text, listing
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes
+from kit.ui.study_plots import StudyPlots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,7 @@ MOST_ROWS = 24
 MOST_CELLS = 12
 
 
-class Study:
+class Study(StudyPlots):
     """A study: trials of servers under traffic, with what was seen of them.
 
     As the last line of a notebook's cell, or in a terminal, it shows its answer. `kit.run`,

@@ -230,9 +230,9 @@ def test_panels_of_a_release_share_the_time_and_say_what_is_not_exported(
     assert len({ax.get_xlim() for ax in axes.flat}) == 1
     assert len({ax.get_ylim() for ax in axes[0]}) == 1
     assert [ax.get_title(loc="left") for ax in axes[0]] == [
-        "23.10  3/3 died",
+        "23.10  3/3 died ✕",
         "24.05  0/3 died",
-        "24.10  3/3 died",
+        "24.10  3/3 died ✕",
     ]
     assert texts(axes[0, 1]).startswith("not exported")
     deaths = [gid for gid in lines(axes[0, 0]) if gid.startswith("death")]

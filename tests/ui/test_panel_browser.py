@@ -1,5 +1,5 @@
-"""A person's way through the first notebook: JupyterLab in a real browser, a click on Run, and a
-real server's crash in the result table.
+"""A person's way through the panel, in a real browser with real servers: by mouse in JupyterLab,
+by keyboard alone in the application that Voilà serves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from kit.ui.app import app_notebook, voila_command
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -42,9 +45,7 @@ def lab(tmp_path: Path) -> Iterator[str]:
     settings = tmp_path / "config" / "labconfig" / "default_setting_overrides.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(QUIET), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     own = {
         "JUPYTER_CONFIG_DIR": "config",
         "JUPYTER_DATA_DIR": "data",
@@ -73,12 +74,46 @@ def lab(tmp_path: Path) -> Iterator[str]:
         server.wait(30)
 
 
+TOKEN = "a-token-for-this-test"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[str]:
+    """The address of the application, on a study folder of its own."""
+    port = free_port()
+    notebook = app_notebook(tmp_path, tmp_path / "studies")
+    command = voila_command(notebook, ip="127.0.0.1", port=port, token=TOKEN)
+    with (tmp_path / "app.log").open("wb") as log:
+        server = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path / "config")},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    address = f"http://127.0.0.1:{port}/?token={TOKEN}"
+    try:
+        wait_for(f"http://127.0.0.1:{port}/static/", server)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
             with urllib.request.urlopen(address, timeout=10):
                 return
+        except urllib.error.HTTPError:
+            return  # it answers, if only to say that this is not for us
         except urllib.error.URLError:
             assert server.poll() is None, "JupyterLab did not start; see lab.log"
             assert time.monotonic() < deadline, "JupyterLab does not answer"
@@ -108,42 +143,125 @@ def run_all_cells(page: Page, address: str) -> None:
     page.get_by_text("Run All Cells", exact=True).click()
 
 
-@pytest.mark.timeout(400)
-def test_a_click_on_run_reproduces_the_crash(lab: str, page: Page, tmp_path: Path) -> None:
+def plan_of(study: Path) -> dict[str, object]:
+    """What the study in this folder is, as its own file has it."""
+    spec = json.loads((study / "study.json").read_text())
+    return {"repeats": spec["repeats"], "concurrency": spec["grid"].get("concurrency")}
+
+
+def choose_deadly(panel: Locator) -> None:
+    panel.get_by_label("23.10 (Triton 2.39.0)").check()
+    panel.get_by_label("cancel-race:").check()
+
+
+@pytest.mark.timeout(900)
+def test_by_mouse_in_jupyterlab_what_is_shown_is_what_runs(
+    lab: str, page: Page, tmp_path: Path
+) -> None:
     run_all_cells(page, lab)
-    panel = page.locator(".kit-panel")
+    panel = page.locator("form.kit-panel")
     panel.scroll_into_view_if_needed()
-    releases, scenarios = panel.locator("select").all()
-    concurrency, requests = panel.locator("input[type=text]").all()[:2]
-    run = panel.get_by_role("button", name="Run")
+    for chip in panel.get_by_role("button", name="remove").all():
+        chip.click()
+    run, stop = (panel.get_by_role("button", name=name, exact=True) for name in ("Run", "Stop"))
+    concurrency = panel.get_by_label("concurrency (clients)")
 
     concurrency.fill("sixteen")
-    concurrency.blur()
-    expect(panel.locator(".kit-problem")).to_contain_text("'sixteen'")
+    expect(panel.get_by_text("'sixteen'")).to_be_visible()
     expect(run).to_be_disabled()
-    page.screenshot(path=tmp_path / "refused.png")
+    concurrency.fill("999999")
+    expect(panel.get_by_text("4,096 at most")).to_be_visible()
 
-    concurrency.fill("16")
-    concurrency.blur()
-    releases.select_option(label="23.10  (Triton 2.39.0)")
-    (fault,) = [
-        text for text in scenarios.locator("option").all_inner_texts() if "cancel-race" in text
-    ]
-    scenarios.select_option(label=fault)
-    # One 23.10 in twenty or so outlives 200 requests; 1 in 3,000,000 outlives five times as many.
-    requests.fill("1000")
-    panel.locator("input[type=number]").fill("1")
-    expect(panel).to_contain_text("1 trial: 1 release, 1 scenario, 1 repeat")
+    # Typed fast: many repeats and then few; the last that stands on the screen is what runs.
+    choose_deadly(panel)
+    repeats = panel.get_by_label("repeats", exact=True)
+    repeats.fill("1000")
+    repeats.fill("5000")
+    repeats.fill("2")
+    concurrency.fill("4, 16")
+    panel.get_by_label("requests (requests)").fill("100")
     run.click()
+    expect(stop).to_be_enabled(timeout=PATIENCE_MS)
+    expect(stop).to_be_focused()
+    expect(panel.locator(".kit-plan")).to_contain_text("4 trials")
+    expect(panel.locator(".kit-progress")).to_contain_text("of 4 trials", timeout=PATIENCE_MS)
+    [study] = (tmp_path / "studies").glob("panel-*")
+    assert plan_of(study) == {"repeats": 2, "concurrency": [4, 16]}
 
-    expect(panel.locator("progress")).to_be_visible(timeout=PATIENCE_MS)
-    expect(panel.get_by_role("button", name="Stop")).to_be_enabled()
-    page.screenshot(path=tmp_path / "running.png")
+    stop.click()
+    expect(panel.get_by_text("Stopped; Run goes on")).to_be_visible(timeout=PATIENCE_MS)
+    run.click()
     table = panel.locator(".kit-results")
-    expect(table).to_contain_text("1 of 1", timeout=PATIENCE_MS)
+    expect(table).to_contain_text("2 of 2", timeout=PATIENCE_MS)
     expect(table).to_contain_text("TRITONBACKEND_ResponseFactoryIsCancelled")
-    expect(run).to_be_enabled()
-    table.scroll_into_view_if_needed()
-    page.screenshot(path=tmp_path / "result.png")
-    (study,) = (tmp_path / "studies").iterdir()
+    expect(panel.locator(".kit-crash")).to_contain_text("4 of 4 servers died")
+    assert list((tmp_path / "studies").glob("panel-*")) == [study]
     assert (study / "done.json").exists()
+
+
+@pytest.mark.timeout(900)
+def test_by_keyboard_alone_in_the_application(app: str, page: Page, tmp_path: Path) -> None:
+    page.goto(app)
+    panel = page.locator("form.kit-panel")
+    expect(panel).to_be_visible(timeout=PATIENCE_MS)
+    found = Axe().run(page, context="form.kit-panel").response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in SERIOUS] == []
+    for width in (1400, 700, 390):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.screenshot(path=tmp_path / f"app-{width}.png", full_page=True)
+        inner = panel.evaluate("form => form.scrollWidth - form.clientWidth")
+        assert inner <= 1, f"wider than {width} px"
+
+    def tab_to(name: str) -> None:
+        for _ in range(90):
+            page.keyboard.press("Tab")
+            if page.evaluate(FOCUSED) == name:
+                return
+        raise AssertionError(f"Tab does not reach {name!r}")
+
+    tab_to("23.10 (Triton 2.39.0)")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Space")
+    tab_to(
+        "cancel-race: Cancellation asked for from a second thread while the last response is sent"
+    )
+    page.keyboard.press("Space")
+    tab_to("concurrency (clients)")
+    page.keyboard.type("16")
+    tab_to("requests (requests)")
+    page.keyboard.type("100")
+    tab_to("repeats")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("1")
+    expect(panel.locator(".kit-plan")).to_contain_text("1 trial:")
+    tab_to("Run")
+    page.keyboard.press("Enter")
+    expect(panel.locator(".kit-results")).to_contain_text("1 of 1", timeout=PATIENCE_MS)
+    expect(panel.get_by_role("button", name="Run", exact=True)).to_be_focused()
+    page.screenshot(path=tmp_path / "app-result.png", full_page=True)
+    tab_to("Report")
+    page.keyboard.press("Enter")
+    link = panel.get_by_role("link", name="Open the report")
+    expect(link).to_be_focused(timeout=PATIENCE_MS)
+    [report] = (tmp_path / "studies" / "reports").glob("*/*.html")
+    assert "23.10" in report.read_text(encoding="utf-8")
+
+
+SERIOUS = ("serious", "critical")
+#: The accessible name of what has the focus: its label, else its text.
+FOCUSED = """() => {
+  const at = document.activeElement;
+  const label = at.labels && at.labels.length ? at.labels[0].innerText : at.innerText;
+  return (label || "").trim();
+}"""
+
+
+def test_the_application_lets_nobody_in_without_its_token(app: str) -> None:
+    bare = app.partition("?")[0]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{bare}voila/", timeout=30)
+    assert refused.value.code in (401, 403, 404)
+    with urllib.request.urlopen(bare, timeout=30) as page:
+        assert b"kit-panel" not in page.read()
+        assert "login" in page.url

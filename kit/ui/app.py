@@ -1,0 +1,61 @@
+"""The panel as an application in the browser, by Voilà: `make app`.
+
+For people who do not write Python. It listens on 127.0.0.1 and asks for a token, which the
+address that is printed carries, unless it is told otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+CELL = """from pathlib import Path
+from kit.ui.panel import Panel
+Panel(studies=Path({studies!r}))"""
+
+
+def app_notebook(folder: Path, studies: Path) -> Path:
+    """Write the notebook that Voilà serves, of one cell that shows the panel."""
+    import nbformat
+
+    notebook = nbformat.v4.new_notebook(  # type: ignore[no-untyped-call]
+        cells=[nbformat.v4.new_code_cell(CELL.format(studies=str(studies)))],  # type: ignore[no-untyped-call]
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    path = folder / "Triton crash kit.ipynb"
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+    return path
+
+
+def voila_command(notebook: Path, *, ip: str, port: int, token: str) -> list[str]:
+    """The command that serves it. token: "" = none is asked for."""
+    command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}"]
+    command += [f"--Voila.ip={ip}", f"--Voila.token={token}", "--strip_sources=True"]
+    return [*command, "--theme=light", "--VoilaConfiguration.show_tracebacks=True"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until interrupted; the servers of a study that runs then are ended and removed."""
+    parser = argparse.ArgumentParser(prog="make app", description=__doc__)
+    parser.add_argument("--port", type=int, default=8866)
+    parser.add_argument("--ip", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--no-token", action="store_true", help="let anybody in who reaches it")
+    parser.add_argument("--studies", type=Path, default=Path("studies"), metavar="DIR")
+    chosen = parser.parse_args(arguments)
+    token = "" if chosen.no_token else secrets.token_urlsafe(24)
+    with tempfile.TemporaryDirectory(prefix="kit-app-") as folder:
+        notebook = app_notebook(Path(folder), chosen.studies.resolve())
+        query = f"?token={token}" if token else ""
+        print(f"Open http://{chosen.ip}:{chosen.port}/{query}", flush=True)
+        command = voila_command(notebook, ip=chosen.ip, port=chosen.port, token=token)
+        code = os.spawnv(os.P_WAIT, sys.executable, command)  # noqa: S606 - our own command
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
