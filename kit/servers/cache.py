@@ -62,6 +62,12 @@ def cached(entry: str, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
+def is_whole_entry(entry: str) -> Path | None:
+    """The folder of an entry that is in the cache, and whole; None: it is not."""
+    folder = cache_root() / entry
+    return folder if is_whole(folder) else None
+
+
 def is_whole(folder: Path) -> bool:
     """Whether every file is as it was when the folder was filled.
 

@@ -27,6 +27,7 @@ def python_for(files: ServerFiles, given: ServerPython | None) -> ServerPython:
         return choose_python(
             [version for version in files.stubs if version in numpy],
             brings_libpython=files.brings_libpython,
+            fetch=True,
         )
     if given.version not in files.stubs:
         raise LibpythonMissingError(

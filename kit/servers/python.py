@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kit.errors import LibpythonMissingError
+from kit.errors import DownloadError, LibpythonMissingError
+from kit.servers.python_fetch import fetch_python, fetched_python
 
 #: Tried in this order after the running interpreter's version: what the stubs are best tested on.
 PREFERRED = ("3.11", "3.10", "3.12", "3.9", "3.8")
@@ -71,12 +72,16 @@ def python_at(
 
 
 def choose_python(
-    stubs: Iterable[str], *, brings_libpython: bool = False, known: Iterable[ServerPython] = ()
+    stubs: Iterable[str],
+    *,
+    brings_libpython: bool = False,
+    known: Iterable[ServerPython] = (),
+    fetch: bool = False,
 ) -> ServerPython:
     """A Python of this machine that one of `stubs` fits: the running one if possible.
 
     `known` is tried first, then what is found; a stub with its own libpython needs only the
-    standard library of its version.
+    standard library of its version. fetch: have uv get one if there is none.
 
     Raises:
         LibpythonMissingError: there is none; says which package brings it.
@@ -87,10 +92,20 @@ def choose_python(
     for candidate in (*known, *_candidates(order)):
         if candidate.version in wanted and (candidate.libpython or brings_libpython):
             return candidate
-    best = order[0] if order else running
+    best = next((version for version in PREFERRED if version in wanted), running)
+    why_not = ""
+    if fetch and best in wanted:
+        try:
+            found = _ask(fetch_python(best))
+        except DownloadError as error:
+            why_not = f"; {error.given}"
+        else:
+            if found is not None and (found.libpython or brings_libpython):
+                return found
+            why_not = f"; the Python {best} that uv fetched does not run here"
     what = "the standard library" if brings_libpython else "a shared libpython"
     raise LibpythonMissingError(
-        f"no Python on this machine with {what} of version {' or '.join(order)}",
+        f"no Python on this machine with {what} of version {' or '.join(order)}" + why_not,
         f"{best}'s standard library (lib/python{best})"
         if brings_libpython
         else f"libpython{best}.so.1.0 and its standard library",
@@ -122,7 +137,7 @@ def _candidates(versions: list[str]) -> Iterator[ServerPython]:
     if running is not None:
         yield running
     for version in versions:
-        for executable in _executables(version):
+        for executable in (*_executables(version), *filter(None, [fetched_python(version)])):
             python = _ask(executable)
             if python is not None and python.version == version:
                 yield python

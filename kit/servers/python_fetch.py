@@ -1,0 +1,132 @@
+"""Fetch a Python with a shared library for the servers, where this machine has none that fits.
+
+`uv`, which comes with the kit, knows where such Pythons lie and checks their hashes. Its own
+settings name other places: UV_PYTHON_INSTALL_MIRROR (a folder's file:// address, or a server's),
+UV_PYTHON_DOWNLOADS_JSON_URL (a list of Pythons of one's own), UV_PYTHON_DOWNLOADS=never.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from kit.errors import DownloadError
+from kit.servers.cache import cached, is_whole_entry
+from kit.servers.runs import register
+
+_TIMEOUT_S = 600.0
+
+
+def fetched_python(version: str) -> Path | None:
+    """The interpreter of that version that was fetched before; None: none was."""
+    entry = _entry(version)
+    return _executable(folder, version) if (folder := is_whole_entry(entry)) else None
+
+
+def fetch_python(version: str, say: Callable[[str], None] | None = None) -> Path:
+    """The interpreter of that version ("3.11") in the kit's cache, fetched if it is not there.
+
+    say: told what is fetched and why, before it is; None: standard error.
+
+    Raises:
+        DownloadError: uv is missing, or did not get one; says what it said.
+        StoreError: the cache cannot be written.
+    """
+    failure = _failures().get(version)
+    if failure is not None:
+        raise failure  # each release would ask again, and wait for the network each time
+
+    def fill(folder: Path) -> None:
+        (say or _to_stderr)(
+            f"fetching Python {version} (about 30 MB, once) into the kit's cache: the servers' "
+            "models run in a Python with a shared library, and this machine has none that fits"
+        )
+        _install(version, folder)
+
+    try:
+        return _executable(cached(_entry(version), fill), version)
+    except DownloadError as error:
+        _failures()[version] = error
+        raise
+
+
+def _install(version: str, folder: Path) -> None:
+    run = register()  # so that a uv that outlives us is found
+    environment = {
+        "UV_HTTP_TIMEOUT": "20",
+        **os.environ,
+        **run.environment,
+        "UV_PYTHON_INSTALL_DIR": str(folder),
+        "UV_NO_PROGRESS": "1",
+    }
+    command = [_uv(), "python", "install", "--no-bin", "--no-config", version]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        said = done.stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _failed(version, str(error)) from error
+    finally:
+        run.forget()
+    try:
+        _executable(folder, version)
+    except DownloadError:
+        raise _failed(version, said) from None
+    for path in folder.iterdir():
+        if not path.name.startswith(
+            "cpython-"
+        ):  # uv's own notes, and a link to a folder's old name
+            path.unlink() if path.is_symlink() or path.is_file() else None
+
+
+def _uv() -> str:
+    try:
+        import uv
+    except ImportError:
+        return "uv"
+    return str(uv.find_uv_bin())
+
+
+def _executable(folder: Path, version: str) -> Path:
+    for path in sorted(folder.glob(f"cpython-{version}.*/bin/python{version}")):
+        if not path.parents[1].is_symlink():
+            return path
+    raise _failed(version, f"no bin/python{version} came")
+
+
+def _entry(version: str) -> str:
+    return f"pythons/{version}-{platform.machine().lower()}"
+
+
+@cache
+def _failures() -> dict[str, DownloadError]:
+    """What went wrong in this process, by version."""
+    return {}
+
+
+def _failed(version: str, said: str) -> DownloadError:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return DownloadError(
+        f"Python {version}, which uv did not get: {' '.join(lines[-3:]) or 'it gave no reason'}",
+        "a network that reaches uv's downloads, or a mirror",
+        "name a mirror or a folder with those archives in UV_PYTHON_INSTALL_MIRROR "
+        "(https:// or file://), or install a Python with a shared library",
+    )
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
