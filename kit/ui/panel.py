@@ -91,7 +91,7 @@ def failure_html(error: BaseException) -> str:
     return f"<pre>{escape(''.join(traceback.format_exception(error)))}</pre>"
 
 
-class PanelForm(anywidget.AnyWidget):  # type: ignore[misc]
+class PanelForm(anywidget.AnyWidget):
     """The form in the browser (panel_form.js): native inputs, their labels and problems."""
 
     _esm = HERE / "panel_form.js"
