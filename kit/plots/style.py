@@ -30,7 +30,7 @@ DEATH = "#c3451a"
 #: vision, protanopia and deuteranopia (Machado et al. 2009), the embedded releases first, among
 #: colours with a contrast of 3:1 on white and 2.1:1 on #1a1a1a; tests/plots/test_pictures.py
 #: checks that.
-#: Forty colours cannot all be told apart: markers and dashes cycle beside them, and lines carry
+#: Forty-odd colours cannot all be told apart: markers and dashes cycle beside them, and lines carry
 #: their names.
 COLOURS = {
     **{"23.04": "#a64450", "23.05": "#608e5c", "23.06": "#528ed9", "23.07": "#793b82"},
@@ -43,7 +43,7 @@ COLOURS = {
     **{"25.08": "#af2933", "25.09": "#cb77b5", "25.10": "#c43e43", "25.11": "#b96dd8"},
     **{"25.12": "#34a36c", "26.01": "#af0e6e", "26.02": "#997483", "26.03": "#3471ee"},
     **{"26.04": "#356794", "26.05": "#446cba", "26.06": "#0191ed", "26.07": "#a11738"},
-    **{"26.08": "#e6653d"},
+    **{"26.08": "#e6653d", "26.09": "#4f7f1c", "26.10": "#8a6d00", "26.11": "#0f8a86"},
 }
 #: Cells of one release, such as concurrencies: apart in grey, and for every eye.
 CELL_COLOURS = ("#0843be", "#e7740f", "#475411", "#cb77b5", "#549cc0", "#5a76e4")

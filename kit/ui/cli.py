@@ -16,6 +16,7 @@ from types import FrameType
 from kit import __version__
 from kit.errors import KitError
 from kit.ui.commands import (
+    advise,
     bisect,
     catalogs,
     clean,
@@ -40,6 +41,7 @@ FAMILIES = (
     load,
     report,
     compare,
+    advise,
     diagnose,
     catalogs,
     clean,

@@ -1,0 +1,42 @@
+"""`kit advise`: before an upgrade, what is known of a release under some traffic."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from kit.ui.console import DONE, print_json
+from kit.ui.options import Subparsers, add_command, add_json
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "advise",
+        advise,
+        "ask before an upgrade: what kills a release under some traffic, and which are better",
+        examples="24.05 grpc-stream-cancel\n24.10 http-generate grpc-stream",
+    )
+    parser.add_argument("release", help="a release or a Triton version: 24.05, 2.46.0")
+    parser.add_argument(
+        "traffic", nargs="+", help="scenarios, or protocols for all faults that use them"
+    )
+    add_json(parser)
+
+
+def advise(args: Namespace) -> int:
+    from kit.crash.upgrade import advise as ask
+
+    found = ask(release=args.release, traffic=args.traffic)
+    if args.json:
+        print_json(found.to_json())
+        return DONE
+    print(found.summary)
+    for risk in found.risks:
+        print(f"\n{risk.crash}: {risk.title} ({', '.join(risk.labels)})")
+        for line in (risk.seen, risk.advice, *risk.links):
+            if line:
+                print(f"  {line}")
+    if found.others:
+        names = ", ".join(f"{risk.crash} ({risk.labels[0]})" for risk in found.others)
+        print(f"\nKnown of {found.release} under other traffic: {names}")
+    return DONE
