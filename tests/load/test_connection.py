@@ -33,6 +33,8 @@ BAD = {Outcome.MALFORMED, Outcome.WRONG_ANSWER, Outcome.HTTP_ERROR, Outcome.RESE
 class FakeLink:
     """A link that keeps what is sent."""
 
+    has_kernel_clock = False
+
     def __init__(self) -> None:
         self.sent = b""
         self.unsent = False
