@@ -43,7 +43,7 @@ check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no s
 test: $(STAMP) lint ## Every check and every test
 	@echo "pytest"; $(PY) -m pytest $(ARGS)
 
-lint: $(STAMP)
+lint: $(STAMP) ## Format, lint and types
 	@echo "ruff format"; $(VENV)/bin/ruff format --check
 	@echo "ruff check"; $(VENV)/bin/ruff check
 	@echo "mypy"; $(VENV)/bin/mypy

@@ -86,7 +86,7 @@ def test_the_area_up_to_each_moment_is_what_was_asked_for(
 
 def test_an_open_loop_sends_on_time_while_answers_are_late(tmp_path: Path) -> None:
     def late(head: bytes, body: bytes) -> Script:
-        return [0.3, *generate(head, body)]
+        return [3.0, *generate(head, body)]
 
     load = workload(
         requests=60,
@@ -97,9 +97,9 @@ def test_an_open_loop_sends_on_time_while_answers_are_late(tmp_path: Path) -> No
     assert {row["outcome"] for row in rows} == {"ok"}
     due = [row["scheduled_ns"] for row in rows]
     assert [later - earlier for earlier, later in pairwise(due)] == [10_000_000] * 59
-    delays = sorted(row["sent_ns"] - row["scheduled_ns"] for row in rows)
-    assert delays[0] >= 0
-    assert delays[30] < 20_000_000  # generous: the machine may be busy
+    assert min(row["sent_ns"] - row["scheduled_ns"] for row in rows) >= 0
+    # None waits for an answer, however slow this machine is at sending.
+    assert max(row["sent_ns"] for row in rows) < min(row["end_ns"] for row in rows)
     assert server.most_open >= 20
     assert all(row["client"] is None for row in rows)
 
@@ -193,10 +193,10 @@ def test_a_workload_ends_after_its_seconds_and_hears_out_what_is_open(tmp_path: 
         return [0.2, *generate(head, body)]
 
     with ScriptedServer(late) as server:
-        rows = run_load(workload(requests=None, duration_s=0.5), server.port, tmp_path / "t")
+        rows = run_load(workload(requests=None, duration_s=3.0), server.port, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"ok"}
     sent = [row["sent_ns"] for row in rows]
-    assert 0.15e9 < max(sent) - min(sent) < 1.5e9
+    assert 0.15e9 < max(sent) - min(sent) < 5e9
 
 
 def test_a_workload_ends_after_its_errors(tmp_path: Path) -> None:
