@@ -195,7 +195,11 @@ def test_the_lock_pins_what_pyproject_declares(declared: dict[str, Requirement])
 
 
 #: conda-forge's names where they differ from the index's.
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "prometheus-client": "prometheus_client"}
+CONDA_NAMES = {
+    "docker": "docker-py",
+    "matplotlib": "matplotlib-base",
+    "prometheus-client": "prometheus_client",
+}
 
 
 #: As environment.yml has it; conda's "=3.11" is a prefix.

@@ -23,7 +23,7 @@ from kit.servers.container_engine import ContainerEngine, address_of
 from kit.servers.container_image import ensure_image, image_of
 from kit.servers.container_inside import check_gpus, memory_map, versions_inside
 from kit.servers.container_life import ContainerLife
-from kit.servers.container_options import creation
+from kit.servers.container_options import HUB, creation
 from kit.servers.containers_left import LABEL, note_container, remove_containers
 from kit.servers.engine_errors import Asked, container_error, wrong_architecture
 from kit.servers.ports import PortClaim
@@ -202,6 +202,8 @@ class ContainerServer:
         """The run's mark, and what vLLM needs to fetch a model; a secret is not written down."""
         assert self._run is not None
         mark = {k: v for k, v in self._run.environment.items() if k != "TMPDIR"}
+        if self._spec.model:
+            mark["HF_HOME"] = HUB
         passed = ("HF_TOKEN", "HF_ENDPOINT") if self._spec.model else ()
         return mark | {name: os.environ[name] for name in passed if name in os.environ}
 

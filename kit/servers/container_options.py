@@ -12,6 +12,8 @@ from kit.study.spec import ServerSpec
 
 #: The Python backend takes 64 MB an instance, and tensor parallelism a good deal more.
 SHM: Final = "1g"
+#: Where a container finds models that were fetched before (HF_HOME).
+HUB: Final = "/huggingface"
 _SIZE: Final = re.compile(r"\d+[bkmg]?", re.IGNORECASE)
 _ULIMIT: Final = re.compile(r"(?P<name>[a-z]+)=(?P<soft>-?\d+)(?::(?P<hard>-?\d+))?")
 
@@ -39,8 +41,7 @@ def creation(server: ServerSpec, weights: Path | None, *, is_local: bool) -> dic
         options["mounts"].append(docker.types.Mount(WEIGHTS, str(weights), "bind", read_only=True))
     hub = Path.home() / ".cache/huggingface"
     if server.model and weights is None and is_local and hub.is_dir():
-        target = "/root/.cache/huggingface"
-        options["mounts"].append(docker.types.Mount(target, str(hub), "bind"))
+        options["mounts"].append(docker.types.Mount(HUB, str(hub), "bind"))
     return options
 
 
