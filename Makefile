@@ -41,7 +41,12 @@ check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no s
 	@echo "pytest"; $(PY) -m pytest -m "not server and not browser and not slow" $(ARGS)
 
 test: $(STAMP) lint ## Every check and every test
-	@echo "pytest"; $(PY) -m pytest $(ARGS)
+	@echo "pytest"; $(PY) -m pytest $(ARGS) || { \
+		echo "pytest: what failed is tried once more, alone, since some tests measure time"; \
+		$(PY) -m pytest --last-failed --last-failed-no-failures=none $(ARGS); }
+
+course: $(STAMP) ## Derive the students' notebooks of the course from those with the solutions
+	@$(PY) -m kit dev course
 
 lint: $(STAMP) ## Format, lint and types
 	@echo "ruff format"; $(VENV)/bin/ruff format --check
@@ -92,4 +97,4 @@ $(STAMP): requirements.lock
 		|| { $(SETUP_FAILED); }
 	@touch $@
 
-.PHONY: investigate lab app vllm setup check test lint test-vllm bench lock clean distclean help
+.PHONY: investigate lab app vllm setup check test course lint test-vllm bench lock clean distclean help

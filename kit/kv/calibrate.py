@@ -49,7 +49,7 @@ class Fit:
 def served(requests: pd.DataFrame, engine: Engine) -> list[Served]:
     """The trials in rows of kit.stats.frames.requests_frame.
 
-    Reads trial_id, request, concurrency, prompt_tokens, output_tokens_asked, e2e_ms, ok.
+    Reads trial_id, request, concurrency, prompt_tokens_sent, output_tokens_asked, e2e_ms, ok.
     """
     trials = []
     for _, rows in requests.sort_values("request").groupby("trial_id", observed=True):

@@ -25,3 +25,22 @@ def lock(file: IO[Any], *, wait: bool) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(file: IO[Any]) -> bool:
+    """Whether another process holds the lock of an open file. Takes no lock that excludes others.
+
+    Raises:
+        OSError: the file system knows no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            lock(file, wait=False)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    return False

@@ -6,7 +6,6 @@ after a reload, shows the same.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from dataclasses import dataclass
 from html import escape
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from kit.runner.study import STOP
 from kit.servers.watch.names import KV_USAGE, WAITING
 from kit.study.folder import StudyFolder, TrialFolder
+from kit.study.locks import is_locked
 from kit.study.plan import count
 from kit.study.result import Outcome, TrialResult
 from kit.study.spec import TrialSpec
@@ -116,13 +116,9 @@ def is_running(path: Path) -> bool:
     """True if a process of this machine, this one included, holds the study's lock."""
     try:
         with (path / "lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(file, fcntl.LOCK_UN)
-    except BlockingIOError:
-        return True
+            return is_locked(file)
     except OSError:
         return False
-    return False
 
 
 def running_study(root: Path) -> Path | None:

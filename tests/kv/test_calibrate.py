@@ -72,7 +72,7 @@ def test_a_frame_of_requests_becomes_trials_in_the_order_sent() -> None:
             "trial_id": ["b", "a", "a"],
             "request": [0, 1, 0],
             "concurrency": [4, 2, 2],
-            "prompt_tokens": [7, 8, 9],
+            "prompt_tokens_sent": [7, 8, 9],
             "output_tokens_asked": [1, 2, 3],
             "e2e_ms": [70.0, 80.0, 90.0],
             "ok": [True, False, True],

@@ -128,8 +128,11 @@ def test_the_recorded_pace_is_what_the_simulated_engine_ran_at() -> None:
         )
 
 
+KEYS = ["trial_id", "request", "prompt_tokens_sent", "output_tokens_asked"]
+
+
 def test_real_and_simulated_had_the_same_traffic() -> None:
-    asked = requests_frame(KV)[["trial_id", "request", "prompt_tokens", "output_tokens_asked"]]
+    asked = requests_frame(KV)[KEYS]
     of_trial = {
         name: frame.sort_values("request").drop(columns="trial_id").to_numpy().tolist()
         for name, frame in asked.groupby("trial_id", observed=True)

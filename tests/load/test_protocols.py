@@ -188,12 +188,14 @@ def test_a_grpc_stream_carries_a_clients_requests_one_after_the_other(
 
 
 def test_a_stream_that_the_server_ended_in_good_order_costs_no_request(tmp_path: Path) -> None:
-    arrivals = Arrivals(kind=ArrivalKind.CONSTANT, rate_per_s=4.0, concurrency=1)
-    load = workload(protocol=STREAM, requests=8, arrivals=arrivals)
+    # A second between requests: on a busy machine too, the end of a stream is read long before
+    # the next request, which would else meet it and be reset (the test below).
+    arrivals = Arrivals(kind=ArrivalKind.CONSTANT, rate_per_s=1.0, concurrency=1)
+    load = workload(protocol=STREAM, requests=6, arrivals=arrivals)
     with GrpcServer(ends_streams=True) as server:
         rows = run_grpc(load, server, tmp_path / "t")
-    assert [row["outcome"] for row in rows] == ["ok"] * 8, rows
-    assert server.streams == 8
+    assert [row["outcome"] for row in rows] == ["ok"] * 6, rows
+    assert server.streams == 6
 
 
 def test_a_request_that_meets_the_end_of_its_stream_is_reset_and_not_timed_out(

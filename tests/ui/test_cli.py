@@ -339,7 +339,7 @@ def test_a_broken_gzip_file_is_a_named_error(tmp_path: Path) -> None:
     path.write_bytes(data)
     done = kit("diagnose", path)
     assert done.returncode == 1
-    assert "broken gzip data" in done.stderr
+    assert "broken packed data" in done.stderr
 
 
 def test_a_diagnosis_for_people_tells_a_candidate_from_a_match() -> None:

@@ -13,6 +13,8 @@ _RAISED = (
     r"(?:[A-Za-z_][\w]{0,60}\.){0,6}[A-Z]\w{0,60}(?:Error|Exception)(?:: .{0,200}|\(.{0,200}|$)"
 )
 #: The modules of vLLM that log an exception only when it ends the engine.
+#: What PyTorch's logger, and a thread that throws, put before a message: "[rank0]:[E …] [PG 0 …] ".
+_C10D = r"(?:what\(\):\s{0,4})?(?:\[[^\]\n]{1,160}\][: ]{0,3}){0,8}"
 _LOOPS = (
     r"(?:core|multiproc_executor|async_llm|async_llm_engine|core_client|engine|ray_utils)"
     r"\.py:\d{1,5}"
@@ -137,15 +139,18 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"(?:.{0,120} )?missed too many heartbeats.{0,60}", at=Where.START, of=_E),
     # NCCL and PyTorch
     _p(Topic.NCCL, "taking the entire process down",
-       r"(?:To avoid data inconsistency, )?we are taking the entire process down"),
+       rf"{_C10D}(?:Some NCCL operations have failed or timed out.{{0,200}})?"
+       r"(?:To avoid data inconsistency, )?we are taking the entire process down",
+       at=Where.ERROR),
     _p(Topic.NCCL, "will be terminated",
-       r"Heartbeat monitor timed out! Process will be terminated"),
+       rf"{_C10D}Heartbeat monitor timed out! Process will be terminated", at=Where.ERROR),
     _p(Topic.NCCL, "watchdog got stuck",
-       r"ProcessGroupNCCL's watchdog got stuck for \d{1,6} seconds"),
+       rf"{_C10D}ProcessGroupNCCL's watchdog got stuck for \d{{1,6}} seconds", at=Where.ERROR),
     _p(Topic.NCCL, "watchdog thread terminated",
-       r"(?:NCCL|Process group) watchdog thread terminated with exception.{0,200}"),
+       rf"{_C10D}(?:NCCL|Process group) watchdog thread terminated with exception.{{0,200}}",
+       at=Where.ERROR),
     _p(Topic.NCCL, "Terminating the process",
-       r"[Tt]erminating the process after attempting to dump debug info"),
+       rf"{_C10D}[Tt]erminating the process after attempting to dump debug info", at=Where.ERROR),
     _p(Topic.NCCL, "NCCL",
        r"NCCL (?:error|WARN Cuda failure|operation failed).{0,160}", fatal=False),
     _p(Topic.NCCL, "nccl",

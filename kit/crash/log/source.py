@@ -33,6 +33,8 @@ SILENCE_S = 60.0
 #: A log that begins with so many zero bytes is none.
 MOST_ZEROS = 256 << 20
 _SAMPLE = 4096
+#: A file of such a name that cannot be unpacked is broken, and no plain log.
+_PACKED_NAMES = (".gz", ".bz2", ".xz", ".zst")
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -183,7 +185,7 @@ def _unpacked(raw: Iterator[bytes], name: str) -> Iterator[bytes]:
             try:
                 data = _step(unpack, rest)
             except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError) as error:
-                if total == 0 and packed is first:
+                if total == 0 and packed is first and not name.endswith(_PACKED_NAMES):
                     yield first  # its first bytes are a mark by chance
                     yield from raw
                     return
