@@ -110,7 +110,8 @@ def advise(
     known = crashes if crashes is not None else known_crashes()
     asked = _scenarios(traffic)
     names = tuple(scenario.name for scenario in asked)
-    risks, others = [], []
+    risks: list[Risk] = []
+    others: list[Risk] = []
     for crash in known.values():
         if not crash.hits(row.release):
             continue

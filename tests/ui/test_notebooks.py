@@ -165,7 +165,7 @@ def test_a_missing_notebook_and_one_that_computes_its_parameters_are_refused(
         parameters_of(tmp_path / "sums.ipynb")
 
 
-KV = next(path for path in NOTEBOOKS if path.stem == "03_watch_the_kv_cache")
+KV = next(path for path in NOTEBOOKS if path.stem == "04_watch_the_kv_cache")
 
 
 def test_the_kv_notebook_shows_agreement_beside_chance_and_advice_for_each_trial(

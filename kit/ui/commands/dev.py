@@ -6,7 +6,7 @@ import argparse
 from argparse import Namespace
 from pathlib import Path
 
-from kit.ui.console import DONE, busy
+from kit.ui.console import DONE, FAILED, busy
 from kit.ui.options import Subparsers, add_command
 
 
@@ -48,6 +48,65 @@ def add(commands: Subparsers) -> None:
     errors.add_argument(
         "--servers", type=int, default=20_000, metavar="N", help="a row (%(default)s)"
     )
+
+    add_command(
+        actions,
+        "course",
+        derive_course,
+        "derive the students' notebooks of the course from those with the solutions",
+    )
+
+    past = add_command(
+        actions,
+        "history",
+        compare_history,
+        "compare data/course/history.yaml with a clone of the repository that it tells of",
+        examples="python_backend",
+    )
+    past.add_argument("clone", type=Path, help="a git clone with its release branches")
+
+    reuse = add_command(
+        actions,
+        "address-reuse",
+        measure_addresses,
+        "measure how often a request gets a live one's address, as the course's part 2 shows",
+        examples="23.10",
+    )
+    reuse.add_argument("release", help="23.10")
+    reuse.add_argument("--requests", type=int, default=60, help="a number of clients (%(default)s)")
+    reuse.add_argument("--out", type=Path, help="a Parquet file for the rows")
+
+
+def derive_course(args: Namespace) -> int:
+    from kit.ui.course.student import write_students
+
+    for path in write_students():
+        print(path.name)
+    return DONE
+
+
+def compare_history(args: Namespace) -> int:
+    from kit.ui.course.history import differences
+
+    found = differences(args.clone)
+    print("\n".join(found) or "the history agrees with the clone")
+    return FAILED if found else DONE
+
+
+def measure_addresses(args: Namespace) -> int:
+    from tempfile import TemporaryDirectory
+
+    import pandas as pd
+
+    from kit.runner.address_reuse import as_rows, measure
+
+    with TemporaryDirectory() as folder, busy("sending requests"):
+        found = measure(args.release, Path(folder) / "server", requests=args.requests)
+    table = pd.DataFrame(as_rows(found))
+    print(table.groupby("clients")["reused"].agg(["sum", "size", "mean"]).to_string())
+    if args.out:
+        table.to_parquet(args.out)
+    return DONE
 
 
 def write_measured(args: Namespace) -> int:

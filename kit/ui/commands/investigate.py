@@ -19,7 +19,7 @@ def add(commands: Subparsers) -> None:
         "run the study of a notebook, the notebook on it, and its report",
         about="What is not given is as the notebook's own parameters cell says.",
         examples="\n--release 24.05,24.10 --repeats 1\n"
-        "--notebook notebooks/02_map_the_releases.ipynb",
+        "--notebook notebooks/03_compare_releases.ipynb",
     )
     add_grid(parser)
     parser.add_argument(
