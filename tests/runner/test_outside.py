@@ -80,7 +80,11 @@ def test_the_end_of_the_guard_is_no_crash_of_the_server(
 ) -> None:
     result = conduct(trial(tmp_path), lambda t: of_server(t).parent().send_signal(number))
     assert result.verdict is Verdict.INTERRUPTED, result.reason
-    assert f"{number.name} to the server's guard" in result.reason
+    # A guard that is killed cannot say so: the end of the server that follows is then seen first.
+    seen = [f"{number.name} to the server's guard"]
+    if number is signal.SIGKILL:
+        seen.append("killed the server with SIGKILL")
+    assert any(words in result.reason for words in seen), result.reason
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
