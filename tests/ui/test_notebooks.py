@@ -51,7 +51,7 @@ def test_a_notebook_is_committed_without_output(path: Path) -> None:
 
 @every_notebook
 def test_a_notebook_is_numbered_and_its_title_is_a_question(path: Path) -> None:
-    assert re.fullmatch(r"\d\d_[a-z]+(_[a-z0-9]+)+", path.stem)
+    assert re.fullmatch(r"\d\d_[a-z]+(_[a-z0-9]+)*", path.stem)
     first = nbformat.read(path, as_version=4).cells[0]
     assert first.cell_type == "markdown"
     assert re.match(r"# [^\n]*\?(\n|$)", first.source)
