@@ -13,7 +13,6 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
-import pytest
 import uvloop
 from load_helpers import run_load, workload
 from scripted_server import ScriptedServer
@@ -24,12 +23,10 @@ from kit.load.kernel_clock import (
     KernelClock,
     Poller,
     StampedLink,
-    is_supported,
 )
 from kit.load.links import Links
 from kit.study.spec import Protocol
 
-pytestmark = pytest.mark.skipif(not is_supported(), reason="the kernel's time needs Linux")
 MS = 1_000_000
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from lacks import lacks
 from server_helpers import MODEL, get, infer, traces_of, wait_until_gone, write_model
 
 from kit.errors import LibpythonMissingError, ServerStartError, SpecError, UnknownReleaseError
@@ -167,7 +168,7 @@ def test_what_a_server_makes_in_tmp_lies_in_its_run_and_it_sees_what_others_have
 ) -> None:
     (tmp_path / "probe").mkdir()
     if not private_tmp.possible(tmp_path / "probe"):
-        pytest.skip("this system allows no mount namespaces")
+        lacks("this system allows no mount namespaces")
     before = made_in_tmp()
     look = MODEL.replace("numpy.__version__, sys.executable", "os.listdir('/tmp'), os.getuid()")
     with quick_server(write_model(tmp_path / "models", code=look), folder) as server:
