@@ -41,9 +41,7 @@ check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no s
 	@echo "pytest"; $(PY) -m pytest -m "not server and not browser and not slow" $(ARGS)
 
 test: $(STAMP) lint ## Every check and every test
-	@echo "pytest"; $(PY) -m pytest $(ARGS) || { \
-		echo "pytest: what failed is tried once more, alone, since some tests measure time"; \
-		$(PY) -m pytest --last-failed --last-failed-no-failures=none $(ARGS); }
+	@echo "pytest"; $(PY) -m pytest $(ARGS)
 
 course: $(STAMP) ## Derive the students' notebooks of the course from those with the solutions
 	@$(PY) -m kit dev course
