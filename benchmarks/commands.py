@@ -1,4 +1,4 @@
-"""A command as it was run in, the same as it can be read on any machine out."""
+"""Removes this machine's paths from a command, so that it can be read and run anywhere."""
 
 from __future__ import annotations
 

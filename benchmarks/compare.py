@@ -1,4 +1,4 @@
-"""Clients and a source in, their figures side by side out: round by round, one after the other."""
+"""Runs clients against one source, in turn and round by round, and compares their figures."""
 
 from __future__ import annotations
 

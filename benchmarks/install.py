@@ -1,4 +1,4 @@
-"""The peers in, what can be installed of them on this machine out."""
+"""Installs those peers that this machine can have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workload in, the command that runs the kit's load workers on it and their records out."""
+"""Runs the kit's load workers alone on a workload, and reads their records."""
 
 from __future__ import annotations
 

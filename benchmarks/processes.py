@@ -1,4 +1,4 @@
-"""A command in, how much processor time its whole process tree takes, second by second, out."""
+"""Measures the processor time of a command's whole process tree, second by second."""
 
 from __future__ import annotations
 

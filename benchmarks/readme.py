@@ -1,4 +1,4 @@
-"""Results in, the table in benchmarks/README.md out: no figure there is typed by hand."""
+"""Writes the table of benchmarks/README.md from the results; no figure in it is typed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures in, `benchmarks/results.json` and a table out."""
+"""Stores figures in `benchmarks/results.json`, and prints them as a table."""
 
 from __future__ import annotations
 

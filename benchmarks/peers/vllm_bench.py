@@ -1,4 +1,4 @@
-"""vLLM's `bench serve` without the rest of vLLM's command line: arguments in, report out."""
+"""Runs vLLM's `bench serve` without the rest of vLLM's command line."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""A diagnosis' findings in, its sentences for people out: what it is, and what to do."""
+"""Writes the sentences of a diagnosis for people: what the crash is, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`data/crashes.yaml` in, its entries as typed rows out."""
+"""Reads `data/crashes.yaml`, the catalog of known crashes, as typed rows."""
 
 from __future__ import annotations
 

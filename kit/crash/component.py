@@ -1,4 +1,4 @@
-"""A stack and what was said about a death in, the component that died out: a word of Component."""
+"""Names the component that died, from its stack and from what the log says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scan of a log found in, the one Death that it tells of out, or None.
+"""Decides which death a scanned log tells of, if any.
 
 A crashed server outranks everything; then a kill for want of memory, a signal, a kill from
 outside, a server that is said to be gone, a dead engine, a dead stub, a failed start. Handled

@@ -1,4 +1,4 @@
-"""Any text in (a trial's log, a pasted stack, a production log of any size), a Diagnosis out.
+"""Diagnoses a crash from any text: a trial's log, a pasted stack, a production log.
 
 What died, where in the server, which release printed it, which known crashes fit and why, and
 what to do. Where nothing is known it says so, and a log without a death gives component "none".

@@ -1,4 +1,4 @@
-"""Signatures of many trials in, groups of equal crashes out; the same place in other builds noted.
+"""Groups equal crashes of many trials, within one build and across builds.
 
 Within one build equal crashes have equal keys. Another build has other offsets, so across
 builds crashes are compared by the functions that their stacks name.

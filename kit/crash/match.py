@@ -1,4 +1,4 @@
-"""A crash and the lines of its log in, the catalog's entries that fit out: ranked, with why."""
+"""Ranks the catalog's entries by how well they fit a crash, and says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study of the scenarios in, how many of its servers died of each known crash, by release, out.
+"""Counts, by release, how many servers of a study died of each known crash.
 
 A scenario's traffic can kill a server in more ways than one, so a death counts for the crash that
 its own stack or words show, not for the scenario. One that fits no known crash counts for none,

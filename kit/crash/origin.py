@@ -1,4 +1,4 @@
-"""A stack's address bits, a log's own words and its owner's belief in, the release out."""
+"""Infers the release that printed a stack: from address bits, the log, and its owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of logs in, what each server's log tells out, and which of them died first.
+"""Diagnoses a folder of logs: what each server's log tells, and which died first.
 
 The files of one log, rotated by logrotate, Docker or a container runtime, are read one behind
 the other, the oldest first. Each pod or container has a log of its own.

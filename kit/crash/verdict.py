@@ -1,4 +1,4 @@
-"""What was seen of one trial in, its Verdict and the one sentence that it was read from out.
+"""Decides a trial's verdict from its evidence, with one sentence that gives the reason.
 
 The rules in their order; the first that fits decides.
 

@@ -1,4 +1,4 @@
-"""Engine, traffic and what a run showed in, sentences about its KV cache out: before and after."""
+"""Gives advice about the KV cache, before a run and after it."""
 
 from __future__ import annotations
 

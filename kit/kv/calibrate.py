@@ -1,4 +1,4 @@
-"""Requests that a real engine served in, the simulated engine's pace that fits them best out.
+"""Fits the pace of the simulated engine to requests that a real engine served.
 
 The traffic of each trial is replayed by the simulated scheduler, and its pace is changed until
 the latencies agree, request by request. Pure.

@@ -1,4 +1,4 @@
-"""Engine sizes and traffic in, the KV usage to expect out.
+"""Computes the KV usage to expect of an engine under a traffic.
 
 vLLM keeps one of its blocks back (the null block) and reports usage as a share of the others.
 A sequence of p prompt and o output tokens grows from p to p + o - 1 tokens in the cache (from

@@ -1,4 +1,4 @@
-"""A folder in, the KV experiment in it out: real vLLM and the simulated engine, same traffic.
+"""Runs the KV experiment: real vLLM and the simulated engine under the same traffic.
 
     kit vllm experiment FOLDER
 

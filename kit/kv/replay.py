@@ -1,4 +1,4 @@
-"""Closed-loop traffic and a pace in, what the simulated engine does with it out, without a server.
+"""Computes what the simulated engine does with closed-loop traffic, without a server.
 
 Runs the very scheduler that kit/servers/models/simulated serves, in its own time: a minute of
 traffic takes a moment, and the same traffic always gives the same result. Pure.

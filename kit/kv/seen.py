@@ -1,4 +1,4 @@
-"""A trial's samples in, what each source told about the KV cache out."""
+"""Collects what each source reported about the KV cache of one trial."""
 
 from __future__ import annotations
 

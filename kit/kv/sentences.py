@@ -1,4 +1,4 @@
-"""Rows of kit.kv.table in, what they say in sentences out; every number in them is computed."""
+"""Writes sentences about the rows of kit.kv.table; every number in them is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study in, a row a trial out: what was expected of its KV cache and what each source saw."""
+"""Tabulates expected and observed KV usage, a row a trial and a column a source."""
 
 from __future__ import annotations
 

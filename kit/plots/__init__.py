@@ -1,1 +1,1 @@
-"""Pictures: a tidy frame and an Axes in, the Axes out; no figure is made, saved or shown."""
+"""Plots: each takes a tidy frame and axes, and returns the axes; none makes a figure."""

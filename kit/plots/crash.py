@@ -1,4 +1,4 @@
-"""Trials in, pictures of when servers died out: the result strip and survival curves."""
+"""Plots when servers died: the result strip and survival curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of the engine experiments in, their two pictures out: faithful?, and whose fault is it?"""
+"""Plots the factor experiment: does Triton's release or vLLM decide which servers crash?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples in, a picture of how full the KV cache was over time, up to each server's death."""
+"""Plots KV-cache usage over time, up to each server's death."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trial's samples in, its KV usage as each source saw it out."""
+"""Plots the KV usage of one trial as each source reported it."""
 
 from __future__ import annotations
 

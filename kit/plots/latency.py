@@ -1,4 +1,4 @@
-"""Requests in, a picture of what users waited for out: quantiles, with the failures in view."""
+"""Plots latency quantiles, with failed requests counted as never answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples in, where requests wait and how busy the GPU is out: Triton's own metrics in pictures."""
+"""Plots where requests wait and how busy the GPU is, from Triton's own metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials in, the release map out: which release dies under which traffic, how fast, and where."""
+"""Plots the release map: which release dies under which traffic, how fast, and where."""
 
 from __future__ import annotations
 

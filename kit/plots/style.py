@@ -1,4 +1,4 @@
-"""A release's name in, its colour, marker and dashes out: the same in every picture.
+"""Colour, marker and dashes of each release: the same in every plot.
 
 Also the style sheet, and the footnote that says where a picture's data come from.
 """

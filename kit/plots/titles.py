@@ -1,4 +1,4 @@
-"""Frames in, the sentence that a picture says out; computed, so that it cannot contradict it."""
+"""Computes the sentence that stands over a plot, so that it cannot contradict the data."""
 
 from __future__ import annotations
 

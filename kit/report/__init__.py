@@ -1,1 +1,1 @@
-"""A study in, one self-contained HTML page and its result as JSON out."""
+"""Reports of a study: one self-contained HTML page, and the result as JSON."""

@@ -1,4 +1,4 @@
-"""A study in, its result as plain JSON objects out: what stands in reports/latest.json.
+"""Computes a study's result as plain JSON objects, as reports/latest.json holds it.
 
 The document is `{"schema": 1, "created": …, "kit": …, "study": …, "finished": …, "cells": [...]}`;
 RESULT_SCHEMA says what each field is. Fields are only ever added; a change of meaning raises

@@ -1,4 +1,4 @@
-"""A study in, its deaths grouped by what they have in common out, each with what is known of it."""
+"""Lists a study's deaths, grouped by crash, each with what is known of it."""
 
 from __future__ import annotations
 

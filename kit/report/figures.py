@@ -1,4 +1,4 @@
-"""Frames in, the figures of a report out, in the order in which they are read."""
+"""Draws the figures of a report, in reading order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study folder in, one self-contained HTML file out, and the same result as latest.json."""
+"""Writes the report of a study: one self-contained HTML file, and latest.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A release map's study in, its sentences as Markdown out; computed, so never stale."""
+"""Writes the sentences about a release map as Markdown; every number is computed."""
 
 from __future__ import annotations
 

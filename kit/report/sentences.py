@@ -1,4 +1,4 @@
-"""Trials in, the sentences of a report out; every number in them is computed."""
+"""Writes the sentences of a report; every number in them is computed."""
 
 from __future__ import annotations
 

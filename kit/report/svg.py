@@ -1,4 +1,4 @@
-"""A matplotlib figure's SVG in, markup that follows the page's light or dark theme out."""
+"""Adapts a matplotlib SVG to the page's light or dark theme."""
 
 from __future__ import annotations
 

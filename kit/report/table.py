@@ -1,4 +1,4 @@
-"""The cells of latest.json in, the same as a table for a terminal or a notebook out."""
+"""Shows the cells of latest.json as a table, on a terminal or in a notebook."""
 
 from __future__ import annotations
 

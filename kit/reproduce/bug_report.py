@@ -1,4 +1,4 @@
-"""A crash, the traffic of its script and the script's runs in, the text of REPORT.md out.
+"""Writes REPORT.md: the crash, its traffic, and what the script's runs gave.
 
 Every figure in it was measured; what was not tried is said not to have been.
 """

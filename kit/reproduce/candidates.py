@@ -1,4 +1,4 @@
-"""A workload in, simpler and smaller workloads out: what a shrinking may try next. Pure.
+"""Proposes simpler and smaller workloads for the shrinking to try next. Pure.
 
 Simplifications take something out of the mix: a fault, a distribution, turns, steps. Sizes are
 numbers of which less is smaller; each is looked for from below, since what is too small is

@@ -1,4 +1,4 @@
-"""An exported script in, what it did to fresh servers out: run alone, as its reader would run it.
+"""Tries an exported script on fresh servers, run alone as its reader would run it.
 
 The script has what its reader needs and nothing of the kit (`kit.reproduce.isolated`); the server
 is a real one on this machine and serves the model repository that the script writes. What became of

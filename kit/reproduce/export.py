@@ -1,4 +1,4 @@
-"""A crash that was found in, a folder to send with a bug report out: reproduce.py, REPORT.md.
+"""Writes the folder to send with a bug report: reproduce.py and REPORT.md.
 
 `reproduce.py` stands alone and is tried on fresh servers before the report says what it does.
 """

@@ -1,4 +1,4 @@
-"""A shrinking or repeats of a trial in, what is known of their commonest crash out."""
+"""Collects what is known of the commonest crash of a shrinking, or of repeats of a trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported script in, the command that runs it as its reader would out: without the kit.
+"""Builds the command that runs an exported script without the kit, as its reader would.
 
 Python runs in isolated mode and without site packages (-I -S), so an HTTP script has the standard
 library and nothing else. A gRPC script also gets a folder that holds `tritonclient[grpc]` and what

@@ -1,4 +1,4 @@
-"""A trial's spec in, the text of one standalone script out that sends such traffic.
+"""Renders one standalone script that sends the traffic of a trial.
 
 The script holds a model repository of its own: a Python model of some forty lines that does only
 what exercises the fault, in place of the kit's engine. It needs Python's standard library, and

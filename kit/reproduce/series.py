@@ -1,4 +1,4 @@
-"""Workloads in, what their trials said out: decided one after the other, within a budget.
+"""Runs trials of workloads, one workload after the other, within a budget.
 
 A series is the trials of one workload. Which deaths count is the bench's business, too: only
 those that are the crash which is looked for.

@@ -1,4 +1,4 @@
-"""A trial whose server died in, the smallest traffic that still kills it so out.
+"""Searches the smallest traffic under which a server still dies of the same crash.
 
 Coordinate by coordinate: what is in the mix, then lengths, then clients, then requests. Each
 candidate is decided by a sequential test, so one that is too small costs about two trials and

@@ -1,4 +1,4 @@
-"""A trial that died in, its shrinking as real trials in a study folder out; resumes.
+"""Shrinks the traffic of a dead trial by real trials in a study folder; resumes.
 
 The folder is that of a study whose trials are named after the candidate that they try
 (`try07_02`, `final31_00`), with `shrunk.json` beside `study.json` as the end marker.

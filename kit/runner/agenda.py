@@ -1,4 +1,4 @@
-"""Trials that could be run and results so far in; the trial to run next out.
+"""Chooses the trial to run next, from the trials left and the results so far.
 
 A fixed agenda runs all of them in their order. A sequential one (kit.study.sequential) runs a
 cell's trials until they have decided it, and spends them where the question is open. It can be

@@ -1,4 +1,4 @@
-"""A study over the release line in; every release at which a crash came or went, by real trials.
+"""Searches the release line by real trials for every release at which a crash came or went.
 
 Or by the trials of a study that was run already: then nothing is started.
 """

@@ -1,4 +1,4 @@
-"""How far every cell is in; which cells get the next trials out.
+"""Chooses the cells that get the next trials, by how far each one is decided.
 
 For studies that decide as they go (kit.study.sequential): trials go where the question is open, and
 none is started beside others that may well decide the cell without it.

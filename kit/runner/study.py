@@ -1,4 +1,4 @@
-"""A StudySpec in, a study folder full of trials out; resumes, runs several trials at a time."""
+"""Runs a study into a folder: resumes, and runs several trials at a time."""
 
 from __future__ import annotations
 

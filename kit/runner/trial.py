@@ -1,4 +1,4 @@
-"""One TrialSpec in, one TrialResult out: a server's life under a workload, in this process.
+"""Runs one trial in this process: a server's life under a workload.
 
 `python -m kit.runner.trial FOLDER` runs the spec that lies in FOLDER; it stops and cleans up when
 its standard input closes, on SIGTERM and on SIGINT.

@@ -1,4 +1,4 @@
-"""An entry's name and how to fill it in, its folder in the user's cache out: whole or not at all.
+"""The user's cache of unpacked files: an entry is there as a whole, or not at all.
 
 An entry is a folder that appears by one rename and carries `whole.json`, the sizes and hashes
 of its files. Missing, half or damaged entries are made anew; several processes may ask at once.

@@ -1,4 +1,4 @@
-"""A server's files, ports and settings in, the command line that starts it out."""
+"""Builds the command line that starts a server."""
 
 from __future__ import annotations
 

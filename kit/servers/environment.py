@@ -1,4 +1,4 @@
-"""A server's files and Python in, the environment and folders that its process needs out."""
+"""Builds the environment and folders that a server's process needs."""
 
 from __future__ import annotations
 

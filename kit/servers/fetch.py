@@ -1,4 +1,4 @@
-"""A wheel of the catalog in, its checked file on disk out; pip knows where packages come from."""
+"""Downloads a wheel of the catalog with pip, and checks its hash."""
 
 from __future__ import annotations
 

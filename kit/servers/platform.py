@@ -1,4 +1,4 @@
-"""This machine in, its architecture out, once it is sure that a wheel's binaries run here."""
+"""Names this machine's architecture, if the wheels' binaries can run on it."""
 
 from __future__ import annotations
 

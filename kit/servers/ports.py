@@ -1,4 +1,4 @@
-"""A number of ports in, that many free ones of 127.0.0.1 out, claimed against every other trial.
+"""Claims free ports of 127.0.0.1 against every other trial of this machine.
 
 A port cannot be handed over open to another program, so there is always a moment in which
 somebody else may take it. Two measures make that rare: ports come from below the range that the

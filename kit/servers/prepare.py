@@ -1,4 +1,4 @@
-"""Releases in; everything their embedded servers need, on this machine's disk, out."""
+"""Downloads and unpacks what the embedded servers of some releases need."""
 
 from __future__ import annotations
 

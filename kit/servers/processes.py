@@ -1,4 +1,4 @@
-"""A run's marker in, its processes and shared memory found or removed. Standard library only."""
+"""Finds or removes a run's processes and shared memory. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stubs a server has in, the Python that its models run in out.
+"""Finds the Python that a server's models run in.
 
 Triton's Python stub is linked against libpython and embeds it; `kit.servers.environment` gives
 that interpreter its standard library and its packages.

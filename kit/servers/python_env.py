@@ -1,4 +1,4 @@
-"""A running Triton's pid in, the temp folder that its Python backend made for itself out.
+"""Finds the temporary folder that a running Triton's Python backend has made.
 
 The backend makes `/tmp/python_env_XXXXXX` (its own mkdtemp; TMPDIR does not move it) and removes
 it only when it ends in good order. A server that crashed, or was killed, leaves it, and nothing

@@ -1,4 +1,4 @@
-"""A process and its endpoint in, whether that very process serves there out."""
+"""Tells whether one process, and no other, serves at an endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial's spec in, the Triton model repository that it serves out.
+"""Writes the Triton model repository of a trial.
 
 A model is a folder of kit/servers/models: a `config.pbtxt` that lists every parameter with its
 default, one a line, the allowed words in a comment behind it where only some are allowed, and a

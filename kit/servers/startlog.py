@@ -1,4 +1,4 @@
-"""The log of a server that did not start in, the few lines that say why out."""
+"""Selects the few lines of a log that say why a server did not start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seed in, a tiny Llama of random weights with its tokenizer out: a model without a hub.
+"""Makes a tiny Llama of random weights with its tokenizer: a model without a hub.
 
 Four layers, 2.6 million parameters, 512 words; it answers in words without meaning, and a word
 is a token. The same seed gives the same bytes on every machine: the weights come from the

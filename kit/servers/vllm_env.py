@@ -1,4 +1,4 @@
-"""A vLLM version in, what a server needs to run it on this machine's CPU out; opt-in, 2 GB.
+"""Installs vLLM for this machine's processor in an environment of its own (2 GB).
 
     kit vllm install [--version 0.27.1] [--extra-index-url URL]
 

@@ -1,4 +1,4 @@
-"""A wheel of the catalog in, its unpacked files in the user's cache out."""
+"""Unpacks a wheel of the catalog into the user's cache."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Statistics of crashes and latencies; frames or counts in, numbers with their intervals out."""
+"""Statistics of crashes and latencies, with intervals."""

@@ -1,4 +1,4 @@
-"""A line of releases and a way to try one in; every release at which a crash came or went out.
+"""Finds every release at which a crash came or went along the line of releases.
 
 Ordinary bisection finds one flip and takes it for the only one. Here each release has a hidden
 state, *dies* or *safe*; along the line it changes now and then (a Markov chain), and a trial

@@ -1,4 +1,4 @@
-"""A study in, whether its own client was the bottleneck out: a row a trial, and a sentence.
+"""Tells whether the client was the bottleneck: a row a trial, and a sentence.
 
 A load generator at its limit measures itself, so whoever shows a latency says this beside it.
 """

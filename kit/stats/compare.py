@@ -1,4 +1,4 @@
-"""Trials and requests of two releases in, which of them is worse out: deaths, and latency.
+"""Compares deaths and latency of two releases, and says which is worse.
 
 Or of two engines, concurrencies, protocols or studies. Only like is compared with like: one
 comparison for each traffic that both had.

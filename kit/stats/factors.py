@@ -1,4 +1,4 @@
-"""Trials over releases x engines x concurrencies in, "is it vLLM, or is it Triton?" out."""
+"""Tests which factor decides whether servers crash: Triton's release, the engine, the load."""
 
 from __future__ import annotations
 

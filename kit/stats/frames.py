@@ -1,4 +1,4 @@
-"""A study folder in, tidy frames out: one row a trial, a request, a token gap or a sample.
+"""Reads a study folder as tidy frames: one row a trial, request, token gap or sample.
 
 Interrupted trials, failed requests and requests that were open when the server died all keep
 their row; what did not happen is NaN/NA, never 0. Times are milliseconds (`_ms`) for latencies

@@ -1,4 +1,4 @@
-"""Trials in, hazard ratios out: Cox regression over release, concurrency, protocol, engine."""
+"""Hazard ratios by Cox regression over release, concurrency, protocol and engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts in, rates and shares with exact intervals out.
+"""Exact intervals of rates and shares.
 
 All intervals are two-sided at `confidence` unless the name says otherwise, and exact: they cover
 the truth at least as often as they say, however small the counts.

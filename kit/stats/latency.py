@@ -1,4 +1,4 @@
-"""Requests in, latency quantiles with intervals out; failures count as never answered.
+"""Latency quantiles with intervals; failed requests count as never answered.
 
 The population is the judged requests (kit.stats.frames.requests_frame). One that failed, or was
 open when the server died, has latency infinity: a quantile that falls among them is inf ("never"),

@@ -1,4 +1,4 @@
-"""Cells of the release map in, crashes that went and came back along the line of releases out.
+"""Finds crashes that went and came back along the line of releases.
 
 Each cell is decided by itself, with an error of some percent; along a line of many cells that all
 die alike now and then, one that "survives" by luck would make a return. So a change along the

@@ -1,4 +1,4 @@
-"""A test and synthetic servers in, how often it was wrong and what it spent out.
+"""Simulates sequential tests: how often they are wrong, and how many trials they take.
 
 The check of kit.study.sequential that does not trust its formulas: thousands of servers whose
 truth is known are tested trial by trial. `kit dev error-rates` prints the table.

@@ -1,4 +1,4 @@
-"""Trials in, one row a cell out: how many died, how often, how surely."""
+"""Summarises trials, one row a cell: how many died, how often, how surely."""
 
 from __future__ import annotations
 

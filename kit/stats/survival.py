@@ -1,4 +1,4 @@
-"""Trials in, survival out: Kaplan-Meier curves, at-risk tables and log-rank tests.
+"""Survival statistics: Kaplan-Meier curves, at-risk tables and log-rank tests.
 
 The clock is requests (`over="completed"`) or seconds under load (`over="exposure_s"`). Trials
 with `counted` False are left out; those that survived are right-censored.

@@ -1,4 +1,4 @@
-"""A trial's recorded requests (kit.study.folder.REQUESTS) in, their latencies and token gaps out.
+"""Computes latencies and token gaps of a trial's recorded requests.
 
 The columns and the sources of their definitions: kit.stats.frames.requests_frame.
 """

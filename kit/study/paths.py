@@ -1,4 +1,4 @@
-"""Where the checkout keeps what the kit reads at run time; nothing in, absolute paths out.
+"""Where the checkout keeps what the kit reads at run time, as absolute paths.
 
 The kit is used from its checkout (`pip install --editable .`): catalogs, prompts and recorded
 studies lie in `data/` beside the package, Triton's models inside it.

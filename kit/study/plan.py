@@ -1,4 +1,4 @@
-"""A StudySpec in, its TrialSpecs out: which server gets which traffic, in which order."""
+"""Plans a study: which server gets which traffic, in which order."""
 
 from __future__ import annotations
 

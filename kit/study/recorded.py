@@ -1,4 +1,4 @@
-"""A finished study in, a small immutable copy of it out; and any study folder, opened to be read.
+"""Records a finished study as a small immutable copy, and opens any study folder.
 
 A recorded study holds `study.json` (StudySpec), `trials.parquet` (a row a trial: spec and result
 as JSON, the end of the log) and one Parquet file a table (`requests`, `client`, `samples`: the

@@ -1,4 +1,4 @@
-"""A release's name in, what is known of it out: `data/releases.yaml` as typed, checked rows."""
+"""Reads `data/releases.yaml`: what is known of each release, as typed, checked rows."""
 
 from __future__ import annotations
 

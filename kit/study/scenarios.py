@@ -1,4 +1,4 @@
-"""A scenario's name in, what it serves and sends out: `data/scenarios.yaml` as typed, checked rows.
+"""Reads `data/scenarios.yaml`: what each scenario serves and sends, checked.
 
 A scenario is a server model with its parameters plus traffic. A fault scenario exercises one
 crash of the catalog and names its control: the same but for one thing, and nothing dies of it.

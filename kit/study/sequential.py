@@ -1,4 +1,4 @@
-"""Trials of one cell in, a decision out: it crashes, it survives, or more trials are needed.
+"""Sequential test of one cell: it crashes, it survives, or more trials are needed.
 
 Wald's sequential probability ratio test (Sequential Analysis, 1947), of two hypotheses about a
 cell (release x scenario). `TrialTest` looks at the share of trials that die, `RequestTest` at the

@@ -1,4 +1,4 @@
-"""What a person typed or picked in; a checked StudySpec and the folder for it out.
+"""Turns what a person typed or picked into a checked StudySpec and its folder.
 
 Command line, panel and notebook all come through here, so that the same choice is the same study.
 """

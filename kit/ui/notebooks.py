@@ -1,4 +1,4 @@
-"""A notebook in; the study that its parameters describe, and an executed copy of it, out."""
+"""Runs a notebook with other parameters, and reads the study that it describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StudyProgress in; text with a bar for a terminal, or HTML for a notebook or a widget, out."""
+"""Shows a study's progress: text with a bar on a terminal, HTML in a notebook."""
 
 from __future__ import annotations
 

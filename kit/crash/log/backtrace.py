@@ -1,4 +1,4 @@
-"""Log text in, the stacks and the deaths that it tells of out, in the order of the log.
+"""Finds the stacks and the deaths in the text of a log, in the order of the log.
 
 `LogReader` reads a log line by line in bounded memory and linear time; `parse_backtraces` is
 the same for a text at hand. Neither ever raises, whatever the log holds.

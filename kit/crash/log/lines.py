@@ -1,4 +1,4 @@
-"""The text of a log in, its lines out one at a time: bounded memory whatever the log holds.
+"""Splits a log of any size into cleaned lines, in bounded memory.
 
 What collectors put around a line is taken off in `kit.crash.log.records`, and what it only
 quotes is left out in `kit.crash.log.quotes`.

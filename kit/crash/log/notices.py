@@ -1,4 +1,4 @@
-"""One cleaned log line in, what it says about a death out: signals, aborts, kills, dead engines.
+"""Reads what one log line says about a death: signals, aborts, kills, dead engines.
 
 A notice is `fatal` when the process that it speaks of cannot live on after it. Everything else
 is a hint that helps to explain a death, and says nothing by itself: handled Python errors,

@@ -1,4 +1,4 @@
-"""A log of any size in, what matters of it out: stacks, notices, watched words, stated releases.
+"""Scans a log of any size for stacks, notices, watched words and stated releases.
 
 Memory is bounded whatever the log holds, and time grows with its length: stretches without any
 telling word are counted and passed over.

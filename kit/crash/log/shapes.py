@@ -1,4 +1,4 @@
-"""One cleaned log line in, the stack frame that it prints out, with the shape it was printed in.
+"""Recognises the stack frame that one log line prints, in each tool's format.
 
 Who prints a stack decides how it looks: Triton's signal handler (boost), a debugger, Open MPI,
 UCX, PyTorch, TensorRT-LLM, abseil, the kernel, or Python. Every parser takes one bounded pass

@@ -1,4 +1,4 @@
-"""Frames in the order of their lines in, whole stacks out; or word that they are torn.
+"""Joins frames into whole stacks, and tells which stacks are torn.
 
 Two threads that crash at once print into each other, some log viewers put the newest line
 first, and pasted logs begin or end in the middle: all that is still read. Frames whose numbers

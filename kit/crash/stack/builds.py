@@ -1,4 +1,4 @@
-"""A stack's address bits in, the release that printed it out; and where in tritonserver it was.
+"""Identifies a release by the address bits of a stack, and the place in tritonserver.
 
 Address randomisation moves whole pages, so the last three hex digits of an address survive it.
 Frame 0 is a fixed place in Triton's signal handler: its digits tell the build, and once the build

@@ -1,4 +1,4 @@
-"""The binaries of a server in, its row of data/builds.yaml out.
+"""Makes the row of data/builds.yaml for the binaries of one release.
 
 `kit dev build RELEASE FOLDER FRAME0` prints the row of the unpacked wheel in
 FOLDER, where FRAME0 are the last three hex digits of frame 0 in a crash of that release (send a

@@ -1,4 +1,4 @@
-"""The text of /proc/<pid>/maps in, an address out as (module, offset): free of load addresses.
+"""Translates addresses to module and offset, with the text of /proc/<pid>/maps.
 
 Offsets are relative to a module's first mapping, which is where a position-independent
 executable or library was loaded; they are the same in every run of the same file.

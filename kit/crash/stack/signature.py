@@ -1,4 +1,4 @@
-"""A server's log, its memory map and its exit code in, the crash's Signature out.
+"""Computes a crash's signature from the server's log, memory map and exit code.
 
 The signature is the same for the same crash in every run: load addresses are gone, and so is
 what the catcher of the signal and the system's libraries add.

@@ -1,4 +1,4 @@
-"""The frames of a stack in, those that tell where the fault is out; and names made comparable.
+"""Selects the frames of a stack that tell where the fault is; makes names comparable.
 
 Above the fault lie the frames of whoever caught the signal or raised the abort; below it, those
 that start a thread. They are the same in every crash.

@@ -1,4 +1,4 @@
-"""An offset in an ELF file in, the name of the function that holds it out, demangled.
+"""Finds the demangled name of the function at an offset of an ELF file.
 
 The full symbol table serves where the file has one (the wheels' binaries do); of a stripped
 file the exported names are left, and the nearest one below may be far from the truth, so its

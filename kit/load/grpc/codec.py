@@ -1,4 +1,4 @@
-"""gRPC `ModelInfer` and `ModelStreamInfer` of Triton: calls in, messages out, and back to texts.
+"""Encodes calls as Triton's `ModelInfer` and `ModelStreamInfer`, and decodes responses.
 
 The messages are `tritonclient.grpc`'s. What is the same in every request is encoded once: encoded
 protobuf messages may be put one behind the other, so only the tensors' contents are added.

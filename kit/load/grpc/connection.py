@@ -1,4 +1,4 @@
-"""An endpoint and the environment in, gRPC connections out, each shared by a few clients.
+"""Opens gRPC connections to an endpoint, each shared by a few clients.
 
 They are `grpc.aio` channels; messages go through them as bytes, encoded by kit.load.grpc.codec.
 """

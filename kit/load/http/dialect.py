@@ -1,4 +1,4 @@
-"""What differs from one HTTP protocol to the next: request bytes out, answer bytes judged.
+"""What differs between HTTP protocols: how a request is built, and an answer judged.
 
 The exchange itself (kit.load.http.connection) knows only this interface.
 """

@@ -1,4 +1,4 @@
-"""HTTP/1.1 from the client's side without I/O: bytes and times go in, events come out.
+"""Client side of HTTP/1.1 without I/O: takes received bytes and times, returns events.
 
 `begin` gives the request's bytes, `feed` takes what came and when, and gives the events that this
 completes; times are stamped on the `Call`. Nothing here knows a socket or a clock, so a recorded

@@ -1,4 +1,4 @@
-"""HTTP `generate` and `generate_stream` of Triton: calls in, request bytes and judgements out.
+"""Triton's HTTP `generate` and `generate_stream`: builds requests, judges responses.
 
 Errors come inside status 200, also in the middle of a stream; a stream ends with its body.
 """

@@ -1,4 +1,4 @@
-"""Triton's `infer`, whole tensors in and out, in tritonclient's encodings: calls in, bytes out.
+"""Triton's HTTP `infer`: builds requests with whole tensors, judges responses.
 
 The inputs are those of Triton's vLLM backend: text_input, stream, sampling_parameters. Over HTTP
 the body is made and read by `tritonclient.http`, over gRPC the message is `tritonclient.grpc`'s.

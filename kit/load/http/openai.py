@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/completions` and `/v1/chat/completions`: calls in, request bytes and texts out.
+"""OpenAI's `/v1/completions` and `/v1/chat/completions`: builds requests, reads texts.
 
 vLLM's own server and Triton's OpenAI frontend both speak them. A streamed answer is over at the
 event `[DONE]`; events without text (a role, a finish reason, usage) are no token events.

@@ -1,4 +1,4 @@
-"""An endpoint and the environment in, what every HTTP request begins with out.
+"""Prepares what every HTTP request begins with, from an endpoint and the environment.
 
 Secrets live in the environment alone; they go into the bytes on the wire and into nothing that
 is written:

@@ -1,4 +1,4 @@
-"""A workload in, the moment at which each of its conversations is due out: the open loop's clock.
+"""Computes when each conversation of an open loop is due.
 
 Moments are seconds since the common start, for conversation 0, 1, 2, ...; they are as pure a
 function of the workload as the requests themselves, so each worker computes all of them and takes

@@ -1,4 +1,4 @@
-"""A seed, a purpose and a number in, the same random number out: on every machine, in any order.
+"""Random numbers that depend on seed, purpose and number only, in any order.
 
 Draw i of a purpose comes from block i // BLOCK of a Philox counter generator. Only its raw
 64-bit words are used: NumPy guarantees that stream for ever, not those of its distributions.

@@ -1,4 +1,4 @@
-"""A file of prompts in, any run of its words out, ready to stand inside a JSON string.
+"""Reads a file of prompts and gives any run of its words, escaped for JSON.
 
 A prompt set is a UTF-8 text file with one prompt a line; `data/prompts/<name>.txt`, or a path.
 Words are what lies between blanks; a word is taken for a token.

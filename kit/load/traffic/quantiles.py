@@ -1,4 +1,4 @@
-"""A block of draws in, whole numbers of a distribution out: what `whole_quantile` gives for each.
+"""Vectorised `whole_quantile`: whole numbers of a distribution for a block of draws.
 
 A thousand at a time cost a tenth of what they cost one by one, and a worker makes a block between
 two answers. The last bits of array functions are not those of the scalar ones, so whatever lies

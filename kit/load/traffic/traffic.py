@@ -1,4 +1,4 @@
-"""A workload in, its requests out: request i is a pure function of the workload and i.
+"""Generates a workload's requests: request i is a pure function of the workload and i.
 
 So the same workload is the same traffic, byte for byte, whoever makes it: a trial can be
 replayed request by request, and worker w of P shares the traffic exactly by taking the

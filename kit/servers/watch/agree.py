@@ -1,4 +1,4 @@
-"""Two sources of one figure in, how far they agree out, and how far they would by chance.
+"""Measures how far two sources of one figure agree, and how far by chance.
 
 Two sources are never asked at the same moment, and the engine goes on in between. So they agree
 where a value of the one is among the values that the other had about that time.

@@ -1,4 +1,4 @@
-"""The body of a /metrics answer → samples; whatever cannot be read is left out, never an error.
+"""Parses the body of a /metrics answer; leaves out what cannot be read, and raises no error.
 
 Servers die while they answer: a body may be torn, binary or far too large. Each line goes
 through prometheus_client's parser by itself, so that a bad line costs itself and no other.

@@ -1,4 +1,4 @@
-"""Token counters scrape after scrape in, tokens per second between two of them out."""
+"""Computes tokens per second from counters of two scrapes."""
 
 from __future__ import annotations
 

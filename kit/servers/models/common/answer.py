@@ -1,4 +1,4 @@
-"""A prompt and a count in, the one right answer out: the text contract of the kit's models.
+"""The text that the kit's models must answer with, so that a client can check it.
 
 A prompt starts with a nonce word, `[n:<hex>]`. The answer is
 

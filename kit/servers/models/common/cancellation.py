@@ -1,4 +1,4 @@
-"""A response sender in, "did its client go away?" out, asked in one of four ways.
+"""Asks whether a request's client has gone away, in one of four ways.
 
 When, and from which thread, a model asks `is_cancelled()` decides whether a Triton release
 lives (see data/crashes.yaml, is-cancelled-after-final):

@@ -1,4 +1,4 @@
-"""Triton requests in, answers of an asynchronous engine out: the life of a decoupled model.
+"""Life of a decoupled model: passes requests to an asynchronous engine, sends answers.
 
 Built like Triton's vLLM backend. `execute` hands every request to an event loop that runs in a
 thread of its own; there a coroutine takes the request's tokens from the engine, and another

@@ -1,4 +1,4 @@
-"""Engine statistics in, log lines as vLLM V1 writes them and gauges on Triton's /metrics out."""
+"""Writes engine statistics as vLLM V1 logs them, and as gauges on Triton's /metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Triton request in, what it asks the engine for out; the inputs of Triton's vLLM backend.
+"""Reads what a request asks of the engine, from the inputs of Triton's vLLM backend.
 
 `text_input`, and optionally `stream`, `sampling_parameters` (a JSON object) and
 `exclude_input_in_output`. Sampling parameters may come as request parameters instead, which is

@@ -1,4 +1,4 @@
-"""Triton's model configuration in, its parameters as typed values out."""
+"""Reads the parameters of Triton's model configuration as typed values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sequences in, one step plan after another out: continuous batching over a paged KV cache.
+"""Simulated scheduler: continuous batching over a paged KV cache.
 
 What vLLM V1's scheduler decides, without a model behind it: first come, first served
 admission; a token budget and a sequence limit a step; chunked prefill; cache blocks that grow

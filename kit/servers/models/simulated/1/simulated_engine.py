@@ -1,4 +1,4 @@
-"""Prompt and output lengths in, one token event after another out, at the pace of an engine.
+"""Simulated engine: sends token events at the pace of an engine, without a model.
 
 An asyncio task runs step after step while there is work. A step lasts
 

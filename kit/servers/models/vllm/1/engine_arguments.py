@@ -1,4 +1,4 @@
-"""`model.json` and the parameters of config.pbtxt in, the arguments of vLLM's engine out."""
+"""Builds vLLM's engine arguments from `model.json` and config.pbtxt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM's scheduler statistics, step by step, in; the newest of all engines as an EngineStats out.
+"""Collects the newest scheduler statistics of all of vLLM's engines.
 
 vLLM runs several engines behind one model with data parallelism; each has its own KV cache.
 """
