@@ -360,7 +360,8 @@ def test_the_live_view_says_the_pace_of_what_runs_and_escapes_its_log(tmp_path: 
         live = LiveReader(study.path).read()
     [running] = live.running
     assert (live.total, live.is_running, running.ended, running.in_flight) == (6, True, 40, 1)
-    assert running.kv_usage == pytest.approx(0.69, abs=0.02)
+    # Usage rises from sample to sample, so the newest is the highest.
+    assert running.kv_usage == max(trial.samples()["value"].to_pylist())
     assert running.waiting is None
     shown = live_html(live)
     assert "<script>" not in shown
