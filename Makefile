@@ -15,6 +15,8 @@ STAMP := $(VENV)/.made-from-lock
 # The first one that runs and is new enough; `make setup PYTHON=/path/to/python3` overrides it.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 python,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+# Tests at a time; those that measure time run alone anyway.
+PROCESSES ?= 2
 LOCKED = $(shell grep -c '^[a-z].*==' requirements.lock)
 PIP = $(PY) -m pip install --disable-pip-version-check --no-input
 SETUP_FAILED = tail -n 20 $(VENV)/setup.log >&2; \
@@ -38,10 +40,11 @@ setup: $(STAMP) ## Build .venv from requirements.lock (again only when the lock 
 	@echo "$(VENV) is up to date."
 
 check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no server (1 minute)
-	@echo "pytest"; $(PY) -m pytest -m "not server and not browser and not slow" $(ARGS)
+	@echo "pytest"; $(PY) -m pytest -n $(PROCESSES) --dist worksteal \
+		-m "not server and not browser and not slow" $(ARGS)
 
 test: $(STAMP) lint ## Every check and every test
-	@echo "pytest"; $(PY) -m pytest $(ARGS)
+	@echo "pytest"; $(PY) -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 course: $(STAMP) ## Derive the students' notebooks of the course from those with the solutions
 	@$(PY) -m kit dev course

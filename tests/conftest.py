@@ -1,17 +1,38 @@
 """Marks the tests that need more than a moment: `make check` leaves them out, `make test` does not.
 
-server: starts a real Triton; browser: drives a real browser; slow: takes more than a few seconds.
+server: starts a real Triton; browser: drives a real browser; slow: takes more than a few seconds;
+alone: measures time, so no other test may run beside it.
 A file is marked here as a whole; a single test of another file carries its mark itself.
+
+`make test` runs two tests at a time, in processes of their own (pytest-xdist). A test that is
+marked `alone` waits until the others have ended, and they wait for it.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+try:
+    import fcntl
+except ImportError:  # Windows: one test at a time
+    fcntl = None  # type: ignore[assignment]
+
 TESTS = Path(__file__).parent
+LOCKS = "CRASH_KIT_TESTS_LOCKS"  # the folder that the processes of one run share
 MARKS = {
+    "alone": (
+        "load/test_arrivals.py",
+        "load/test_kernel_clock.py",
+        "load/test_progress.py",
+        "load/test_timer.py",
+        "ui/test_panel_browser.py",
+    ),
     "server": (
         "crash/test_real_server.py",
         "load/test_real_server.py",
@@ -51,3 +72,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, files in MARKS.items():
             if place in files:
                 item.add_marker(mark)
+    items.sort(key=_is_alone)  # together and last, so that the other process waits only once
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if fcntl is not None and not hasattr(config, "workerinput"):  # not in a process of xdist's
+        os.environ[LOCKS] = tempfile.mkdtemp(prefix="crash-kit-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if fcntl is not None and not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(LOCKS), ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # first: waiting does not count as the test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if fcntl is None:
+        return (yield)
+    folder = Path(os.environ[LOCKS])
+    with (folder / "running").open("w") as running, (folder / "next").open("w") as turn:
+        # Whoever waits holds the turn, so that nobody overtakes a test that wants to be alone.
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(running, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(running, fcntl.LOCK_UN)

@@ -242,7 +242,7 @@ def expected(digits: bytes) -> tuple[str, str]:
 
 
 def test_what_goes_wrong_on_a_grpc_stream_is_a_record(tmp_path: Path) -> None:
-    load = workload(protocol=STREAM, requests=40, timeout_s=0.5)
+    load = workload(protocol=STREAM, requests=40, timeout_s=2.0)
     with GrpcServer(scripted) as server:
         rows = run_grpc(load, server, tmp_path / "t")
     traffic = Traffic(load)

@@ -141,9 +141,9 @@ def test_a_worker_whose_disk_is_full_fails_and_says_why(tmp_path: Path) -> None:
 BROKEN = """
 import sys
 from kit.load.worker import worker
-from kit.load.http.connection import Wire
+from kit.load.http.connection import Connection
 
-Wire.data_received = lambda wire, data: 1 / 0
+Connection.received = lambda connection, data, now_ns: 1 / 0
 sys.exit(worker.main(sys.argv[1:]))
 """
 
