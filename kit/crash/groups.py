@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from kit.crash.component import Component, component_of
@@ -17,7 +17,7 @@ from kit.crash.log.phrases import Topic
 from kit.crash.log.shapes import Shape
 from kit.crash.stack.signature import KEY_FRAMES
 from kit.crash.stack.site import exact_symbol, fault_frames, plain_module, short_name
-from kit.study.result import Frame, Signature, TrialResult
+from kit.study.result import Frame, Signature, TrialResult, Verdict
 
 T = TypeVar("T")
 #: Frontends keep state that requests share; see same_crash.
@@ -25,43 +25,88 @@ FRONTENDS = frozenset({Component.HTTP_FRONTEND, Component.GRPC_FRONTEND})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrashGroup:
-    """Crashes at one place."""
+class Death:
+    """A server that died: the trial, what it ran, and its stack; None: it left none."""
 
-    site: str  # the functions from the fault outward, or what stands for them
-    text: str  # one line for people
-    keys: tuple[str, ...]  # signature keys, most frequent first
-    trials: tuple[str, ...]
-    releases: tuple[str, ...]  # sorted
-    across_builds: bool  # the same functions, at other offsets, in several releases
+    trial_id: str
+    release: str
+    scenario: str
+    verdict: Verdict
+    signature: Signature | None
 
     @property
-    def count(self) -> int:
-        return len(self.trials)
+    def text(self) -> str:
+        """One line: "SIGSEGV in f", or "hung, without a stack"."""
+        if self.signature is None:
+            return f"{self.verdict.value.replace('_', ' ')}, without a stack"
+        return self.signature.text
 
 
-@dataclass(slots=True)
-class _Gathering:
-    text: str
-    keys: dict[str, int] = field(default_factory=dict)
-    trials: list[str] = field(default_factory=list)
-    releases: dict[str, set[str]] = field(default_factory=dict)  # release -> its keys
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashGroup:
+    """Deaths that one line of text names.
 
-
-def group_crashes(crashes: Iterable[tuple[str, str, Signature]]) -> list[CrashGroup]:
-    """Group (trial id, release, signature), the largest group first.
-
-    Stacks that name functions are one group when they name the same ones, whatever the build;
-    those that do not are one only when their keys are equal.
+    deaths: in the order given. builds: the same deaths by signature key, most frequent first:
+    another build of the server has other offsets, so other keys. stacks: how many different
+    functions lead there (0: the deaths left no stack).
     """
-    gathered: dict[str, _Gathering] = {}
-    for trial, release, signature in crashes:
-        into = gathered.setdefault(site_of(signature), _Gathering(text=signature.text))
-        into.keys[signature.key] = into.keys.get(signature.key, 0) + 1
-        into.trials.append(trial)
-        into.releases.setdefault(release, set()).add(signature.key)
-    groups = [_group(site, found) for site, found in gathered.items()]
-    return sorted(groups, key=lambda group: (-group.count, group.site))
+
+    text: str
+    deaths: tuple[Death, ...]
+    builds: tuple[tuple[Death, ...], ...]
+    stacks: int
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Each once, in the order of the deaths."""
+        return tuple(dict.fromkeys(death.release for death in self.deaths))
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Each once, in the order of the deaths."""
+        return tuple(dict.fromkeys(death.scenario for death in self.deaths))
+
+    @property
+    def has_stack(self) -> bool:
+        return self.stacks > 0
+
+
+def group_deaths(deaths: Iterable[Death]) -> list[CrashGroup]:
+    """Group deaths by what happened, those with a stack first, then the largest group first.
+
+    Deaths at the same function are one group, whatever the build. Those whose stack names no
+    function are one only when their keys are equal. Deaths without a stack are grouped by verdict.
+
+    >>> group_deaths([])
+    []
+    """
+    groups = [_group(own) for own in _by(deaths, _kind).values()]
+    return sorted(groups, key=lambda group: (not group.has_stack, -len(group.deaths), group.text))
+
+
+def _kind(death: Death) -> str:
+    """Equal for deaths of one group."""
+    if death.signature is None or site_of(death.signature) != death.signature.key:
+        return death.text
+    return f"{death.text} {death.signature.key}"  # no function is named: the offsets must do
+
+
+def _group(deaths: list[Death]) -> CrashGroup:
+    signatures = [death.signature for death in deaths if death.signature is not None]
+    builds = _by(deaths, lambda death: death.signature.key if death.signature else "")
+    return CrashGroup(
+        text=deaths[0].text,
+        deaths=tuple(deaths),
+        builds=tuple(sorted(map(tuple, builds.values()), key=lambda own: -len(own))),
+        stacks=len({site_of(signature) for signature in signatures}),
+    )
+
+
+def _by(deaths: Iterable[Death], kind: Callable[[Death], str]) -> dict[str, list[Death]]:
+    found: dict[str, list[Death]] = {}
+    for death in deaths:
+        found.setdefault(kind(death), []).append(death)
+    return found
 
 
 def site_of(signature: Signature) -> str:
@@ -92,18 +137,6 @@ def _is_own(frame: Frame) -> bool:
 def _step(frame: Frame) -> str:
     symbol = exact_symbol(frame)
     return short_name(symbol) if symbol else plain_module(frame.module) or "?"
-
-
-def _group(site: str, found: _Gathering) -> CrashGroup:
-    by_release = [frozenset(keys) for keys in found.releases.values()]
-    return CrashGroup(
-        site=site,
-        text=found.text,
-        keys=tuple(sorted(found.keys, key=lambda key: (-found.keys[key], key))),
-        trials=tuple(found.trials),
-        releases=tuple(sorted(found.releases)),
-        across_builds=len(by_release) > 1 and len(set(by_release)) > 1,
-    )
 
 
 def same_crash(a: TrialResult, b: TrialResult) -> bool:

@@ -4,42 +4,153 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property
 
 import pandas as pd
 
-from kit.crash.diagnose import Diagnosis, diagnose
+from kit.crash.catalog import known_crashes
+from kit.crash.diagnose import Diagnosis, crashes_of, diagnose
+from kit.crash.groups import CrashGroup, Death, group_deaths
+from kit.crash.match import Match, best_of
 from kit.crash.stack.maps import MemoryMap
 from kit.plots.crash import VERBS
-from kit.report.sentences import SeenSignature, signatures
+from kit.report.sentences import frame_text
 from kit.study.folder import StudyFolder
+from kit.study.result import Frame
 from kit.study.words import listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrashGroup:
-    """Deaths with one signature text; offsets differ from build to build, which makes `builds`."""
+class Build:
+    """Deaths of one group in one build of the server, where every offset is the same."""
 
-    text: str
     deaths: int
-    builds: tuple[SeenSignature, ...]
-    diagnosis: Diagnosis | None  # of the first build's example; None: its log was not kept
+    where: str  # "23.10 under cancel-race (5 of 5 trials)"
+    frames: tuple[Frame, ...]
 
 
-def crash_groups(study: StudyFolder, trials: pd.DataFrame) -> list[CrashGroup]:
-    """Commonest first."""
-    seen = sorted(signatures(study, trials), key=lambda s: s.text)
-    groups = [(text, tuple(builds)) for text, builds in groupby(seen, key=lambda s: s.text)]
-    found = [
-        CrashGroup(
-            text=text,
-            deaths=sum(build.trials for build in builds),
-            builds=builds,
-            diagnosis=_diagnosis(study, builds[0].example),
-        )
-        for text, builds in groups
-    ]
-    return sorted(found, key=lambda group: -group.deaths)
+@dataclass(frozen=True)
+class StudyCrash:
+    """A group of deaths in a study, with what its logs and the catalog tell of it."""
+
+    group: CrashGroup
+    study: StudyFolder
+    trials: pd.DataFrame  # trials_frame, all of those that the study is asked about
+
+    @property
+    def text(self) -> str:
+        return self.group.text
+
+    @property
+    def deaths(self) -> int:
+        return len(self.group.deaths)
+
+    @cached_property
+    def builds(self) -> list[Build]:
+        """The most frequent first; empty: it left no stack."""
+        return [
+            Build(
+                deaths=len(deaths),
+                where=_where(deaths, self.trials),
+                frames=deaths[0].signature.frames,
+            )
+            for deaths in self.group.builds
+            if deaths[0].signature is not None
+        ]
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis | None:
+        """Of the first build's first death; None: it left no stack, or its log was not kept.
+
+        The server's binaries are not looked at, so that it is quick.
+        """
+        if not self.group.has_stack:
+            return None
+        trial = self.study.trial(self.group.builds[0][0].trial_id)
+        log, maps = trial.log_text(), trial.memory_map()
+        if log is None:
+            return None
+        parsed = MemoryMap.parse(maps) if maps else None
+        found = diagnose(log, believed_release=trial.spec.release, maps=parsed)
+        return found if found.died else None
+
+    @cached_property
+    def known(self) -> list[Match]:
+        """Crashes of the catalog that fit as well as the best one; empty: it is not in there."""
+        if self.diagnosis is not None:
+            return best_of(self.diagnosis.matches)
+        first = self.group.builds[0][0]
+        if first.signature is None:
+            return []
+        releases, known = (first.release,), known_crashes()
+        return best_of(crashes_of(first.signature, releases=releases, log="", crashes=known))
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """From the fault outward, one line a frame; empty: it left none."""
+        if self.diagnosis is not None:
+            return tuple(self.diagnosis.stack)
+        return tuple(frame_text(frame) for build in self.builds[:1] for frame in build.frames)
+
+    @property
+    def advice(self) -> str:
+        if self.diagnosis is not None:
+            return self.diagnosis.advice
+        return " ".join(known_crashes()[match.id].advice for match in self.known)
+
+
+def study_crashes(study: StudyFolder, trials: pd.DataFrame) -> list[StudyCrash]:
+    """Every kind of death once: those with a stack first, then the commonest first.
+
+    trials: trials_frame of the study, or the rows of it that are asked about.
+    """
+    deaths = []
+    for trial_id in trials.loc[trials["crashed"], "trial_id"]:
+        trial = study.trial(str(trial_id))
+        if trial.result is not None:
+            deaths.append(
+                Death(
+                    trial_id=trial.spec.trial_id,
+                    release=trial.spec.release,
+                    scenario=trial.spec.scenario,
+                    verdict=trial.result.verdict,
+                    signature=trial.result.signature,
+                )
+            )
+    return [StudyCrash(group, study, trials) for group in group_deaths(deaths)]
+
+
+def _where(deaths: Iterable[Death], trials: pd.DataFrame) -> str:
+    """ "23.10 under cancel-race (5 of 5 trials) and …"."""
+    counts: dict[tuple[str, str], int] = {}
+    for death in deaths:
+        key = (death.release, death.scenario)
+        counts[key] = counts.get(key, 0) + 1
+    said = []
+    for (release, scenario), died in counts.items():
+        cell = trials[trials["release"].eq(release) & trials["scenario"].eq(scenario)]
+        tally = f"{died} of {int(cell['counted'].sum())} trials"
+        said.append(f"{release} under {scenario} ({tally})")
+    return listing(said)
+
+
+def where_they_died(study: StudyFolder, trials: pd.DataFrame) -> str:
+    """How many deaths share a signature, and the stack of the commonest, without addresses."""
+    seen = [crash for crash in study_crashes(study, trials) if crash.builds]
+    if not seen:
+        return "No server died, so there is no stack to read."
+    deaths, first = sum(crash.deaths for crash in seen), seen[0]
+    if len(seen) == 1:
+        said = f"All {deaths} deaths are *{first.text}*."
+        if len(first.builds) > 1:
+            said += (
+                f" Offsets differ from build to build, which makes {len(first.builds)} signatures."
+            )
+    else:
+        said = f"{first.deaths} of {deaths} deaths are *{first.text}*."
+    build = first.builds[0]
+    stack = "\n".join(frame_text(frame) for frame in build.frames)
+    return f"{said} The stack in {build.where}:\n\n```\n{stack}\n```\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,35 +161,23 @@ class ToDo:
     advice: str
 
 
-def to_do(groups: Iterable[CrashGroup]) -> list[ToDo]:
+def to_do(crashes: Iterable[StudyCrash]) -> list[ToDo]:
     """Each remedy once, that of the commonest crash first."""
     found: dict[str, list[str]] = {}
-    for group in groups:
-        if group.diagnosis:
-            found.setdefault(group.diagnosis.advice, []).append(group.text)
+    for crash in crashes:
+        if crash.diagnosis:
+            found.setdefault(crash.diagnosis.advice, []).append(crash.text)
     return [ToDo(where=listing(texts), advice=advice) for advice, texts in found.items()]
 
 
-def _diagnosis(study: StudyFolder, trial_id: str) -> Diagnosis | None:
-    """What the log of that trial tells; the binaries are not looked at, so that it is quick."""
-    trial = study.trial(trial_id)
-    release = trial.spec.release
-    log, maps = trial.log_text(), trial.memory_map()
-    if log is None:
-        return None
-    parsed = MemoryMap.parse(maps) if maps else None
-    found = diagnose(log, believed_release=release, maps=parsed)
-    return found if found.died else None
-
-
-def without_stack(trials: pd.DataFrame) -> Iterable[str]:
+def without_stack(crashes: Iterable[StudyCrash]) -> list[str]:
     """Deaths that left no stack, a sentence a verdict: "2 servers hung: 23.10 under …"."""
-    silent = trials[trials["crashed"] & trials["signature"].isna()]
-    for verdict, group in silent.groupby("verdict"):
-        where = group.groupby(["release", "scenario"], sort=False).size()
-        cells = [
-            f"{release} under {scenario} ({n})"
-            for (release, scenario), n in zip(where.index, where, strict=True)
-        ]
-        servers = f"{len(group)} server{'s' if len(group) > 1 else ''}"
-        yield f"{servers} {VERBS.get(str(verdict), 'died')} without a stack: {listing(cells)}."
+    said = []
+    for crash in crashes:
+        if crash.group.has_stack:
+            continue
+        servers = f"{crash.deaths} server{'s' if crash.deaths > 1 else ''}"
+        verb = VERBS.get(crash.group.deaths[0].verdict.value, "died")
+        where = _where(crash.group.deaths, crash.trials)
+        said.append(f"{servers} {verb} without a stack: {where}.")
+    return said

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit.report.crashes import crash_groups, to_do
+from kit.report.crashes import study_crashes, to_do
 from kit.report.decision import study_decision
 from kit.report.sentences import command, headline
 from kit.report.table import COLUMNS
@@ -42,7 +42,7 @@ def markdown(study: StudyFolder, document: dict[str, Any]) -> str:
         )
     if decision.not_tried:
         rows += ["", f"Not tried: {markdown_text('; '.join(decision.not_tried))}."]
-    remedies = to_do(crash_groups(study, trials))
+    remedies = to_do(study_crashes(study, trials))
     if remedies:
         rows += ["", "## What to do", ""]
         rows += [f"- {markdown_text(r.where)}: {markdown_text(r.advice)}" for r in remedies]

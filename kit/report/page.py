@@ -16,7 +16,7 @@ from kit import __version__
 from kit.kv.advice import study_advice
 from kit.plots.style import provenance
 from kit.report.cells import result_document
-from kit.report.crashes import crash_groups, to_do, without_stack
+from kit.report.crashes import study_crashes, to_do, without_stack
 from kit.report.decision import study_decision
 from kit.report.figures import drawings, hero
 from kit.report.handout import data_files, markdown
@@ -108,7 +108,7 @@ def render(study: StudyFolder, document: dict[str, Any], data: Sequence[str] = (
         trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
     )
     is_map = main is not None and main.name == "map"
-    crashes = crash_groups(study, trials)
+    crashes = study_crashes(study, trials)
     return page.get_template(TEMPLATE.name).render(
         headline=decision.overall if len(decision.advice) > 1 else headline(trials),
         decision=decision,
@@ -125,7 +125,7 @@ def render(study: StudyFolder, document: dict[str, Any], data: Sequence[str] = (
         kv_advice=study_advice(study),
         engine_labels=engine_labels(trial.spec.engine for trial in study.trials()),
         crashes=crashes,
-        without_stack=list(without_stack(trials)),
+        without_stack=without_stack(crashes),
         trials=trials.astype(object).where(trials.notna(), None).to_dict("records"),
         skipped=skipped,
         provenance=line,

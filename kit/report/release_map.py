@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import pandas as pd
 
-from kit.crash.groups import group_crashes
 from kit.plots.release_map import release_map, signature_letters, traffic_cells
 from kit.plots.titles import DECIDED
+from kit.report.crashes import study_crashes
 from kit.report.sentences import evidence_by_scenario
 from kit.runner.agenda import decided, decisions_of
 from kit.stats.frames import trials_frame
 from kit.stats.returns import Segment, returns
 from kit.study.folder import StudyFolder
 from kit.study.releases import in_order
-from kit.study.result import Signature
 from kit.study.scenarios import is_traffic
 from kit.study.sequential import Decision, characteristic, saving
 from kit.study.words import listing, ranges
@@ -129,22 +126,18 @@ def causes(study: StudyFolder) -> str:
     Groups and letters are those of the map: one line of text, such as "SIGSEGV in f". A stack can
     have several causes, and several ways can lead to one place.
     """
-    places: dict[str, list[tuple[str, str, Signature]]] = defaultdict(list)
-    for trial in study.trials():
-        if (result := trial.result) and (found := result.signature):
-            places[found.text].append((trial.spec.trial_id, trial.spec.release, found))
     line, trials = list(study.spec.releases), trials_frame(study)
     letters = signature_letters(release_map(trials))
-    rows = [
-        f"- {_lettered(letters, text)}{text}: {_deaths(len(deaths))}, in "
-        f"{ranges([release for _, release, _ in deaths], line)}{_ways(len(group_crashes(deaths)))}"
-        for text, deaths in sorted(places.items(), key=lambda place: -len(place[1]))
-    ]
-    silent = trials[trials["crashed"] & trials["signature"].isna()]
-    for verdict, group in silent.groupby("verdict"):
-        scenarios = listing(list(dict.fromkeys(group["scenario"])))
-        kind = str(verdict).replace("_", " ")
-        rows.append(f"- no stack, {kind}: {_deaths(len(group))} ({scenarios})")
+    rows = []
+    for crash in study_crashes(study, trials):
+        group = crash.group
+        if group.has_stack:
+            named = f"{_lettered(letters, group.text)}{group.text}"
+            where = f"{ranges(group.releases, line)}{_ways(group.stacks)}"
+            rows.append(f"- {named}: {_deaths(crash.deaths)}, in {where}")
+        else:
+            kind = group.text.partition(",")[0]
+            rows.append(f"- no stack, {kind}: {_deaths(crash.deaths)} ({listing(group.scenarios)})")
     return "\n".join(rows) or "No server died."
 
 

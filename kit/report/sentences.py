@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -106,46 +106,6 @@ def evidence_by_scenario(counted: pd.DataFrame, line: list[str] | None = None) -
     return parts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenSignature:
-    """One crash signature and where it was seen."""
-
-    text: str
-    key: str
-    trials: int
-    where: str
-    frames: tuple[Frame, ...]
-    example: str  # trial_id
-
-
-def signatures(study: StudyFolder, trials: pd.DataFrame) -> list[SeenSignature]:
-    """Deaths grouped by signature, commonest first."""
-    found = []
-    dead = trials[trials["crashed"] & trials["signature"].notna()]
-    for key, group in dead.groupby("signature"):
-        example = str(group["trial_id"].iloc[0])
-        result = study.trial(example).result
-        assert result is not None, "a trial with a signature has a result"
-        assert result.signature is not None
-        where = []
-        for _, same in group.groupby(["release", "scenario"], sort=False):
-            release, scenario = same["release"].iloc[0], same["scenario"].iloc[0]
-            cell = trials[trials["release"].eq(release) & trials["scenario"].eq(scenario)]
-            tally = f"{len(same)} of {int(cell['counted'].sum())} trials"
-            where.append(f"{release} under {scenario} ({tally})")
-        found.append(
-            SeenSignature(
-                text=result.signature.text,
-                key=str(key),
-                trials=len(group),
-                where=listing(where),
-                frames=result.signature.frames,
-                example=example,
-            )
-        )
-    return sorted(found, key=lambda s: -s.trials)
-
-
 def frame_text(frame: Frame) -> str:
     """A frame without its load address: "libtritonserver.so  TRITONBACKEND_…  +0x1a2b"."""
     offset = None if frame.offset is None else f"+{frame.offset:#x}"
@@ -218,22 +178,6 @@ def versions(study: StudyFolder) -> list[tuple[str, str]]:
 def source_of(study: StudyFolder) -> str:
     """ "recorded" for a recorded study, else "live"."""
     return "recorded" if is_recorded(study) else "live"
-
-
-def where_they_died(study: StudyFolder, trials: pd.DataFrame) -> str:
-    """How many deaths share a signature, and the stack of the commonest, without addresses."""
-    seen = signatures(study, trials)
-    if not seen:
-        return "No server died, so there is no stack to read."
-    deaths, texts = sum(s.trials for s in seen), {s.text for s in seen}
-    if len(texts) == 1:
-        said = f"All {deaths} deaths are *{seen[0].text}*."
-        if len(seen) > 1:
-            said += f" Offsets differ from build to build, which makes {len(seen)} signatures."
-    else:
-        said = f"{seen[0].trials} of {deaths} deaths are *{seen[0].text}*."
-    stack = "\n".join(frame_text(frame) for frame in seen[0].frames)
-    return f"{said} The stack in {seen[0].where}:\n\n```\n{stack}\n```\n"
 
 
 def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:

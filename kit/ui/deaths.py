@@ -6,12 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from kit.crash.catalog import known_crashes
-from kit.crash.diagnose import crashes_of
-from kit.crash.match import Match, best_of
 from kit.kv.advice import study_advice
-from kit.report.crashes import crash_groups
-from kit.report.sentences import frame_text
+from kit.report.crashes import StudyCrash, study_crashes
 from kit.stats.client_limits import client_limits, client_sentence
 from kit.study.folder import StudyFolder
 from kit.study.releases import in_order
@@ -20,23 +16,7 @@ from kit.ui.cards import Crash, Crashes
 
 def crashes_of_study(study: StudyFolder, trials: pd.DataFrame) -> Crashes:
     """Every kind of death once, commonest first. trials: trials_frame of the study."""
-    dead = trials[trials["crashed"]]
-    found = []
-    for group in crash_groups(study, trials):
-        own = dead[dead["signature_text"] == group.text]
-        seen, first = group.diagnosis, group.builds[0]
-        if seen is not None:
-            known, stack, advice = best_of(seen.matches), seen.stack, seen.advice
-        else:  # its log was not kept
-            known, stack = _known(study, first.example), tuple(map(frame_text, first.frames))
-            advice = " ".join(known_crashes()[match.id].advice for match in known)
-        found.append(
-            _crash(group.text, own, trials, stack=stack, known=tuple(known), advice=advice)
-        )
-    silent = dead[dead["signature"].isna()]
-    for verdict, own in silent.groupby("verdict"):
-        text = f"{str(verdict).replace('_', ' ')}, without a stack"
-        found.append(_crash(text, own, trials))
+    found = [_card(crash, trials) for crash in study_crashes(study, trials)]
     return Crashes(sorted(found, key=lambda crash: -crash.deaths))
 
 
@@ -55,34 +35,23 @@ def advice_for(study: StudyFolder, crashes: Sequence[Crash]) -> list[str]:
     return [*words, *dict.fromkeys(warnings)]
 
 
-def _known(study: StudyFolder, trial_id: str) -> list[Match]:
-    """The crashes of the catalog that a death fits by its signature alone."""
-    trial = study.trial(trial_id)
-    signature = trial.result.signature if trial.result else None
-    releases = (trial.spec.release,)
-    found = crashes_of(signature, releases=releases, log="", crashes=known_crashes())
-    return best_of(found)
-
-
-def _crash(
-    text: str,
-    own: pd.DataFrame,
-    trials: pd.DataFrame,
-    **known: object,
-) -> Crash:
+def _card(crash: StudyCrash, trials: pd.DataFrame) -> Crash:
+    ids, group = [death.trial_id for death in crash.group.deaths], crash.group
     cells = trials[
         trials["counted"]
-        & trials["release"].isin(own["release"])
-        & trials["scenario"].isin(own["scenario"])
+        & trials["release"].isin(group.releases)
+        & trials["scenario"].isin(group.scenarios)
     ]
-    empty: dict[str, object] = {"stack": (), "known": (), "advice": ""}
+    own = trials[trials["trial_id"].isin(ids)]
     return Crash(
-        text=text,
-        deaths=len(own),
+        text=crash.text,
+        deaths=crash.deaths,
         trials=len(cells),
-        releases=tuple(in_order(own["release"])),
-        scenarios=tuple(dict.fromkeys(own["scenario"])),
+        releases=tuple(in_order(group.releases)),
+        scenarios=group.scenarios,
         iterations=tuple(sorted(int(n) for n in own["crash_iteration"])),
-        trial_ids=tuple(own["trial_id"]),
-        **(empty | known),  # type: ignore[arg-type]
+        stack=crash.stack,
+        known=tuple(crash.known),
+        advice=crash.advice,
+        trial_ids=tuple(ids),
     )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from kit.crash.groups import group_crashes, site_of
+from kit.crash.groups import Death, group_deaths, site_of
 from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.signature import signal_of, signature_of
 from kit.crash.stack.symbols import SymbolTable, find_module
 from kit.study.encoding import from_json, to_json
-from kit.study.result import Frame, Signature
+from kit.study.result import Frame, Signature, Verdict
 
 STACKS = Path(__file__).parent / "stacks"
 
@@ -120,7 +120,7 @@ def _signature(*frames: tuple[str, int | None, str | None], key: str) -> Signatu
             for i, (module, offset, symbol) in enumerate(frames)
         ),
         key=key,
-        text="SIGSEGV",
+        text=f"SIGSEGV in {frames[-1][2]}",
     )
 
 
@@ -128,6 +128,18 @@ HANDLER: tuple[tuple[str, int | None, str | None], ...] = (
     ("tritonserver", 1, "H"),
     ("libc.so.6", 2, None),
 )
+
+
+def _death(
+    trial: str, release: str, signature: Signature | None, verdict: Verdict = Verdict.CRASHED
+) -> Death:
+    return Death(
+        trial_id=trial,
+        release=release,
+        scenario="cancel-race",
+        verdict=verdict,
+        signature=signature,
+    )
 
 
 def test_crashes_at_one_place_are_grouped_over_trials_and_builds() -> None:
@@ -140,27 +152,35 @@ def test_crashes_at_one_place_are_grouped_over_trials_and_builds() -> None:
     elsewhere = _signature(
         *HANDLER, ("tritonserver", 64, "c::d()"), key="SIGSEGV|tritonserver+0x40"
     )
-    groups = group_crashes(
+    groups = group_deaths(
         [
-            ("t1", "23.10", in_one),
-            ("t2", "23.10", elsewhere),
-            ("t3", "24.10", in_two),
-            ("t4", "23.10", in_one),
+            _death("t1", "23.10", in_one),
+            _death("t2", "23.10", elsewhere),
+            _death("t3", "24.10", in_two),
+            _death("t4", "23.10", in_one),
         ]
     )
-    assert [(g.site, g.count, g.across_builds) for g in groups] == [
-        ("SIGSEGV|a::b", 3, True),
-        ("SIGSEGV|c::d", 1, False),
+    assert [(len(group.deaths), len(group.builds), group.stacks) for group in groups] == [
+        (3, 2, 1),
+        (1, 1, 1),
     ]
-    assert groups[0].trials == ("t1", "t3", "t4")
+    assert [death.trial_id for death in groups[0].deaths] == ["t1", "t3", "t4"]
     assert groups[0].releases == ("23.10", "24.10")
-    assert groups[0].keys == (in_one.key, in_two.key)
+    assert [[death.trial_id for death in own] for own in groups[0].builds] == [["t1", "t4"], ["t3"]]
+
+
+def test_deaths_without_a_stack_are_grouped_by_verdict_and_stand_last() -> None:
+    named = _signature(*HANDLER, ("tritonserver", 16, "a::b(int)"), key="SIGSEGV|tritonserver+0x10")
+    hung = [_death(f"h{n}", "24.05", None, Verdict.HUNG) for n in range(3)]
+    groups = group_deaths([*hung, _death("t", "23.10", named)])
+    assert [(group.has_stack, len(group.deaths)) for group in groups] == [(True, 1), (False, 3)]
+    assert groups[1].text == "hung, without a stack"
 
 
 def test_stacks_without_names_are_one_group_only_when_their_keys_are_equal() -> None:
     one = _signature(*HANDLER, ("tritonserver", 16, None), key="SIGSEGV|tritonserver+0x10")
     two = _signature(*HANDLER, ("tritonserver", 32, None), key="SIGSEGV|tritonserver+0x20")
-    assert len(group_crashes([("a", "23.10", one), ("b", "24.10", two)])) == 2
+    assert len(group_deaths([_death("a", "23.10", one), _death("b", "24.10", two)])) == 2
     assert site_of(one) == one.key
 
 
@@ -170,17 +190,11 @@ def test_an_exported_name_far_before_a_frame_names_no_place() -> None:
 
 
 def test_a_crash_measured_on_two_releases_is_one_group() -> None:
-    crashes = [
-        (name, name[9:14], _measured(name))
+    (group,) = group_deaths(
+        _death(name, name[9:14], _measured(name))
         for name in ("measured-23.10-1", "measured-23.10-2", "measured-24.10-1")
-    ]
-    (group,) = group_crashes(crashes)
-    assert (group.count, group.across_builds) == (3, True)
-    assert len(group.keys) == 2
-
-
-def test_no_crashes_make_no_groups() -> None:
-    assert group_crashes([]) == []
+    )
+    assert (len(group.deaths), len(group.builds), group.stacks) == (3, 2, 1)
 
 
 def test_a_file_that_is_no_binary_has_no_functions(tmp_path: Path) -> None:

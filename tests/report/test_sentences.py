@@ -7,7 +7,8 @@ from pathlib import Path
 
 from synthetic_studies import SEGFAULT, first_light, write_study, write_trial
 
-from kit.report.sentences import cache_verdict, compared, where_they_died
+from kit.report.crashes import where_they_died
+from kit.report.sentences import cache_verdict, compared
 from kit.stats.frames import samples_frame, trials_frame
 from kit.study.folder import StudyFolder
 
