@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         run,
         scenarios,
     )
+    from kit.ui.experiments import bisect, kv_experiment
     from kit.ui.study_view import Study
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("run", "open", "recorded", "diagnose", "compare"), "kit.ui.api"),
     **dict.fromkeys(("attach", "container", "panel", "releases", "scenarios"), "kit.ui.api"),
+    **dict.fromkeys(("bisect", "kv_experiment"), "kit.ui.experiments"),
     "Study": "kit.ui.study_view",
     "Workload": "kit.study.workload",
 }
@@ -49,9 +51,11 @@ __all__ = [
     "Study",
     "Workload",
     "attach",
+    "bisect",
     "compare",
     "container",
     "diagnose",
+    "kv_experiment",
     "open",
     "panel",
     "recorded",

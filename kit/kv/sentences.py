@@ -30,16 +30,19 @@ def unsaturated(table: pd.DataFrame) -> pd.DataFrame:
 def predicted(table: pd.DataFrame) -> str:
     """How well peaks were foreseen, where that could go wrong: same lengths, and varied ones."""
     rows = unsaturated(table)
-    parts = [
-        f"In {len(table) - len(rows)} of {len(table)} trials the cache was expected to be full and "
-        "was, which says little about the arithmetic."
-    ]
+    parts = []
+    if full := len(table) - len(rows):
+        parts.append(
+            f"In {full} of {len(table)} trials the cache was expected to be full and was, which "
+            "says little about the arithmetic."
+        )
     same, varied = rows[~rows["varied"]], rows[rows["varied"]]
     if len(same):
         worst = same["off"].abs().max()
         holds = "within" if worst <= CLOSE else "not within"
+        others = "others " if full else ""
         parts.append(
-            f"In the {len(same)} others whose requests are all alike the measured peak is at most "
+            f"In the {len(same)} {others}whose requests are all alike the measured peak is at most "
             f"{worst:.1%} off the expected one, {holds} {percent(CLOSE)}."
         )
     if len(varied):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from kit.plots.axes import key, percent_axis
 from kit.plots.columns import check_frame
@@ -69,6 +70,7 @@ def plot_queue(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_xlim(left=0)
     ax.grid(axis="y")
     ax.set_ylabel("requests waiting")
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     key(
         ax,
         "seconds under load",

@@ -31,6 +31,7 @@ from kit.study.folder import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
 from kit.study.grid import number_of
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
+from kit.study.words import numbers_in_order
 
 TABLES = {"requests": REQUESTS, "client": CLIENT, "samples": SAMPLES}
 #: Columns of trials.parquet.
@@ -162,7 +163,8 @@ class RecordedStudy(StudyFolder):
         return ()  # a recorded study does not change
 
     def trials(self) -> list[TrialFolder]:
-        return [trial for name, trial in self._by_name.items() if self.holds(name)]
+        names = sorted(self._by_name, key=numbers_in_order)
+        return [self._by_name[name] for name in names if self.holds(name)]
 
     def trial(self, trial_id: str) -> TrialFolder:
         if trial_id not in self._by_name:

@@ -87,3 +87,13 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines.insert(1, ["-" * width for width in widths])
     padded = ((text.ljust(w) for text, w in zip(line, widths, strict=True)) for line in lines)
     return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def numbers_in_order(name: str) -> list[tuple[bool, int, str]]:
+    """A key to sort names by, in which the numbers that they hold count as numbers.
+
+    >>> sorted(["trial_c16", "trial_c4"], key=numbers_in_order)
+    ['trial_c4', 'trial_c16']
+    """
+    parts = re.split(r"([0-9]{1,18})", name)
+    return [(bool(n % 2), int(part) if n % 2 else 0, part) for n, part in enumerate(parts)]

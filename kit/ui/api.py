@@ -279,11 +279,12 @@ def panel(
     concurrency: int | Iterable[int] = (),
     requests: int | None = None,
     repeats: int = 3,
-    folder: str | Path = "studies",
+    folder: str | Path | None = None,
 ) -> Panel:
     """Show widgets that choose a study, run it and show its result (JupyterLab).
 
-    The arguments are what is chosen at first; folder: below which studies are kept.
+    The arguments are what is chosen at first; folder: below which studies are kept
+    (None: `studies/`, as for kit.run).
     `panel.spec` is what is chosen, `panel.study` the folder of the last run.
 
     Raises:
@@ -302,7 +303,7 @@ def panel(
         concurrency=[int(one) for one in several(concurrency)],  # type: ignore[call-overload]
         requests=requests,
         repeats=repeats,
-        studies=as_folder("folder", folder),
+        studies=None if folder is None else as_folder("folder", folder),
     )
 
 

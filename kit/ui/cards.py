@@ -31,6 +31,15 @@ PRE = (
 )
 
 
+class Words(str):
+    """Sentences, or a table in Markdown; as the last line of a notebook's cell they are text."""
+
+    __slots__ = ()
+
+    def _repr_markdown_(self) -> str:
+        return clean_text(self)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Crash:
     """Deaths of one kind in a study, and what is known of them.

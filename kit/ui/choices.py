@@ -5,6 +5,7 @@ Command line, panel and notebook all come through here, so that the same choice 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,14 +16,14 @@ from kit.servers.prepare import releases_here
 from kit.study.arguments import as_number, check_names
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
+from kit.study.paths import NOTEBOOKS, ROOT
 from kit.study.plan import ENGINES, check_conductible, count
 from kit.study.releases import embedded_releases, embedded_wheel, get_release
 from kit.study.scenarios import load_scenarios
 from kit.study.sequential import TrialTest
 from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec, Workload
 
-#: Where studies go when nobody says otherwise, below the current folder.
-STUDIES = Path("studies")
+STUDIES = "studies"
 ALL = "all"
 #: Of releases: all that this machine can run; an old one needs a Python that may not be there.
 HERE = "here"
@@ -173,11 +174,22 @@ def _server(given: object) -> ServerSpec:
     return ServerSpec(release=given)
 
 
-def study_folder(spec: StudySpec, root: Path = STUDIES) -> Path:
+def studies_here() -> Path:
+    """Where studies go when nobody says otherwise: `studies/` below the current folder.
+
+    The notebooks of the checkout, and what runs at its root, share one.
+    """
+    here = Path.cwd()
+    return Path(os.path.relpath(ROOT / STUDIES, here) if here == NOTEBOOKS else STUDIES)
+
+
+def study_folder(spec: StudySpec, root: Path | None = None) -> Path:
     """Where to run `spec`: its newest unfinished study below `root`, else a new folder's path.
 
-    So the same choice made again after a Ctrl-C goes on where it stopped.
+    So the same choice made again after a Ctrl-C goes on where it stopped. root: None:
+    `studies_here`.
     """
+    root = studies_here() if root is None else root
     for marker in sorted(root.glob(f"{spec.name}-*/study.json"), reverse=True):
         folder = StudyFolder(marker.parent)
         if not (folder.path / "done.json").exists() and _holds(folder, spec):

@@ -7,9 +7,11 @@ it in a script. Global rcParams stay as they are.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -47,7 +49,7 @@ def draw(
 
     ax: where to draw; None: on a new figure of that size.
     """
-    with style.context(STYLE):
+    with _kit_style():
         if ax is None:
             figure = plt.figure(figsize=(width_in, height_in), layout="constrained")
             ax = figure.add_subplot(axes_class=ShownAxes)
@@ -66,12 +68,26 @@ def draw_panels(
 
     figure: where to draw; None: a new one of that size in inches.
     """
-    with style.context(STYLE):
+    with _kit_style():
         whole = plt.figure(figsize=size_in, layout="constrained") if figure is None else figure
         axes = plot(whole)
         _add_note(whole, note)
         whole.draw_without_rendering()
     return axes
+
+
+@contextmanager
+def _kit_style() -> Iterator[None]:
+    """The kit's rcParams, and the caller's afterwards."""
+    interactive = mpl.is_interactive()
+    try:
+        with style.context(STYLE):
+            yield
+            # A notebook's backend turns it on when it makes its first figure. Lost at the end of
+            # the context, no later cell would show its figures.
+            interactive = mpl.is_interactive()
+    finally:
+        mpl.interactive(interactive)
 
 
 def _add_note(figure: Figure, note: str) -> None:

@@ -30,7 +30,7 @@ from kit.study.plan import ENGINES
 from kit.study.releases import embedded_releases
 from kit.study.scenarios import load_scenarios
 from kit.study.spec import StudySpec
-from kit.ui.choices import STUDIES, study_folder
+from kit.ui.choices import studies_here, study_folder
 from kit.ui.live import LiveReader, ask_to_stop, is_running, live_html, running_study
 from kit.ui.panel_choice import Checked, Choice, check, load, save, saved
 
@@ -114,11 +114,11 @@ class Panel:
         concurrency: Sequence[int] = (),
         requests: int | None = None,
         repeats: int = 3,
-        studies: Path = STUDIES,
+        studies: Path | None = None,
         run: RunStudy | None = None,
     ) -> None:
         self.study: StudyFolder | None = None
-        self._studies = Path(studies)
+        self._studies = studies_here() if studies is None else Path(studies)
         self._run_study = run
         self._job: StudyJob | None = None
         self._folder: Path | None = None

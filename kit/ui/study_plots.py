@@ -1,9 +1,13 @@
-"""The figures of a study about load, tokens, distributions and the moment of a crash."""
+"""The figures of a study: deaths, survival, latency, load, tokens, the KV cache, the map."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
+
+from kit.errors import KitError
+from kit.plots.titles import varying
+from kit.report.sentences import scenarios_in_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +18,105 @@ if TYPE_CHECKING:
 
 class StudyPlots:
     """Methods of kit.Study; each draws on `ax`, or on a new figure, and returns the axes."""
+
+    @property
+    def _study(self) -> Study:
+        return cast("Study", self)
+
+    def plot_crashes(self, ax: Axes | None = None) -> Axes:
+        """Draw each trial as a mark: after how many requests its server died, or survived.
+
+        ax: axes to draw on; None: a new figure. Returns the axes.
+        """
+        from kit.plots.crash import plot_crash_strip
+
+        part, note = self._study._drawable()
+        rows = part.trials.groupby(varying(part.trials), observed=True, dropna=False).ngroups
+        return _draw(
+            lambda axes: plot_crash_strip(part.trials, axes), note, 1.7 + 0.36 * rows, ax=ax
+        )
+
+    def plot_survival(self, ax: Axes | None = None, *, over: str = "completed") -> Axes:
+        """Draw the share of servers still alive after so many requests (Kaplan-Meier).
+
+        over: "completed" (requests) or "exposure_s" (seconds). ax: as for plot_crashes.
+        """
+        from kit.plots.crash import curve_count, plot_survival
+
+        part, note = self._study._drawable()
+        height_in = 3.4 + 0.16 * curve_count(part.trials)
+        return _draw(
+            lambda axes: plot_survival(part.trials, axes, over=over), note, height_in, ax=ax
+        )
+
+    def plot_latency(self, ax: Axes | None = None, *, latency: str | None = None) -> Axes:
+        """Draw what users waited for: median and 95th percentile; a failure is never answered.
+
+        latency: "e2e_ms", "ttft_ms" (time to first token), "itl_ms_mean"; None: end to end.
+        ax: as for plot_crashes.
+        """
+        from kit.plots.latency import plot_latency
+
+        part, note = self._study._drawable()
+        keys = [*dict.fromkeys(("release", "concurrency", *varying(part.requests)))]
+        cells = part.requests.groupby(keys, observed=True, dropna=False).ngroups
+        return _draw(
+            lambda axes: plot_latency(part.requests, axes, latency=latency),
+            note,
+            4.2,
+            width_in=max(7.2, 1.0 + 0.9 * cells),
+            ax=ax,
+        )
+
+    def plot_kv(self, ax: Axes | None = None) -> Axes:
+        """Draw how full the KV cache was over time, up to each server's death.
+
+        ax: as for plot_crashes.
+        """
+        from kit.plots.kv import plot_kv_usage
+
+        part, note = self._study._drawable(one_scenario=True)
+        return _draw(lambda axes: plot_kv_usage(part.samples, part.trials, axes), note, 3.6, ax=ax)
+
+    def plot_queue(self, ax: Axes | None = None) -> Axes:
+        """Draw how many requests wait, in the engine and in Triton. ax: as for plot_crashes."""
+        from kit.plots.queue import plot_queue
+
+        part, note = self._study._drawable(one_scenario=True)
+        return _draw(lambda axes: plot_queue(part.samples, part.trials, axes), note, 3.0, ax=ax)
+
+    def plot_map(self, ax: Axes | None = None) -> Axes:
+        """Draw which release dies under which scenario: a cell for each pair.
+
+        ax: as for plot_crashes.
+        """
+        from kit.plots.release_map import plot_release_map, release_map, signature_key
+        from kit.runner.agenda import decided
+        from kit.study.plan import not_applicable
+
+        study = self._study
+        order = scenarios_in_order(study.trials)
+        cells = release_map(study.trials, decided(study._folder))
+        cells = cells.sort_values("scenario", key=lambda s: s.map(order.index), kind="stable")
+        skipped = _known_skips(lambda: not_applicable(study.spec), set(study.trials["scenario"]))
+        releases = {*cells["release"], *(release for release, _ in skipped)}
+        test = study.spec.sequential
+        return _draw(
+            lambda axes: plot_release_map(
+                cells, axes, not_applicable=skipped, error=test.beta if test else None
+            ),
+            "  ·  ".join([*signature_key(cells), study.provenance]),
+            1.8 + 0.46 * len(order),
+            width_in=max(7.2, 2.4 + 0.62 * len(releases)),
+            ax=ax,
+        )
+
+    def plot_factors(self, ax: Axes | None = None) -> Axes:
+        """Draw every trial as a mark: releases across, engines down. ax: as for plot_crashes."""
+        from kit.plots.factors import plot_factors
+
+        study = self._study
+        return _draw(lambda axes: plot_factors(study.trials, axes), study.provenance, 3.6, ax=ax)
 
     def plot_load(
         self, ax: Axes | None = None, *, quantile: float = 0.95, latency: str | None = None
@@ -80,7 +183,7 @@ class StudyPlots:
         """
         from kit.plots.last_seconds import plot_last_seconds
 
-        study = cast("Study", self)
+        study = self._study
         part = study if trial is None else study.where(trial_id=trial)
         return StudyPlots._one(
             part,
@@ -100,7 +203,7 @@ class StudyPlots:
         from kit.plots.kv_panels import panel_size_in, plot_kv_panels
         from kit.ui.drawing import draw_panels
 
-        part, note = cast("Study", self)._drawable(one_scenario=True)
+        part, note = self._study._drawable(one_scenario=True)
         return draw_panels(
             lambda where: plot_kv_panels(part.samples, part.trials, where),
             note=note,
@@ -120,7 +223,7 @@ class StudyPlots:
         from kit.stats.compare import compare
         from kit.ui.drawing import draw_panels
 
-        study, levels = cast("Study", self), (first, second)
+        study, levels = self._study, (first, second)
         rows = len(compare(study.trials, study.requests, levels=levels))
         return draw_panels(
             lambda where: plot_compare(study.trials, study.requests, where, levels=levels),
@@ -132,7 +235,28 @@ class StudyPlots:
     def _one(
         self, plot: Callable[[Study, Axes], object], ax: Axes | None, height_in: float = 4.2
     ) -> Axes:
-        from kit.ui.drawing import draw
+        part, note = self._study._drawable(one_scenario=True)
+        return _draw(lambda axes: plot(part, axes), note, height_in, ax=ax)
 
-        part, note = cast("Study", self)._drawable(one_scenario=True)
-        return draw(lambda axes: plot(part, axes), note=note, height_in=height_in, ax=ax)
+
+def _draw(
+    plot: Callable[[Axes], object],
+    note: str,
+    height_in: float,
+    *,
+    width_in: float = 7.2,
+    ax: Axes | None,
+) -> Axes:
+    from kit.ui.drawing import draw  # pyplot, which takes a moment
+
+    return draw(plot, note=note, height_in=height_in, width_in=width_in, ax=ax)
+
+
+def _known_skips(
+    skipped: Callable[[], dict[tuple[str, str], str]], scenarios: set[str]
+) -> dict[tuple[str, str], str]:
+    """Cells that cannot be run, of these scenarios; none if the study names what is not known."""
+    try:
+        return {cell: why for cell, why in skipped().items() if cell[1] in scenarios}
+    except KitError:  # recorded with another version of the kit
+        return {}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from kit.errors import KitError, SpecError
+from kit.errors import SpecError
 from kit.plots.style import provenance
 from kit.plots.titles import varying
 from kit.report.cells import result_cells
-from kit.report.sentences import answer, scenarios_in_order, source_of
+from kit.report.sentences import answer, compared, scenarios_in_order, source_of
 from kit.report.table import html_table, text_table
+from kit.stats.client_limits import client_limits, client_sentence
 from kit.stats.frames import (
     client_frame,
     requests_frame,
@@ -27,11 +27,9 @@ from kit.study.folder import StudyFolder
 from kit.study.spec import StudySpec
 from kit.study.words import clean_text, listing
 from kit.ui.arguments import nearest
-from kit.ui.cards import FAINT, Comparisons, Crashes
+from kit.ui.cards import FAINT, Comparisons, Crashes, Words
 from kit.ui.study_plots import StudyPlots
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from kit.ui.study_views import KvView, MapView
 
 #: Rows of a result table that a study shows of itself.
 MOST_ROWS = 24
@@ -130,9 +128,39 @@ class Study(StudyPlots):
         return crashes_of_study(self._folder, self.trials)
 
     @property
-    def answer(self) -> str:
+    def answer(self) -> Words:
         """What died of what, how soon, what survived, and what that is worth."""
-        return " ".join(answer(self.trials))
+        return Words(" ".join(answer(self.trials)))
+
+    @property
+    def client_limits(self) -> Words:
+        """Whether the load generator was itself what held requests up."""
+        return Words(client_sentence(client_limits(self._folder)))
+
+    @property
+    def factors(self) -> Words:
+        """Which decides whether servers die: Triton's release, the engine, or the load.
+
+        Raises:
+            NotEnoughDataError: the trials do not vary two of them.
+        """
+        from kit.stats.factors import factors, vllm_or_triton
+
+        return Words(vllm_or_triton(factors(self.trials)))
+
+    @property
+    def kv(self) -> KvView:
+        """The KV cache: expected and measured peaks, what the sources told, advice."""
+        return KvView(self)
+
+    @property
+    def map(self) -> MapView:
+        """The map of releases: its answer, how sure it is, what it cost, where crashes came."""
+        return MapView(self)
+
+    def agreement(self, other: Study) -> Words:
+        """Whether the cells that another study ran, too, ended alike in both."""
+        return Words(compared(self.trials, other.trials))
 
     @property
     def advice(self) -> list[str]:
@@ -168,93 +196,6 @@ class Study(StudyPlots):
             chosen = chosen[_matches(self.trials, column, wanted).loc[chosen.index]]
         return Study(self._folder.only(chosen["trial_id"]))
 
-    def plot_crashes(self, ax: Axes | None = None) -> Axes:
-        """Draw each trial as a mark: after how many requests its server died, or survived.
-
-        ax: axes to draw on; None: a new figure. Returns the axes.
-        """
-        from kit.plots.crash import plot_crash_strip
-
-        part, note = self._drawable()
-        rows = part.trials.groupby(varying(part.trials), observed=True, dropna=False).ngroups
-        return _draw(
-            lambda axes: plot_crash_strip(part.trials, axes), note, 1.7 + 0.36 * rows, ax=ax
-        )
-
-    def plot_survival(self, ax: Axes | None = None, *, over: str = "completed") -> Axes:
-        """Draw the share of servers still alive after so many requests (Kaplan-Meier).
-
-        over: "completed" (requests) or "exposure_s" (seconds). ax: as for plot_crashes.
-        """
-        from kit.plots.crash import curve_count, plot_survival
-
-        part, note = self._drawable()
-        height_in = 3.4 + 0.16 * curve_count(part.trials)
-        return _draw(
-            lambda axes: plot_survival(part.trials, axes, over=over), note, height_in, ax=ax
-        )
-
-    def plot_latency(self, ax: Axes | None = None, *, latency: str | None = None) -> Axes:
-        """Draw what users waited for: median and 95th percentile; a failure is never answered.
-
-        latency: "e2e_ms", "ttft_ms" (time to first token), "itl_ms_mean"; None: end to end.
-        ax: as for plot_crashes.
-        """
-        from kit.plots.latency import plot_latency
-
-        part, note = self._drawable()
-        keys = [*dict.fromkeys(("release", "concurrency", *varying(part.requests)))]
-        cells = part.requests.groupby(keys, observed=True, dropna=False).ngroups
-        return _draw(
-            lambda axes: plot_latency(part.requests, axes, latency=latency),
-            note,
-            4.2,
-            width_in=max(7.2, 1.0 + 0.9 * cells),
-            ax=ax,
-        )
-
-    def plot_kv(self, ax: Axes | None = None) -> Axes:
-        """Draw how full the KV cache was over time, up to each server's death.
-
-        ax: as for plot_crashes.
-        """
-        from kit.plots.kv import plot_kv_usage
-
-        part, note = self._drawable(one_scenario=True)
-        return _draw(lambda axes: plot_kv_usage(part.samples, part.trials, axes), note, 3.6, ax=ax)
-
-    def plot_queue(self, ax: Axes | None = None) -> Axes:
-        """Draw how many requests wait, in the engine and in Triton. ax: as for plot_crashes."""
-        from kit.plots.queue import plot_queue
-
-        part, note = self._drawable(one_scenario=True)
-        return _draw(lambda axes: plot_queue(part.samples, part.trials, axes), note, 3.0, ax=ax)
-
-    def plot_map(self, ax: Axes | None = None) -> Axes:
-        """Draw which release dies under which scenario: a cell for each pair.
-
-        ax: as for plot_crashes.
-        """
-        from kit.plots.release_map import plot_release_map, release_map, signature_key
-        from kit.runner.agenda import decided
-        from kit.study.plan import not_applicable
-
-        order = scenarios_in_order(self.trials)
-        cells = release_map(self.trials, decided(self._folder))
-        cells = cells.sort_values("scenario", key=lambda s: s.map(order.index), kind="stable")
-        skipped = _known_skips(lambda: not_applicable(self.spec), set(self.trials["scenario"]))
-        releases = {*cells["release"], *(release for release, _ in skipped)}
-        test = self.spec.sequential
-        return _draw(
-            lambda axes: plot_release_map(
-                cells, axes, not_applicable=skipped, error=test.beta if test else None
-            ),
-            "  ·  ".join([*signature_key(cells), self.provenance]),
-            1.8 + 0.46 * len(order),
-            width_in=max(7.2, 2.4 + 0.62 * len(releases)),
-            ax=ax,
-        )
-
     def report(self, folder: str | Path = "reports") -> Path:
         """Write the report into `folder`: one HTML file, and its result as latest.json.
 
@@ -277,9 +218,34 @@ class Study(StudyPlots):
         >>> print(kit.recorded("first_light").compare("24.10", "24.05")[0].traffic)
         cancel-race
         """
-        from kit.ui.comparing import compared
+        from kit.ui import comparing
 
-        return compared([self], by=by, levels=(first, second))
+        return comparing.compared([self], by=by, levels=(first, second))
+
+    def script(self, trial: str | None = None) -> str:
+        """Write a trial's traffic as one Python script that needs nothing of the kit.
+
+        trial: its trial_id; None: the first that died of the commonest crash.
+
+        Raises:
+            SpecError: no such trial, or none died. ExportError: no script can do this traffic.
+
+        >>> import kit
+        >>> kit.recorded("first_light").script().startswith("#!/usr/bin/env python3")
+        True
+        """
+        from kit.reproduce.script import render_script
+
+        chosen = trial or next((crash.trial_ids[0] for crash in self.crashes), None)
+        known = [one.path.name for one in self._folder.trials()]
+        if chosen not in known:
+            raise SpecError(
+                f"trial {chosen!r} of {self.name}" if chosen else f"{self.name}, where none died",
+                "the trial_id of a trial, or a study in which a server died",
+                "study.trials lists them",
+            )
+        text = next((crash.text for crash in self.crashes if chosen in crash.trial_ids), "no crash")
+        return render_script(self._folder.trial(chosen).spec, text)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if not name.startswith("_")]
@@ -359,26 +325,3 @@ def _matches(trials: pd.DataFrame, column: str, wanted: Any) -> pd.Series:
             f"did you mean {near}?" if near else "choose one of those",
         )
     return found
-
-
-def _draw(
-    plot: Callable[[Axes], object],
-    note: str,
-    height_in: float,
-    *,
-    width_in: float = 7.2,
-    ax: Axes | None,
-) -> Axes:
-    from kit.ui.drawing import draw  # pyplot, which takes a moment
-
-    return draw(plot, note=note, height_in=height_in, width_in=width_in, ax=ax)
-
-
-def _known_skips(
-    skipped: Callable[[], dict[tuple[str, str], str]], scenarios: set[str]
-) -> dict[tuple[str, str], str]:
-    """Cells that cannot be run, of these scenarios; none if the study names what is not known."""
-    try:
-        return {cell: why for cell, why in skipped().items() if cell[1] in scenarios}
-    except KitError:  # recorded with another version of the kit
-        return {}

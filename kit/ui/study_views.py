@@ -1,0 +1,161 @@
+"""The parts of a study that answer one question each: its KV cache, its map of releases.
+
+`study.kv` and `study.map`; each property is a sentence, a list or a table, and a notebook shows
+it as text.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kit.ui.cards import Words
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from kit.ui.study_view import Study
+
+
+class KvView:
+    """How full the KV cache of each trial was expected to be, and was.
+
+    >>> import kit
+    >>> kit.recorded("kv_real_and_simulated").kv.table.shape[0]
+    12
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a trial with a closed loop: kit.kv.table.kv_table; fractions from 0 to 1."""
+        from kit.kv.table import kv_table
+
+        return kv_table(self._study._folder)
+
+    @property
+    def verdict(self) -> Words:
+        """Whether a full cache can be what killed servers: the dead against the others."""
+        from kit.report.sentences import cache_verdict
+
+        return Words(cache_verdict(self._study.samples, self._study.trials))
+
+    @property
+    def agreement(self) -> Words:
+        """How far the engine's log and the metrics agree with the engine's own steps."""
+        from kit.kv.sentences import agreed
+
+        return Words(agreed(self.table))
+
+    @property
+    def prediction(self) -> Words:
+        """How far measured peaks lie from the expected ones."""
+        from kit.kv.sentences import predicted
+
+        return Words(predicted(self.table))
+
+    @property
+    def pressure(self) -> Words:
+        """Which trials were held up by a full cache."""
+        from kit.kv.sentences import pressed
+
+        return Words(pressed(self.table))
+
+    @property
+    def advice(self) -> Words:
+        """What to know of each trial's cache, as a list."""
+        from kit.kv.sentences import advice_by_trial
+
+        return Words(advice_by_trial(self._study._folder))
+
+    def plot_sources(self, trial: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw one trial's usage as the engine's steps, its log and the metrics tell it.
+
+        trial: its trial_id; None: the one with the highest measured peak.
+        """
+        from kit.plots.kv_sources import plot_sources
+
+        return self._one(trial)._one(lambda part, axes: plot_sources(part.samples, axes), ax, 3.6)
+
+    def plot_queue(self, trial: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw one trial's waiting requests, in the engine and in Triton."""
+        return self._one(trial).plot_queue(ax)
+
+    def plot_engines(self, first: str, second: str, ax: Axes | None = None) -> Axes:
+        """Draw the usage of two trials, one of real vLLM and one of the simulated engine."""
+        from kit.plots.kv_engines import plot_real_and_simulated
+
+        pair = self._study.where(trial_id=[first, second])
+        return pair._one(lambda part, axes: plot_real_and_simulated(part.samples, axes), ax, 3.6)
+
+    def __repr__(self) -> str:
+        return f"{self.verdict}\n{self.pressure}"
+
+    def _one(self, trial: str | None) -> Study:
+        if trial is None:
+            trial = str(self.table.sort_values("measured_peak")["trial_id"].iloc[-1])
+        return self._study.where(trial_id=trial)
+
+
+class MapView:
+    """Which release dies under which scenario, how surely, and since when.
+
+    >>> import kit
+    >>> kit.recorded("release_map").map.flips("cancel-race").startswith("23.10 dies")
+    True
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    @property
+    def answer(self) -> Words:
+        """Whether any release stands all the traffic, and which crashes came back."""
+        from kit.report.release_map import map_answer
+
+        return Words(map_answer(self._study._folder))
+
+    @property
+    def certainty(self) -> Words:
+        """What the study's test makes of cells whose chance of a death is known, as a table."""
+        from kit.report.release_map import how_sure
+
+        return Words(how_sure(self._study._folder))
+
+    @property
+    def cost(self) -> Words:
+        """Trials and time that it took, and what a fixed design would have needed."""
+        from kit.report.release_map import what_it_cost
+
+        return Words(what_it_cost(self._study._folder))
+
+    @property
+    def bounds(self) -> Words:
+        """How often releases that never died can die at most, as a list."""
+        from kit.report.release_map import bounds
+
+        return Words(bounds(self._study._folder))
+
+    @property
+    def causes(self) -> Words:
+        """The deaths grouped by where they happened, with the letters of the map, as a list."""
+        from kit.report.release_map import causes
+
+        return Words(causes(self._study._folder))
+
+    def flips(self, scenario: str) -> Words:
+        """At which releases the crash of one scenario came and went, and how surely.
+
+        Raises:
+            NotEnoughDataError: no trial of that scenario. SpecError: of several engines or
+                traffics.
+        """
+        from kit.runner.bisect import bisect_recorded, flips_sentence
+
+        return Words(flips_sentence(bisect_recorded(self._study._folder, scenario)))
+
+    def __repr__(self) -> str:
+        return f"{self.answer}\n{self.causes}"
