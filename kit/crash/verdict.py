@@ -9,7 +9,8 @@ The rules in their order; the first that fits decides.
 3.  The server was killed (SIGKILL, -9, 137) and there is evidence of a shortage of memory:
     OUT_OF_MEMORY. Killed without such evidence and not by us: INTERRUPTED, since no process
     kills itself that way; whoever did it said nothing about the traffic.
-4.  The server was asked to end by others (SIGTERM, SIGINT): INTERRUPTED.
+4.  The server was asked to end by others (SIGTERM, SIGINT): INTERRUPTED, also where its log says
+    so first and it then died of a fault signal.
 5.  The server ended by itself with any other status, 0 included, before we stopped it: CRASHED.
 6.  It lives, or ended only after we had asked it to. How it then ended says nothing about the
     traffic, so a server that dies of its shutdown is judged by what came before, and the reason
@@ -111,6 +112,11 @@ def _by_the_rules(evidence: Evidence) -> tuple[Verdict, str]:
     after = f"after {_count(evidence.ended, 'request')}"
     stopped = evidence.stop_requested or evidence.exit_code is None
     if number in FAULT_SIGNALS and not evidence.stop_requested:
+        if log.stopped_before_it_crashed:
+            return Verdict.INTERRUPTED, (
+                f"Somebody stopped the server with SIGTERM {after}; then it died of "
+                f"{_name(number)} while it was shutting down."
+            )
         return Verdict.CRASHED, _of_fault(evidence, number, after)
     if evidence.interrupted:
         return Verdict.INTERRUPTED, f"The trial was stopped from outside {after}."
@@ -150,7 +156,11 @@ class _Log:
         found = decisive(reader.backtraces)
         self.crash = found if found is not None and _is_servers(found) else None
         self.notices = [n for n in notices if n.fatal]
-        self.stop_seen = any(n.topic is Topic.STOP for n in notices)
+        stops = [notice.line for notice in notices if notice.topic is Topic.STOP]
+        self.stop_seen = bool(stops)
+        self.stopped_before_it_crashed = (
+            bool(stops) and self.crash is not None and min(stops) < self.crash.line
+        )
 
     def first(self, topic: Topic) -> str | None:
         """The first words on a topic."""

@@ -23,7 +23,7 @@ def plot_factors(trials: pd.DataFrame, ax: Axes) -> Axes:
     check_frame(
         trials,
         "trials",
-        ("release", "completed", "crashed", "counted", "verdict"),
+        ("release", "engine", "concurrency", "crashed", "counted", "kind"),
         plot="plot_factors",
     )
     faults = trials[trials["counted"] & (trials["kind"] == "fault")]

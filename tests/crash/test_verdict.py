@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kit.crash.verdict import Evidence, is_reported_crash, judge
@@ -13,6 +15,7 @@ STACK = (
     " 1# 0x00007FC829A5A050 in /lib/x86_64-linux-gnu/libc.so.6\n"
     " 2# 0x000055A6A9460614 in /opt/tritonserver/bin/tritonserver\n"
 )
+REPORTED_LOG = (Path(__file__).parent / "stacks" / "server-7332.log").read_text()
 LOADING = {
     **{"ended": 40, "open": 16, "waiting": 16, "quiet_s": 0.1},
     **{"ready": True, "stub_alive": True},
@@ -138,6 +141,17 @@ CASES = {
         LOADING | {"exit_code": 0, "log": "Signal (15) received.\n"},
         Verdict.INTERRUPTED,
         "Somebody stopped the server with a signal",
+    ),
+    "SIGTERM by others, of which it crashes": (
+        LOADING | {"exit_code": -11, "log": "Signal (15) received.\n" + REPORTED_LOG},
+        Verdict.INTERRUPTED,
+        "Somebody stopped the server with SIGTERM after 40 requests; then it died of SIGSEGV "
+        "while it was shutting down.",
+    ),
+    "SIGTERM after the crash, which has no say": (
+        LOADING | {"exit_code": -11, "log": REPORTED_LOG + "\nSignal (15) received.\n"},
+        Verdict.CRASHED,
+        "The server died of SIGSEGV after 40 requests with 16 in flight.",
     ),
     "SIGTERM by us": (
         DONE | {"exit_code": -15, "stop_requested": True},

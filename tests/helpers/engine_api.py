@@ -70,7 +70,9 @@ class EngineApi(ThreadingMixIn, UnixStreamServer):
             server.server_close()
 
     def end(self, exit_code: int, *, oom_killed: bool = False) -> None:
-        """The server in the container ends."""
+        """The server in the container ends, and answers nobody any more."""
+        self._served.shutdown()
+        self._served.server_close()
         self.exit_code, self.oom_killed = exit_code, oom_killed
         self.ended.set()
 

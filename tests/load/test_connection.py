@@ -57,6 +57,14 @@ class FakeLink:
         self.aborted = True
 
 
+#: Where faults put off what they do; it never runs.
+LOOP = asyncio.new_event_loop()
+
+
+def teardown_module() -> None:
+    LOOP.close()
+
+
 class Client:
     """One connection with a clock of ours, without a network: each look at it is a step later."""
 
@@ -76,7 +84,7 @@ class Client:
         self.clock = count(1).__next__
         self.connection = Connection(
             Exchange(self.dialect, check, self.layout),
-            asyncio.new_event_loop() if changes.get("faults") else None,  # type: ignore[arg-type]
+            LOOP if changes.get("faults") else None,  # type: ignore[arg-type]
             self.clock,
             self._on_end,
             lambda connection: None,

@@ -225,7 +225,7 @@ def test_deaths_that_leave_no_stack_are_told(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     write_trial(study, "23.10", crash_after=5, verdict=Verdict.HUNG, signature=None)
     text = write_report(study, tmp_path / "reports").read_text()
-    assert "1 server hung without a stack: 23.10 under cancel-race (1)." in text
+    assert "1 server hung without a stack: 23.10 under cancel-race (1 of 1 trials)." in text
     assert "No server left a stack." in text
 
 
@@ -240,6 +240,7 @@ def test_latest_json_follows_its_schema(written: Path) -> None:
         "scenario": "cancel-race",
         "engine": "simulated",
         "concurrency": 16,
+        "traffic": {},
         "trials": 3,
         "crashed": 3,
         "crash_iterations": [28, 33, 51],
@@ -354,7 +355,11 @@ def test_the_command_names_everything_that_was_chosen(tmp_path: Path) -> None:
     spec = write_study(tmp_path / "s", ["23.10", "24.05"], ["control"]).spec
     assert command(spec) == (
         "python -m kit run --name synthetic --release 23.10 --release 24.05 "
-        "--scenario control --concurrency 16 --engine simulated --repeats 3 --seed 0"
+        "--scenario control --engine simulated --repeats 3 --seed 0"
+    )
+    assert command(replace(spec, grid={"concurrency": (1, 16)})) == (
+        "python -m kit run --name synthetic --release 23.10 --release 24.05 "
+        "--scenario control --concurrency 1,16 --engine simulated --repeats 3 --seed 0"
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synthetic_studies import first_light, write_study, write_trial
+from synthetic_studies import SEGFAULT, first_light, write_study, write_trial
 
 from kit.report.cells import result_cells
 from kit.report.table import COLUMNS, html_table, text_table
@@ -60,8 +61,8 @@ def test_many_crash_iterations_are_cut_short(tmp_path: Path) -> None:
 
 
 def test_html_escapes_what_a_server_printed(tmp_path: Path) -> None:
-    study = write_study(tmp_path, ["23.10"], ["<script>"])
-    write_trial(study, "23.10", scenario="<script>")
+    study = write_study(tmp_path, ["23.10"], ["cancel-race"])
+    write_trial(study, "23.10", crash_after=3, signature=replace(SEGFAULT, text="<script>"))
     assert "<script>" not in html_table(result_cells(study))
     assert "&lt;script&gt;" in html_table(result_cells(study))
 

@@ -243,9 +243,10 @@ def test_the_whole_experiment_is_one_line_and_the_same_line_again_only_reads(
     assert "1 of 1" in old
     assert new.startswith("24.05")
     assert "0 of 1" in new
-    assert [line for line in lines if len(line) > 80 and " " in line.strip()] == []
+    report = f"report: {tmp_path / 'reports' / out.name}.html"  # a path is not wrapped
+    assert [n for n in lines if len(n) > 80 and " " in n.strip() and n != report] == []
     assert "- SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled: Never ask" in done.stdout
-    assert lines[-1] == f"report: {tmp_path / 'reports' / out.name}.html"
+    assert lines[-1] == report
     # Lines that only say how far it is come as often as the machine is slow.
     assert len(re.findall(r"^ *\d/2 .* cancel-race ", done.stderr, re.MULTILINE)) == 2
     assert processes_about(out) == []

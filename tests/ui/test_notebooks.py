@@ -95,7 +95,8 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]
     @cache
     def run(path: Path) -> Path:
         into = tmp_path_factory.mktemp(path.stem)
-        return execute(path, {"reports": str(into / "reports")}, into=into)
+        own = {"reports": str(into / "reports")} if "reports" in parameters_of(path) else {}
+        return execute(path, own, into=into)
 
     return run
 

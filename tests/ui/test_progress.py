@@ -137,7 +137,7 @@ def test_trials_of_an_earlier_run_are_counted_and_not_listed_again() -> None:
 
 
 def test_html_escapes_what_came_from_outside() -> None:
-    running = RunningTrial(spec=spec(release="<b>"), phase="<script>")
+    running = RunningTrial(spec=spec(), phase="<script>")
     assert "<script>" not in progress_html(progress(running=(running,)))
     assert "&lt;script&gt;" in progress_html(progress(running=(running,)))
 

@@ -1,6 +1,6 @@
 """One HTTP connection: socket, clock and faults around an `Exchange`.
 
-What is stamped here: `sent_ns`, when the kernel has taken the last byte of the request. What came
+What is stamped here: `sent_ns`, when the last byte of the request is given to the kernel. What came
 is stamped by the link. The faults that a client does to its server happen here: leaving in the
 middle, half a request, reading slowly.
 """
@@ -61,12 +61,15 @@ class Connection:
                 request = request[: len(request) // 2]
             elif fault.kind is FaultKind.SLOW_READER:
                 self.link.narrow(_SLOW_READER_BUFFER_BYTES)
+        # Before, not after: the kernel's time of the answer must not be earlier than this, even
+        # where the answer comes before this process gets to look at its clock again.
+        sent_ns = self._clock()
         try:
             self.link.send(request)
         except OSError as error:
             self._finish(call, Ended(Judgement(Outcome.RESET, f"while sending: {error}")))
             return
-        call.sent_ns = self._clock()
+        call.sent_ns = sent_ns
         call.has_kernel_clock = self.link.has_kernel_clock
         if fault is not None and fault.kind.is_leaving and self._leaves_at_once(fault):
             self._leave(call)

@@ -244,6 +244,7 @@ def test_a_client_that_leaves_ends_its_request(small: Served) -> None:
     assert any(seconds_until_idle() < whole_answer_s for _ in range(3))
 
 
+@pytest.mark.alone
 def test_log_and_metrics_tell_the_same_kv_usage(small: Served) -> None:
     watcher = small.watch()
     watcher.start()

@@ -81,6 +81,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, Watcher
     return watch(tmp_path_factory.mktemp("both"), ENGINE)
 
 
+@pytest.mark.alone
 def test_log_and_metrics_agree_within_one_sample(watched: tuple[pa.Table, Watcher]) -> None:
     samples, _ = watched
     pair = names.ENGINE_LOG, names.TRITON_METRICS
@@ -123,6 +124,7 @@ def test_tritons_own_metrics_processes_and_health_are_sampled_beside_them(
     assert watcher.fault is None
 
 
+@pytest.mark.alone
 def test_throughput_is_told_by_the_log_and_by_the_metrics(
     watched: tuple[pa.Table, Watcher],
 ) -> None:
