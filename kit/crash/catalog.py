@@ -14,6 +14,7 @@ import yaml
 from kit.crash.component import Component
 from kit.errors import CatalogError
 from kit.study.paths import DATA
+from kit.study.plain_yaml import from_yaml
 from kit.study.releases import load_releases
 
 CATALOG = DATA / "crashes.yaml"
@@ -143,7 +144,7 @@ def read_catalog(text: str, name: str = CATALOG.name) -> dict[str, Crash]:
         CatalogError: a row is not as it should be.
     """
     try:
-        rows = msgspec.convert(yaml.safe_load(text), _File).crashes
+        rows = msgspec.convert(from_yaml(text), _File).crashes
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise _bad(name, str(error)) from error
     for row in rows:

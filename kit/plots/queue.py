@@ -42,8 +42,9 @@ def plot_queue(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
     most = {"in the engine": 0.0, "in Triton": 0.0}
     told: set[str] = set()
     exposure = dict(zip(trials["trial_id"], trials["exposure_s"], strict=True))
+    queues = samples[samples["name"].isin([WAITING, PENDING])]
     for trial, release in zip(trials["trial_id"], trials["release"], strict=True):
-        own = samples[samples["trial_id"] == trial]
+        own = queues[queues["trial_id"] == trial]
         waiting = own[(own["name"] == WAITING) & (own["source"] == _engine_source(own))]
         for where, rows, look in (
             ("in the engine", waiting, "-"),
@@ -131,5 +132,7 @@ def _engine_source(rows: pd.DataFrame) -> str | None:
 
 def summed(rows: pd.DataFrame) -> pd.Series:
     """Sum over the labels (models, engines) by time; a value holds until the next one."""
+    if len(rows) and (rows["labels"] == rows["labels"].iloc[0]).all():  # as mostly
+        return rows.groupby("t_s")["value"].mean()
     wide = rows.pivot_table(index="t_s", columns="labels", values="value", observed=True)
     return wide.sort_index().ffill().sum(axis=1)

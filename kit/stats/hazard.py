@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from lifelines import CoxPHFitter
-from lifelines.exceptions import ConvergenceError
 
 from kit.errors import NotEnoughDataError, SpecError
 from kit.stats.survival import Clock, counted_trials
+
+if TYPE_CHECKING:
+    from lifelines import CoxPHFitter
 
 #: Ridge penalty where the plain estimate is infinite, for example as some level never died.
 PENALTY = 0.1
@@ -141,6 +143,9 @@ def _fit(
     data: pd.DataFrame, strata: list[str] | None, *, penalty: float, alpha: float
 ) -> CoxPHFitter | None:
     """The fit; None if an estimate runs off to infinity (separation) or nothing converges."""
+    from lifelines import CoxPHFitter  # not above: it takes seconds to import
+    from lifelines.exceptions import ConvergenceError
+
     fitter = CoxPHFitter(penalizer=penalty, alpha=alpha)
     try:
         with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from scipy import stats
+from scipy import special
 
 from kit.errors import NotEnoughDataError, SpecError
 
@@ -41,10 +41,10 @@ def share(events: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
     if not 0 <= events <= trials:
         raise SpecError(f"{events} events in {trials} trials", "0 to all of them", "count again")
     tail = (1 - confidence) / 2
-    low = 0.0 if events == 0 else float(stats.beta.ppf(tail, events, trials - events + 1))
+    low = 0.0 if events == 0 else float(special.betaincinv(events, trials - events + 1, tail))
     high = 1.0
     if events < trials:
-        high = float(stats.beta.ppf(1 - tail, events + 1, trials - events))
+        high = float(special.betaincinv(events + 1, trials - events, 1 - tail))
     return Interval(value=events / trials, low=low, high=high, confidence=confidence)
 
 
@@ -58,8 +58,8 @@ def rate(events: int, exposure: float, confidence: float = CONFIDENCE) -> Interv
     _check_confidence(confidence)
     _check_exposure(exposure)
     tail = (1 - confidence) / 2
-    low = float(stats.chi2.ppf(tail, 2 * events)) / 2 if events else 0.0
-    high = float(stats.chi2.ppf(1 - tail, 2 * events + 2)) / 2
+    low = float(special.gammaincinv(events, tail)) if events else 0.0
+    high = float(special.gammaincinv(events + 1, 1 - tail))
     return Interval(
         value=events / exposure,
         low=low / exposure,
@@ -77,7 +77,7 @@ def rate_upper_bound(events: int, exposure: float, confidence: float = CONFIDENC
     """
     _check_confidence(confidence)
     _check_exposure(exposure)
-    return float(stats.chi2.ppf(confidence, 2 * events + 2)) / 2 / exposure
+    return float(special.gammaincinv(events + 1, confidence)) / exposure
 
 
 def rate_ratio(
@@ -116,6 +116,8 @@ def rate_ratio(
 def same_share_p_value(events_a: int, trials_a: int, events_b: int, trials_b: int) -> float:
     """p-value of "both crash equally often", by Fisher's exact test, two-sided."""
     table = [[events_a, trials_a - events_a], [events_b, trials_b - events_b]]
+    from scipy import stats  # not above: it takes longer to import than all else
+
     return float(stats.fisher_exact(table).pvalue)
 
 

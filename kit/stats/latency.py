@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from kit.errors import NotEnoughDataError
 from kit.stats.intervals import CONFIDENCE, Interval
@@ -80,10 +80,10 @@ class Sample:
         need no t, cover as little as 82 % with so few.
         """
         n, tail = self.values_ms.size, (1 - confidence) / 2
-        low = int(stats.binom.ppf(tail, n, quantile)) - 1
-        high = int(stats.binom.ppf(1 - tail, n, quantile))
+        low = _binomial_quantile(tail, n, quantile) - 1
+        high = _binomial_quantile(1 - tail, n, quantile)
         if self.trials > 1:
-            reach = float(stats.t.ppf(1 - tail, self.trials - 1)) * self._share_error(quantile)
+            reach = float(special.stdtrit(self.trials - 1, 1 - tail)) * self._share_error(quantile)
             low = min(low, math.floor(n * (quantile - reach)) - 1)
             high = max(high, math.ceil(n * (quantile + reach)) - 1)
         return float(self.values_ms[max(0, low)]), float(self.values_ms[min(high, n - 1)])
@@ -178,3 +178,11 @@ def quantile_ratio(
         low = ratio * math.exp(-math.hypot(math.log(over / low_a), math.log(high_b / under)))
         high = ratio * math.exp(math.hypot(math.log(high_a / over), math.log(under / low_b)))
     return Interval(value=ratio, low=low, high=high, confidence=confidence)
+
+
+def _binomial_quantile(probability: float, n: int, chance: float) -> int:
+    """The least number of successes of n that is not exceeded with at least this probability."""
+    found = int(max(0, math.ceil(special.bdtrik(probability, n, chance))))
+    below = max(0, found - 1)
+    is_enough = float(special.bdtr(below, n, chance)) >= probability
+    return below if is_enough else found

@@ -14,8 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from lifelines import KaplanMeierFitter
-from scipy import stats
+from scipy import special
 
 from kit.errors import NotEnoughDataError
 
@@ -49,6 +48,8 @@ def survival_table(
     Raises:
         NotEnoughDataError: no trial counts.
     """
+    from lifelines import KaplanMeierFitter  # not above: it takes seconds to import
+
     rows = []
     for name, group in counted_trials(trials, over).groupby(by, sort=False, observed=True):
         fitter = KaplanMeierFitter(alpha=1 - confidence)
@@ -156,7 +157,7 @@ def log_rank(
     return LogRank(
         statistic=statistic,
         degrees=degrees,
-        p_value=float(stats.chi2.sf(statistic, degrees)),
+        p_value=float(special.chdtrc(degrees, statistic)),
         observed=dict(zip(keys, observed.tolist(), strict=True)),
         expected=dict(zip(keys, expected.tolist(), strict=True)),
     )

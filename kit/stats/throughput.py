@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from kit.stats.intervals import CONFIDENCE
 
@@ -39,7 +39,7 @@ def throughput_table(
         mean = sum(rates) / len(rates)
         reach = math.nan
         if len(rates) > 1:
-            t = float(stats.t.ppf(0.5 + confidence / 2, len(rates) - 1))
+            t = float(special.stdtrit(len(rates) - 1, 0.5 + confidence / 2))
             reach = t * float(pd.Series(rates).std()) / math.sqrt(len(rates))
         rows.append(
             dict(zip(by, key, strict=True))

@@ -14,6 +14,7 @@ import yaml
 
 from kit.errors import CatalogError, UnknownReleaseError
 from kit.study.paths import DATA
+from kit.study.plain_yaml import from_yaml
 
 CATALOG = DATA / "releases.yaml"
 
@@ -166,7 +167,7 @@ def read_catalog(path: Path) -> tuple[dict[str, Release], dict[str, Wheel]]:
         CatalogError: it cannot be read, or a row is wrong.
     """
     try:
-        catalog = msgspec.convert(yaml.safe_load(path.read_bytes()), _Catalog)
+        catalog = msgspec.convert(from_yaml(path.read_bytes()), _Catalog)
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise _bad(path, str(error)) from error
     if catalog.schema != 1:

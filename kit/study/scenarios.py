@@ -18,6 +18,7 @@ import yaml
 from kit.errors import CatalogError, SpecError, UnknownScenarioError
 from kit.study.encoding import from_json
 from kit.study.paths import DATA
+from kit.study.plain_yaml import from_yaml
 from kit.study.spec import OWN_WORKLOAD, Workload
 
 CATALOG = DATA / "scenarios.yaml"
@@ -91,7 +92,7 @@ def read_scenarios(path: Path) -> dict[str, Scenario]:
         CatalogError: it cannot be read, or a row is wrong.
     """
     try:
-        rows = yaml.safe_load(path.read_bytes())
+        rows = from_yaml(path.read_bytes())
     except (OSError, yaml.YAMLError) as error:
         raise _bad(path, str(error)) from error
     if not isinstance(rows, dict) or not rows:

@@ -23,6 +23,7 @@ from kit.errors import KitError, SpecError
 from kit.study.files import write_whole
 from kit.study.grid import FIELDS, as_grid, several
 from kit.study.paths import RECORDED
+from kit.study.plain_yaml import from_yaml
 from kit.study.plan import count
 from kit.study.spec import EngineKind, StudySpec, Workload
 from kit.ui.choices import choose
@@ -329,7 +330,7 @@ def load(path: Path) -> Choice:
         SpecError: it cannot be read, or is none.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = from_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecError(f"{path.name}: {error}", "a saved configuration", "choose one") from error
     if not isinstance(data, dict):

@@ -22,6 +22,7 @@ from kit.crash.log.shapes import Shape
 from kit.crash.stack.site import plain_module
 from kit.errors import CatalogError
 from kit.study.paths import DATA
+from kit.study.plain_yaml import from_yaml
 from kit.study.result import Frame
 
 _PAGE = 0xFFF
@@ -83,7 +84,7 @@ def load_builds(path: Path = DATA / "builds.yaml") -> tuple[Build, ...]:
         CatalogError: the file does not hold them.
     """
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))["builds"]
+        rows = from_yaml(path.read_text(encoding="utf-8"))["builds"]
         return tuple(msgspec.convert([_numbers(row) for row in rows], list[Build]))
     except (OSError, yaml.YAMLError, msgspec.ValidationError, KeyError, TypeError) as error:
         raise CatalogError(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from kit.errors import StoreError
 from kit.study.paths import DATA
+from kit.study.plain_yaml import from_yaml
 from kit.study.releases import load_releases
 
 HISTORY = DATA / "course" / "history.yaml"
@@ -37,7 +37,7 @@ class Change:
 
 @cache
 def _document() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load(HISTORY.read_text("utf-8"))
+    document: dict[str, Any] = from_yaml(HISTORY.read_text("utf-8"))
     return document
 
 
