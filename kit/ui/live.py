@@ -61,7 +61,7 @@ class LiveStudy:
 
 
 class LiveReader:
-    """Reads one study folder again and again; results that it has seen are not read twice."""
+    """Reads one study folder again and again; a result that stays is not read twice."""
 
     def __init__(self, path: Path) -> None:
         self.study = StudyFolder(path)
@@ -79,24 +79,28 @@ class LiveReader:
         if self._total is None:
             self._total = count(self.study.spec)
         running = is_running(self.study.path)
-        live = []
-        ended = []
+        live, ended = [], []
+        again: list[tuple[TrialSpec, TrialResult]] = []  # they say nothing of a server
         for place in sorted(self.study.path.glob("trials/*/spec.json")):
             name = place.parent.name
             if name in self._done:
                 continue
             folder = TrialFolder(place.parent)
             spec = self._specs.setdefault(name, folder.spec)
-            if (result := folder.result) is not None:
+            result = folder.result
+            if result is None:
+                if running:
+                    live.append(_live(folder, spec))
+            elif result.verdict.is_counted:
                 ended.append((result.ended_ns or 0, name, spec, result))
-            elif running:
-                live.append(_live(folder, spec))
+            elif not running:  # else it waits to be run once more, or is being run
+                again.append((spec, result))
         for _, name, spec, result in sorted(ended, key=lambda row: row[0]):
             self._done[name] = spec, result
         return LiveStudy(
             path=self.study.path,
             total=self._total,
-            done=tuple(self._done.values()),
+            done=(*again, *self._done.values()),
             running=tuple(live),
             is_running=running,
             left_s=self._left_s(len(live)) if running else None,

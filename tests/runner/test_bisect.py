@@ -1,5 +1,6 @@
 """The search for flips over the trials of a study that was run."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from kit.study.result import Verdict
 LINE = ["23.10", "23.12", "24.05", "24.07", "24.08", "24.10"]
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> StudyFolder:
-    folder = write_study(tmp_path / "study", LINE, ["cancel-race"])
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    folder = write_study(tmp_path_factory.mktemp("line") / "study", LINE, ["cancel-race"])
     for release in LINE:
         dies = release in ("23.10", "24.08", "24.10")
         for repeat in range(5):
@@ -51,7 +52,8 @@ def test_a_scenario_that_was_not_run_is_refused(study: StudyFolder) -> None:
         bisect_recorded(study, "control")
 
 
-def test_concurrencies_and_engines_are_never_pooled(study: StudyFolder) -> None:
+def test_concurrencies_and_engines_are_never_pooled(study: StudyFolder, tmp_path: Path) -> None:
+    study = StudyFolder(shutil.copytree(study.path, tmp_path / "study"))
     write_trial(study, "23.10", scenario="cancel-race", repeat=9, concurrency=1)
     with pytest.raises(SpecError, match="concurrencies 1, 4"):
         bisect_recorded(study, "cancel-race")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pandas as pd
 import pytest
+from shared_kernel import SharedKernel
 
 from kit.errors import SpecError
 from kit.ui.course import expected, experiments, history, material
 from kit.ui.course.exercises import EXERCISES, check
 from kit.ui.course.student import COURSE, SOLUTIONS, student_text, student_version
-from kit.ui.notebooks import execute
 
 PARTS = sorted(SOLUTIONS.glob("*.ipynb"))
 every_part = pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
@@ -174,8 +174,9 @@ def shown(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    return lambda path: execute(path, {}, into=tmp_path_factory.mktemp(path.stem))
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Path]]:
+    with SharedKernel() as kernel:
+        yield lambda path: kernel.execute(path, {}, into=tmp_path_factory.mktemp(path.stem))
 
 
 @every_part

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -13,6 +13,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from shared_kernel import SharedKernel
 
 from kit.errors import SpecError, StoreError
 from kit.ui.notebooks import execute, notebook_spec, parameters_of
@@ -89,16 +90,18 @@ def test_the_parameters_stand_in_one_cell_and_default_to_recorded_data(path: Pat
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Path]]:
     """A copy that was run on recorded data, once; its report lies in `reports` beside it."""
 
-    @cache
-    def run(path: Path) -> Path:
-        into = tmp_path_factory.mktemp(path.stem)
-        own = {"reports": str(into / "reports")} if "reports" in parameters_of(path) else {}
-        return execute(path, own, into=into)
+    with SharedKernel() as kernel:
 
-    return run
+        @cache
+        def run(path: Path) -> Path:
+            into = tmp_path_factory.mktemp(path.stem)
+            own = {"reports": str(into / "reports")} if "reports" in parameters_of(path) else {}
+            return (execute if path == FIRST_LIGHT else kernel.execute)(path, own, into=into)
+
+        yield run
 
 
 @every_notebook

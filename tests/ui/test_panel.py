@@ -5,6 +5,7 @@ test_panel_browser.py, where a person's keys and clicks reach it through Jupyter
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from synthetic_studies import finish_study, write_trial
 
 from kit.errors import DownloadError, SpecError
 from kit.study.folder import StudyFolder
+from kit.study.result import Verdict
 from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import choose
 from kit.ui.live import LiveReader, is_running, live_html
@@ -368,6 +370,19 @@ def test_the_live_view_says_the_pace_of_what_runs_and_escapes_its_log(tmp_path: 
     assert "not exported" in shown
     assert "40 of 60" in shown or "40 of 40" in shown
     assert LiveReader(study.path).read().running == ()  # nobody runs it any more
+
+
+def test_a_trial_that_was_stopped_and_run_again_counts_as_it_ended_then(tmp_path: Path) -> None:
+    study = StudyFolder.create(tmp_path / "s", panel(tmp_path).spec)
+    stopped = write_trial(study, "23.10", verdict=Verdict.INTERRUPTED)
+    reader = LiveReader(study.path)
+    assert len(reader.read().done) == 1  # nobody runs it: shown as it is
+    with study.locked():
+        assert reader.read().done == ()  # it waits to be run again
+        shutil.rmtree(stopped.path)
+        write_trial(study, "23.10", crash_after=7)
+        [(_, result)] = reader.read().done
+    assert result.verdict is Verdict.CRASHED
 
 
 def test_a_widget_is_on_the_screen_without_scipy_matplotlib_or_pandas() -> None:
