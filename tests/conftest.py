@@ -44,7 +44,6 @@ MARKS = {
         "servers/watch/test_real_server.py",
         "servers/watch/test_vllm_remedies.py",
         "ui/test_panel_browser.py",
-        "ui/test_front_door.py",
         "vllm/test_real_vllm.py",
     ),
     "browser": ("ui/test_panel_browser.py",),

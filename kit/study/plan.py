@@ -116,6 +116,10 @@ def _lacks(server: ServerSpec, scenario: str, protocol: Protocol) -> str | None:
     return None
 
 
+#: More take weeks, and their plan alone does not fit into memory.
+MOST_TRIALS = 1_000_000
+
+
 def count(spec: StudySpec) -> int:
     """How many trials a study has, at most, by multiplication.
 
@@ -130,7 +134,14 @@ def count(spec: StudySpec) -> int:
         for protocol in _protocols(spec, name)
     )
     others = [len(values) for name, values in spec.grid.items() if name != "protocol"]
-    return cells * len(spec.engines) * math.prod(others) * spec.repeats
+    trials = cells * len(spec.engines) * math.prod(others) * spec.repeats
+    if trials > MOST_TRIALS:
+        raise SpecError(
+            f"a study of {trials:,} trials",
+            f"at most {MOST_TRIALS:,}",
+            "give fewer repeats, or fewer values to sweep",
+        )
+    return trials
 
 
 def plan(spec: StudySpec) -> list[TrialSpec]:
@@ -144,6 +155,7 @@ def plan(spec: StudySpec) -> list[TrialSpec]:
             values of its grid do not go together.
         UnknownReleaseError, UnknownScenarioError: a name is wrong.
     """
+    count(spec)  # too many are refused before any is made
     return list(trials_of(spec))
 
 

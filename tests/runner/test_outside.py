@@ -172,6 +172,7 @@ def test_processes_that_were_stopped_or_killed_are_told_from_others() -> None:
         os.kill(killed, signal.SIGKILL)
         os.kill(ended, signal.SIGTERM)
         wait_for(lambda: killed_below(parent.pid), "no zombie")
+        wait_for(lambda: stopped_below(parent.pid), "none stopped")
         assert stopped_below(parent.pid) == [stopped]
         assert killed_below(parent.pid) == [killed]
         os.kill(stopped, signal.SIGKILL)

@@ -99,6 +99,7 @@ def test_semaphores_go_with_what_owner_and_guard_leave(tmp_path: Path) -> None:
     process = guarded(run, tmp_path, before=SEMAPHORE)
     assert process.pid is not None
     [name] = semaphores_of([process.pid])
+    guard_of(process).suspend()  # or it may be the first to remove what the server leaves
     assert name in remove(run).shared_memory
     assert not (SHM / name).exists()
     process.stop()

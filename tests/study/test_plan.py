@@ -4,7 +4,7 @@ import pytest
 
 from kit.errors import SpecError, UnknownReleaseError, UnknownScenarioError
 from kit.study.encoding import from_json, to_json
-from kit.study.plan import not_applicable, plan
+from kit.study.plan import count, not_applicable, plan
 from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec, embedded
 
 
@@ -106,3 +106,17 @@ def test_a_typing_mistake_in_a_spec_is_an_error_and_not_a_default() -> None:
     data = to_json(study()).replace(b'"repeats"', b'"repeat"')
     with pytest.raises(SpecError, match="unknown fields repeat"):
         from_json(data, StudySpec)
+
+
+def test_more_trials_than_anybody_can_run_are_refused_before_any_is_planned() -> None:
+    values = tuple(range(1, 1001))
+    spec = StudySpec(
+        name="s",
+        servers=embedded("24.05"),
+        scenarios=("control",),
+        grid={"concurrency": values, "output_tokens": values},
+        repeats=1000,
+    )
+    for ask in (count, plan):
+        with pytest.raises(SpecError, match="1,000,000,000 trials"):
+            ask(spec)
