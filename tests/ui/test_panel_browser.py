@@ -203,12 +203,15 @@ def test_by_mouse_in_jupyterlab_what_is_shown_is_what_runs(
     stop.click()
     expect(panel.get_by_text("Stopped; Run goes on")).to_be_visible(timeout=PATIENCE_MS)
     run.click()
-    expect(run).to_be_enabled(timeout=PATIENCE_MS)  # the study has ended
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not (study / "done.json").exists():
+        assert time.monotonic() < deadline, "the study did not end"
+        page.wait_for_timeout(200)
     died = deaths(study)
     assert sum(died.values()) > 0, "23.10 outlives 400 requests once in 400 lives"
     table = panel.locator(".kit-results")
     for count in died.values():
-        expect(table).to_contain_text(f"{count} of 2")
+        expect(table).to_contain_text(f"{count} of 2", timeout=PATIENCE_MS)
     expect(table).to_contain_text("TRITONBACKEND_ResponseFactoryIsCancelled")
     expect(panel.locator(".kit-crash")).to_contain_text(f"{sum(died.values())} of 4 servers died")
     assert list(studies.glob("panel-*")) == [study]
