@@ -134,25 +134,6 @@ def _where(deaths: Iterable[Death], trials: pd.DataFrame) -> str:
     return listing(said)
 
 
-def where_they_died(study: StudyFolder, trials: pd.DataFrame) -> str:
-    """How many deaths share a signature, and the stack of the commonest, without addresses."""
-    seen = [crash for crash in study_crashes(study, trials) if crash.builds]
-    if not seen:
-        return "No server died, so there is no stack to read."
-    deaths, first = sum(crash.deaths for crash in seen), seen[0]
-    if len(seen) == 1:
-        said = f"All {deaths} deaths are *{first.text}*."
-        if len(first.builds) > 1:
-            said += (
-                f" Offsets differ from build to build, which makes {len(first.builds)} signatures."
-            )
-    else:
-        said = f"{first.deaths} of {deaths} deaths are *{first.text}*."
-    build = first.builds[0]
-    stack = "\n".join(frame_text(frame) for frame in build.frames)
-    return f"{said} The stack in {build.where}:\n\n```\n{stack}\n```\n"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToDo:
     """What to do about crashes that share their remedy."""

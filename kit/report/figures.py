@@ -22,19 +22,14 @@ from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.queue import has_gpu, has_queue, plot_gpu, plot_queue
 from kit.plots.release_map import plot_release_map, release_map, signature_key
-from kit.plots.style import STYLE, footnote, provenance
-from kit.report.sentences import scenario_title, scenarios_in_order, source_of
+from kit.plots.style import STYLE, footnote
+from kit.report.sentences import scenario_title, scenarios_in_order
 from kit.report.svg import themed
-from kit.runner.agenda import decided
 from kit.stats.client_limits import client_sentence
-from kit.stats.frames import trials_frame
-from kit.study.folder import StudyFolder
-from kit.study.plan import not_applicable
 from kit.study.words import clean_text
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
-SHOWN_DPI = 110
 #: With so many releases and scenarios the map says more than a strip.
 MAP_RELEASES, MAP_SCENARIOS = 4, 3
 #: Cells that fit side by side into WIDTH_IN.
@@ -75,17 +70,6 @@ class Drawing:
             figure = self._drawn(titled=True)
             figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else {})
 
-    def _repr_png_(self) -> bytes:
-        """What a notebook shows where this is the last line of a cell."""
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png", dpi=SHOWN_DPI)
-        return buffer.getvalue()
-
-    def figure(self) -> Figure:
-        """For a notebook: drawn and titled."""
-        with style.context(STYLE):
-            return self._drawn(titled=True)
-
     def _drawn(self, *, titled: bool) -> Figure:
         figure = Figure(figsize=self.size_in, layout="constrained")
         ax = figure.add_subplot()
@@ -125,20 +109,6 @@ def hero(
         size_in=(2.4 + 0.62 * len(releases), 1.8 + 0.46 * len(scenarios)),
         note="  ·  ".join([*signature_key(cells), note]),
     )
-
-
-def hero_of(study: StudyFolder) -> Drawing | None:
-    """The hero of a study, with where it comes from beneath."""
-    trials = trials_frame(study)
-    line = provenance(
-        source=source_of(study),
-        run=study.path.resolve().name,
-        triton=trials["triton"].dropna(),
-        engines=trials["engine"],
-    )
-    test = study.spec.sequential
-    error = test.beta if test else None
-    return hero(trials, not_applicable(study.spec), line, decided(study), error)
 
 
 def strip(trials: pd.DataFrame, scenario: str, note: str, *, titled: bool = True) -> Drawing:

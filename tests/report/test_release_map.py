@@ -8,13 +8,13 @@ from synthetic_studies import SEGFAULT, release_map_study, write_study, write_tr
 
 from kit.plots.release_map import release_map, signature_key
 from kit.report.decision import study_decision
-from kit.report.figures import hero_of
 from kit.report.release_map import CHANCES, bounds, causes, how_sure, map_answer, what_it_cost
 from kit.stats.frames import trials_frame
 from kit.study.folder import StudyFolder
 from kit.study.result import Frame
 from kit.study.sequential import TrialTest, characteristic
 from kit.study.spec import StudySpec, embedded
+from kit.ui.study_view import Study
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,7 @@ def test_the_kits_own_doing_and_controls_are_no_traffic_that_kills(tmp_path: Pat
             write_trial(study, release, scenario="stub-dies", repeat=repeat, crash_after=3)
             write_trial(study, release, scenario="control", repeat=repeat, crash_after=3)
     assert map_answer(study).startswith("Of 4 releases 24.02–24.05 stood all the traffic")
-    drawing = hero_of(study)
-    assert drawing is not None
-    (ax,) = drawing.figure().axes
+    ax = Study(study).plot_map()
     title = " ".join(ax.get_title(loc="left").split())
     assert title == "No release crashes under this traffic"
 
@@ -133,9 +131,7 @@ def test_a_study_without_deaths_has_no_cause(tmp_path: Path) -> None:
 
 
 def test_the_map_is_drawn_from_the_study_with_its_decisions(study: StudyFolder) -> None:
-    drawing = hero_of(study)
-    assert drawing is not None
-    (ax,) = drawing.figure().axes
+    ax = Study(study).plot_map()
     rows = [label.get_text() for label in ax.get_yticklabels()]
     assert rows[-1] == "control", "controls stand below the faults"
     assert len(ax.patches) == 15

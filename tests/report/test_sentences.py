@@ -7,7 +7,7 @@ from pathlib import Path
 
 from synthetic_studies import SEGFAULT, first_light, write_study, write_trial
 
-from kit.report.crashes import where_they_died
+from kit.report.crashes import study_crashes
 from kit.report.sentences import cache_verdict, compared
 from kit.stats.frames import samples_frame, trials_frame
 from kit.study.folder import StudyFolder
@@ -15,17 +15,22 @@ from kit.study.folder import StudyFolder
 
 def test_the_stack_of_the_deaths_is_shown_without_addresses(tmp_path: Path) -> None:
     study = first_light(tmp_path)
-    said = where_they_died(study, trials_frame(study))
-    assert said.startswith("All 6 deaths are *SIGSEGV in TRITONBACKEND_")
-    assert "+0x13d" in said
-    assert "0x7f" not in said
+    (crash,) = study_crashes(study, trials_frame(study))
+    stack = "\n".join(crash.stack)
+    assert (crash.deaths, crash.text[:26]) == (6, "SIGSEGV in TRITONBACKEND_R")
+    assert "+0x13d" in stack
+    assert "0x7f" not in stack
 
 
-def test_the_same_death_in_two_builds_is_two_signatures_and_said_so(tmp_path: Path) -> None:
+def test_the_same_death_in_two_builds_is_one_crash_with_two_builds(tmp_path: Path) -> None:
     study = write_study(tmp_path, ["23.10", "24.10"], ["cancel-race"])
     write_trial(study, "23.10", crash_after=3)
     write_trial(study, "24.10", crash_after=3, signature=replace(SEGFAULT, key="another"))
-    assert "which makes 2 signatures" in where_they_died(study, trials_frame(study))
+    (crash,) = study_crashes(study, trials_frame(study))
+    assert [build.where for build in crash.builds] == [
+        "23.10 under cancel-race (1 of 1 trials)",
+        "24.10 under cancel-race (1 of 1 trials)",
+    ]
 
 
 def test_different_deaths_are_not_told_as_one(tmp_path: Path) -> None:
@@ -33,13 +38,13 @@ def test_different_deaths_are_not_told_as_one(tmp_path: Path) -> None:
     other = replace(SEGFAULT, key="another", text="SIGABRT in elsewhere")
     write_trial(study, "23.10", crash_after=3)
     write_trial(study, "24.10", crash_after=3, signature=other)
-    assert where_they_died(study, trials_frame(study)).startswith("1 of 2 deaths are ")
+    assert [crash.deaths for crash in study_crashes(study, trials_frame(study))] == [1, 1]
 
 
-def test_no_death_has_no_stack(tmp_path: Path) -> None:
+def test_no_death_is_no_crash(tmp_path: Path) -> None:
     study = write_study(tmp_path, ["24.05"], ["cancel-race"])
-    write_trial(study, "24.05")
-    assert "no stack" in where_they_died(study, trials_frame(study))
+    write_trial(study, "24.05", crash_after=None)
+    assert study_crashes(study, trials_frame(study)) == []
 
 
 def cache_said(study: StudyFolder) -> str:
