@@ -63,7 +63,7 @@ def kv_experiment(folder: str | Path = "studies/kv", *, progress: bool = True) -
     resumes them. Returns the study of both engines, whose `kv` answers.
 
     Raises:
-        EngineError: it is not installed.
+        DownloadError: it is not installed.
 
     Example, which takes some minutes:
 

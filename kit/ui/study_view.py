@@ -137,7 +137,7 @@ class Study(StudyPlots):
         """Whether the load generator was itself what held requests up."""
         return Words(client_sentence(client_limits(self._folder)))
 
-    @property
+    @cached_property
     def factors(self) -> Words:
         """Which decides whether servers die: Triton's release, the engine, or the load.
 
@@ -148,12 +148,12 @@ class Study(StudyPlots):
 
         return Words(vllm_or_triton(factors(self.trials)))
 
-    @property
+    @cached_property
     def kv(self) -> KvView:
         """The KV cache: expected and measured peaks, what the sources told, advice."""
         return KvView(self)
 
-    @property
+    @cached_property
     def map(self) -> MapView:
         """The map of releases: its answer, how sure it is, what it cost, where crashes came."""
         return MapView(self)
