@@ -187,6 +187,7 @@ def test_a_killed_notebook_kernel_leaves_nothing_behind(endless: TrialFolder) ->
     wait_until_gone(endless)
 
 
+@pytest.mark.filterwarnings("ignore::kit.errors.DamagedStudyWarning")  # its file is cut short
 def test_a_killed_trial_process_leaves_nothing_behind(endless: TrialFolder) -> None:
     parent, child = start_parent(endless)
     wait_for_load(endless)

@@ -60,6 +60,7 @@ def test_a_hang_is_an_event_and_a_client_fault_counts_for_nothing(tmp_path: Path
     assert frame["crash_iteration"].tolist() == [60, pd.NA]
 
 
+@pytest.mark.filterwarnings("ignore::kit.errors.DamagedStudyWarning")  # its file is cut short
 def test_an_interrupted_trial_keeps_its_row_and_its_requests(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     folder = write_trial(study, "23.10", requests=20, finished=False)
