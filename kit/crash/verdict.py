@@ -114,7 +114,7 @@ def _by_the_rules(evidence: Evidence) -> tuple[Verdict, str]:
     if number in FAULT_SIGNALS and not evidence.stop_requested:
         if log.stopped_before_it_crashed:
             return Verdict.INTERRUPTED, (
-                f"Somebody stopped the server with SIGTERM {after}; then it died of "
+                f'Somebody told the server to stop {after} ("{log.stop_words}"); then it died of '
                 f"{_name(number)} while it was shutting down."
             )
         return Verdict.CRASHED, _of_fault(evidence, number, after)
@@ -156,10 +156,11 @@ class _Log:
         found = decisive(reader.backtraces)
         self.crash = found if found is not None and _is_servers(found) else None
         self.notices = [n for n in notices if n.fatal]
-        stops = [notice.line for notice in notices if notice.topic is Topic.STOP]
-        self.stop_seen = bool(stops)
+        stop = next((notice for notice in notices if notice.topic is Topic.STOP), None)
+        self.stop_seen = stop is not None
+        self.stop_words = stop.text if stop else ""
         self.stopped_before_it_crashed = (
-            bool(stops) and self.crash is not None and min(stops) < self.crash.line
+            stop is not None and self.crash is not None and stop.line < self.crash.line
         )
 
     def first(self, topic: Topic) -> str | None:

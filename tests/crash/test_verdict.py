@@ -145,8 +145,8 @@ CASES = {
     "SIGTERM by others, of which it crashes": (
         LOADING | {"exit_code": -11, "log": "Signal (15) received.\n" + REPORTED_LOG},
         Verdict.INTERRUPTED,
-        "Somebody stopped the server with SIGTERM after 40 requests; then it died of SIGSEGV "
-        "while it was shutting down.",
+        'Somebody told the server to stop after 40 requests ("Signal (15) received."); then it '
+        "died of SIGSEGV while it was shutting down.",
     ),
     "SIGTERM after the crash, which has no say": (
         LOADING | {"exit_code": -11, "log": REPORTED_LOG + "\nSignal (15) received.\n"},

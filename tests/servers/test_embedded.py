@@ -60,7 +60,7 @@ def server_of(
         )
     except LibpythonMissingError as error:
         if release == "23.04" and "uv python install 3.8" in error.hint:
-            pytest.skip("23.04 alone needs a Python 3.8, and this machine has none")
+            lacks("23.04 alone needs a Python 3.8, and this machine has none")
         raise
 
 
