@@ -9,8 +9,10 @@ The rules in their order; the first that fits decides.
 3.  The server was killed (SIGKILL, -9, 137) and there is evidence of a shortage of memory:
     OUT_OF_MEMORY. Killed without such evidence and not by us: INTERRUPTED, since no process
     kills itself that way; whoever did it said nothing about the traffic.
-4.  The server was asked to end by others (SIGTERM, SIGINT): INTERRUPTED, also where its log says
-    so first and it then died of a fault signal.
+4.  The server was asked to end by others (SIGTERM, SIGINT): INTERRUPTED. Triton then ends with 0,
+    or with 1 where its models took too long to unload. It may also die of a fault signal while it
+    shuts down: INTERRUPTED too, if its log says both that the signal came and that the shutdown
+    had begun. Words about a signal alone are no proof, since models print what clients send.
 5.  The server ended by itself with any other status, 0 included, before we stopped it: CRASHED.
 6.  It lives, or ended only after we had asked it to. How it then ended says nothing about the
     traffic, so a server that dies of its shutdown is judged by what came before, and the reason
@@ -37,7 +39,13 @@ from dataclasses import dataclass
 
 from kit.crash.log.backtrace import Backtrace, LogReader
 from kit.crash.log.lines import lines_of_text
-from kit.crash.log.notices import FAULT_SIGNALS, STOP_SIGNALS, Notice, signal_name
+from kit.crash.log.notices import (
+    FAULT_SIGNALS,
+    STOP_SIGNALS,
+    Notice,
+    begins_shutdown,
+    signal_name,
+)
 from kit.crash.log.phrases import Topic
 from kit.crash.stack.signature import decisive, signal_of
 from kit.crash.stack.site import fault_frames, plain_module
@@ -45,6 +53,8 @@ from kit.study.result import Signature, Verdict
 
 _KILLED = 9
 _SEGV = 11
+#: What Triton's main() returns once it was told to stop; 1: its models took too long to unload.
+_STATUS_OF_A_STOP = (0, 1)
 _REPORTED_SYMBOL = "TRITONBACKEND_ResponseFactoryIsCancelled"
 
 
@@ -73,6 +83,7 @@ class Evidence:
     engine_alive: bool | None = None
     load_finished: bool = False  # every request of the workload was sent and ended
     client_error: str | None = None  # what a load worker said when it broke
+    later_client_error: str | None = None  # the same of one that broke once the server was dead
     client_limit: str | None = None  # why the load generator was itself the bottleneck
     interrupted: bool = False  # the trial was stopped from outside
     stopped_by: str | None = None  # whose signal ended, stopped or killed a process of the server
@@ -83,8 +94,9 @@ class Evidence:
 def judge(evidence: Evidence) -> tuple[Verdict, str]:
     """The verdict by the rules above, and the reason in one sentence.
 
-    Whatever the rules say, a death is the server's own only while the load generator is whole and
-    nobody else ended, stopped or killed one of its processes.
+    Whatever the rules say, a death is the server's own only if the load generator was whole until
+    then and nobody else ended, stopped or killed one of its processes. A load worker that breaks
+    when the server is dead hides no crash.
     """
     verdict, reason = _by_the_rules(evidence)
     if verdict in (Verdict.SURVIVED, Verdict.INTERRUPTED, Verdict.CLIENT_FAULT):
@@ -99,7 +111,19 @@ def judge(evidence: Evidence) -> tuple[Verdict, str]:
     if evidence.shortage is not None:
         why = f"This machine had {evidence.shortage}"
         return Verdict.CLIENT_FAULT, f"{why}: {_continued(reason)}"
+    if evidence.later_client_error is not None:
+        said = evidence.later_client_error.rstrip(".").replace(". ", "; ")
+        reason = (
+            f"{reason[:-1]}; then the load generator failed ({said}), so its last records may be "
+            "missing."
+        )
     return verdict, reason
+
+
+def stop_words(log: str) -> str | None:
+    """The words by which a server that shuts down was told to; None: it does not shut down."""
+    seen = _Log(log)
+    return seen.stop_words if seen.was_shutting_down else None
 
 
 def _continued(sentence: str) -> str:
@@ -112,7 +136,7 @@ def _by_the_rules(evidence: Evidence) -> tuple[Verdict, str]:
     after = f"after {_count(evidence.ended, 'request')}"
     stopped = evidence.stop_requested or evidence.exit_code is None
     if number in FAULT_SIGNALS and not evidence.stop_requested:
-        if log.stopped_before_it_crashed:
+        if log.was_shutting_down:
             return Verdict.INTERRUPTED, (
                 f'Somebody told the server to stop {after} ("{log.stop_words}"); then it died of '
                 f"{_name(number)} while it was shutting down."
@@ -150,8 +174,11 @@ class _Log:
     def __init__(self, text: str) -> None:
         reader = LogReader()
         notices: list[Notice] = []
+        shutdowns: list[int] = []
         for number, line in lines_of_text(text):
             notices += reader.feed(line, number)
+            if begins_shutdown(line):
+                shutdowns.append(number)
         reader.close()
         found = decisive(reader.backtraces)
         self.crash = found if found is not None and _is_servers(found) else None
@@ -159,8 +186,9 @@ class _Log:
         stop = next((notice for notice in notices if notice.topic is Topic.STOP), None)
         self.stop_seen = stop is not None
         self.stop_words = stop.text if stop else ""
-        self.stopped_before_it_crashed = (
-            stop is not None and self.crash is not None and stop.line < self.crash.line
+        before = reader.lines + 1 if self.crash is None else self.crash.line
+        self.was_shutting_down = stop is not None and any(
+            stop.line < line < before for line in shutdowns
         )
 
     def first(self, topic: Topic) -> str | None:
@@ -192,7 +220,8 @@ def _of_exit(evidence: Evidence, log: _Log, number: int | None, after: str) -> t
             Verdict.INTERRUPTED,
             f"Somebody killed the server with SIGKILL {after}; nothing shows a want of memory.",
         )
-    if number in STOP_SIGNALS or (evidence.exit_code == 0 and log.stop_seen):
+    asked = log.stop_seen and evidence.exit_code in _STATUS_OF_A_STOP
+    if number in STOP_SIGNALS or asked or log.was_shutting_down:
         return Verdict.INTERRUPTED, f"Somebody stopped the server with {_name(number)} {after}."
     status = f"status {evidence.exit_code}" if number is None else _name(number)
     return Verdict.CRASHED, f"The server ended by itself with {status} {after}."

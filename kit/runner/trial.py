@@ -21,7 +21,7 @@ from kit import __version__
 from kit.crash.log.notices import FAULT_SIGNALS, signal_name
 from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.signature import signal_of, signature_of
-from kit.crash.verdict import Evidence, judge
+from kit.crash.verdict import Evidence, judge, stop_words
 from kit.errors import ContainerError, KitError, ServerStartError
 from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import client_stall_reason
@@ -61,6 +61,8 @@ class Trial:
         self.starting = False
         self.load_finished = False
         self._client_error: str | None = None
+        self._later_client_error: str | None = None
+        self._told_to_stop: str | None = None
         self._ready_ns: int | None = None
         self._load_started_ns: int | None = None
         self._died_ns: int | None = None
@@ -125,7 +127,9 @@ class Trial:
             load.stop()
             # A worker that broke off, or had to be, closed its connections: what the server did
             # then is not this traffic's doing.
-            self._client_error = self._client_error or load.error()
+            # One that broke only after the server's death did nothing to it.
+            self._client_error = self._client_error or load.error(until_ns=self._died_ns)
+            self._later_client_error = None if self._client_error else load.error()
             watcher.stop()
             load.close()
         self._health, self._watch_fault = watcher.health(), watcher.fault
@@ -154,7 +158,8 @@ class Trial:
         load.look()
         self._in_flight, self._waiting = load.in_flight, load.waiting
         self._quiet_s = load.quiet_s()
-        self.load_finished, self._client_error = load.done(), load.error()
+        self.load_finished = load.done()
+        self._client_error = load.error(until_ns=None if end is None else end.at_ns)
         if any(stopped_below(pid) for pid in load.pids):
             self._client_error = self._client_error or "SIGSTOP to a load worker"
         if end is not None and end.lost:
@@ -164,6 +169,8 @@ class Trial:
             self._died_ns = end.at_ns or time.monotonic_ns()
             load.server_died(self._died_ns)
             load.join()
+        elif not self.load_finished:  # once the kit itself stops it, its log says so as well
+            self._told_to_stop = stop_words(_tail(self.folder.log))
 
     def _evidence(self, server: Server) -> Evidence:
         requests = self.folder.requests()
@@ -192,6 +199,7 @@ class Trial:
             stub_alive=self._health.stubs_alive,
             load_finished=self.load_finished,
             client_error=self._client_error,
+            later_client_error=self._later_client_error,
             client_limit=client_stall_reason(client, silence_s=hang_after_s, open_loop=open_loop),
             interrupted=self.interrupt.is_set(),
             oom=self._killed_for_memory(server),
@@ -202,7 +210,8 @@ class Trial:
     def _stopped_by(self, end: End | None) -> str | None:
         """Whose signal it was; a fault signal of the server itself is never its guard's."""
         own = end is None or signal_of(end.exit_code) in FAULT_SIGNALS
-        return self._outside.stopped_by or (None if own or end is None else end.stopped_by)
+        others = None if own or end is None else end.stopped_by
+        return self._outside.stopped_by or self._told_to_stop or others
 
     def _killed_for_memory(self, server: Server) -> bool | None:
         """Whether the kernel killed for want of memory while a process of the server died."""

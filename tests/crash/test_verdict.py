@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.crash.verdict import Evidence, is_reported_crash, judge
+from kit.crash.verdict import Evidence, is_reported_crash, judge, stop_words
 from kit.study.result import Frame, Signature, Verdict
 
 STACK = (
@@ -16,6 +16,17 @@ STACK = (
     " 2# 0x000055A6A9460614 in /opt/tritonserver/bin/tritonserver\n"
 )
 REPORTED_LOG = (Path(__file__).parent / "stacks" / "server-7332.log").read_text()
+SHUTDOWN = (
+    "Signal (15) received.\n"
+    'I1128 01:43:47.174242 28017 http_server.cc:248] "Timeout 3: Found 16 HTTP service connections"'
+    "\n"
+    'I1128 01:43:50.363508 28017 server.cc:307] "Waiting for in-flight requests to complete."\n'
+)
+QUOTED_SHUTDOWN = (
+    "Signal (15) received.\n"
+    "I1128 01:43:47.174242 28017 model.py:29] server.cc:307] Waiting for in-flight requests to "
+    "complete.\n"
+)
 LOADING = {
     **{"ended": 40, "open": 16, "waiting": 16, "quiet_s": 0.1},
     **{"ready": True, "stub_alive": True},
@@ -56,6 +67,17 @@ CASES = {
         Verdict.CLIENT_FAULT,
         "The load generator failed (somebody ended it with SIGKILL), so what the server did says "
         "nothing: the server died of SIGSEGV",
+    ),
+    "a crash of which the client broke, too": (
+        LOADING | {"exit_code": -11, "later_client_error": "it did not answer for 10 s."},
+        Verdict.CRASHED,
+        "died of SIGSEGV after 40 requests with 16 in flight; then the load generator failed "
+        "(it did not answer for 10 s), so its last records may be missing.",
+    ),
+    "a server that had been told to stop when the kit looked": (
+        STALLED | {"stub_alive": False, "stopped_by": "Signal (15) received."},
+        Verdict.INTERRUPTED,
+        "A signal from outside (Signal (15) received.): the server lives, but",
     ),
     "an end by itself that somebody asked for": (
         LOADING | {"exit_code": 0, "stopped_by": "SIGTERM to the server's guard"},
@@ -143,10 +165,40 @@ CASES = {
         "Somebody stopped the server with a signal",
     ),
     "SIGTERM by others, of which it crashes": (
-        LOADING | {"exit_code": -11, "log": "Signal (15) received.\n" + REPORTED_LOG},
+        LOADING | {"exit_code": -11, "log": SHUTDOWN + REPORTED_LOG},
         Verdict.INTERRUPTED,
         'Somebody told the server to stop after 40 requests ("Signal (15) received."); then it '
         "died of SIGSEGV while it was shutting down.",
+    ),
+    "SIGTERM by others, of which it dies without a word": (
+        LOADING | {"exit_code": -11, "log": SHUTDOWN},
+        Verdict.INTERRUPTED,
+        "while it was shutting down",
+    ),
+    "SIGTERM by others, whose models took too long to unload": (
+        LOADING | {"exit_code": 1, "log": SHUTDOWN},
+        Verdict.INTERRUPTED,
+        "Somebody stopped the server with a signal",
+    ),
+    "SIGTERM by others of a server that logs no information": (
+        LOADING | {"exit_code": 1, "log": "Signal (15) received.\n"},
+        Verdict.INTERRUPTED,
+        "Somebody stopped the server with a signal",
+    ),
+    "words about SIGTERM that a model printed before the crash": (
+        LOADING | {"exit_code": -11, "log": "Signal (15) received.\n" + REPORTED_LOG},
+        Verdict.CRASHED,
+        "The server died of SIGSEGV after 40 requests with 16 in flight.",
+    ),
+    "words about a shutdown that a model printed before the crash": (
+        LOADING | {"exit_code": -11, "log": QUOTED_SHUTDOWN + REPORTED_LOG},
+        Verdict.CRASHED,
+        "The server died of SIGSEGV after 40 requests with 16 in flight.",
+    ),
+    "an end by itself with 1 that nobody asked for": (
+        LOADING | {"exit_code": 1},
+        Verdict.CRASHED,
+        "The server ended by itself with status 1 after 40 requests.",
     ),
     "SIGTERM after the crash, which has no say": (
         LOADING | {"exit_code": -11, "log": REPORTED_LOG + "\nSignal (15) received.\n"},
@@ -367,3 +419,10 @@ def test_the_reported_crash_is_recognised_in_an_image_and_in_a_wheel() -> None:
 )
 def test_other_crashes_are_not_taken_for_the_reported_one(signature: Signature | None) -> None:
     assert not is_reported_crash(signature)
+
+
+def test_a_server_is_told_to_stop_where_its_log_says_so_and_that_it_obeys() -> None:
+    assert stop_words(SHUTDOWN) == "Signal (15) received."
+    assert stop_words("Signal (15) received.\n") is None
+    assert stop_words(QUOTED_SHUTDOWN) is None
+    assert stop_words("") is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -189,3 +191,19 @@ def test_a_refused_client_backs_off(tmp_path: Path) -> None:
         for place, wait_ns in enumerate(waits):
             least_s = min(FIRST_BACKOFF_S * 2**place, LONGEST_BACKOFF_S)
             assert wait_ns >= 0.95e9 * least_s, (client, waits)  # timers know milliseconds
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_it_is_known_when_a_worker_broke(tmp_path: Path, number: signal.Signals) -> None:
+    """One that breaks once the server is dead has done nothing to the server."""
+    with ScriptedServer(lambda head, body: [SILENCE]) as server:
+        _, [worker] = started(workload(), Endpoint(http_port=server.port), tmp_path / "t")
+        wait_until(lambda: server.seen)
+        assert worker.pid is not None
+        died_ns = time.monotonic_ns()
+        os.kill(worker.pid, number)
+        wait_until(lambda: worker.poll() is not None)
+        worker.close()
+    said = f"somebody ended it with {number.name}"
+    assert (worker.error(until_ns=died_ns), worker.error()) == (None, said)
+    wait_until(lambda: worker.error(until_ns=time.monotonic_ns()) == said)

@@ -88,6 +88,29 @@ _SAYING = NO_NAMES - {
 }  # fmt: skip
 
 
+#: Triton's core and its HTTP frontend, once they shut down. Behind another source it is a quote.
+_SOURCE = re.compile(r"\.\w{1,4}:\d{1,6}\]")
+_SHUTDOWN = re.compile(
+    r"(?:server|http_server)\.cc:\d{1,5}\] \"?"
+    r"(?:Waiting for in-flight requests to complete|Timeout \d{1,5}: Found \d)"
+)
+
+
+def begins_shutdown(line: str) -> bool:
+    """Whether Triton itself says here that it shuts down, which only a signal makes it do.
+
+    >>> begins_shutdown("I1122 10:40:26.759518 12203 server.cc:293] Waiting for in-flight requests "
+    ...                 "to complete.")
+    True
+    """
+    if "server.cc:" not in line:
+        return False
+    return any(
+        _SHUTDOWN.match(line, start) and not _SOURCE.search(line, 0, start)
+        for start in message_starts(line)
+    )
+
+
 def read_notices(line: str, number: int) -> Iterator[Notice]:
     """What `line` says, most lines say nothing. Never raises; time is linear in the line."""
     starts: list[int] | None = None

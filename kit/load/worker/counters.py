@@ -25,10 +25,17 @@ class Field(IntEnum):
     STARTED_NS = 7
     WAITING = 8
     WAITING_SINCE_NS = 9
+    BROKE_NS = 10  # when the worker began to fail, or to leave without its load being done
 
 
 _WORDS = len(Field)
-_TIMES = (Field.READY_NS, Field.PROGRESS_NS, Field.STARTED_NS, Field.WAITING_SINCE_NS)
+_TIMES = (
+    Field.READY_NS,
+    Field.PROGRESS_NS,
+    Field.STARTED_NS,
+    Field.WAITING_SINCE_NS,
+    Field.BROKE_NS,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,7 @@ class LoadProgress:
     waiting: int = 0  # in flight, and not because we hold them open on purpose
     waiting_since_ns: int | None = None  # ever since then some request has been waiting
     started_ns: int | None = None
+    broke_ns: int | None = None  # since then it is not whole: it fails, or was told to leave
 
 
 def counters_path(folder: Path, worker: int) -> Path:
@@ -73,7 +81,13 @@ class Counters:
             waiting=words[Field.WAITING],
             waiting_since_ns=_time(words[Field.WAITING_SINCE_NS]),
             started_ns=_time(words[Field.STARTED_NS]),
+            broke_ns=_time(words[Field.BROKE_NS]),
         )
+
+    def broke(self, at_ns: int) -> None:
+        """Note when this worker ceased to be whole; the first time counts."""
+        if self.words[Field.BROKE_NS] == NEVER:
+            self.words[Field.BROKE_NS] = at_ns
 
     def close(self) -> None:
         self.words.release()

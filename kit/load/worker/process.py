@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from types import TracebackType
 
 import msgspec
@@ -38,6 +40,8 @@ class LoadWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._counters: Counters | None = None
         self._killed_by_us = False
+        self._ended_ns: int | None = None
+        self._broke_ns: int | None = None
         self.log = folder.path / f"load-{worker}.log"
 
     def start(self) -> None:
@@ -58,6 +62,11 @@ class LoadWorker:
                 env={"GRPC_VERBOSITY": "NONE", **os.environ},
                 start_new_session=True,  # Ctrl-C in a terminal is for the trial, not for us
             )
+        threading.Thread(target=self._note_end, args=(self._process,), daemon=True).start()
+
+    def _note_end(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        self._ended_ns = time.monotonic_ns()
 
     @property
     def pid(self) -> int | None:
@@ -67,9 +76,11 @@ class LoadWorker:
         """None: running; 0: its workload came to a stop rule; else it failed (see `log`)."""
         return self._process.poll() if self._process else None
 
-    def error(self) -> str | None:
-        """What it said when it failed; None: it has not."""
+    def error(self, *, until_ns: int | None = None) -> str | None:
+        """What it said when it failed; None: it has not, or only after `until_ns`."""
         code = self.poll()
+        if until_ns is not None and (since := self._failing_since_ns()) and since > until_ns:
+            return None
         if self._killed_by_us:
             return f"it did not answer for {LEAVE_S:g} s, and was killed"
         if code in (0, None):
@@ -84,6 +95,11 @@ class LoadWorker:
             if lines := [line.strip() for line in text if line.strip()]:
                 return lines[-1]
         return f"it ended with status {code}"
+
+    def _failing_since_ns(self) -> int | None:
+        """When it began to fail, as it noted itself; else when it was seen to have ended."""
+        self.progress()
+        return self._broke_ns or self._ended_ns
 
     def wait(self, timeout_s: float) -> int | None:
         """As `poll`, after waiting for the end for at most so long."""
@@ -100,7 +116,9 @@ class LoadWorker:
                 self._counters = Counters(counters_path(self._folder.path, self._worker))
             except (OSError, ValueError):
                 return LoadProgress()
-        return self._counters.progress()
+        progress = self._counters.progress()
+        self._broke_ns = progress.broke_ns
+        return progress
 
     def server_died(self, died_ns: int) -> None:
         """Tell it that the server is dead: open requests become in_flight, it flushes and ends."""
@@ -124,6 +142,7 @@ class LoadWorker:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
         if self._counters is not None:
+            self.progress()
             self._counters.close()
             self._counters = None
 

@@ -16,7 +16,8 @@ import os
 import signal
 import sys
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from time import monotonic_ns
@@ -66,9 +67,9 @@ async def run_worker(
         loop=asyncio.get_running_loop(),
         clock=clock,
     )
-    ending = _Commands(run)
-    faults = _Faults(run)
-    with closing(recorder), closing(health):
+    ending = _Commands(run, counters)
+    faults = _Faults(run, counters)
+    with closing(recorder), closing(health), _noted(counters, clock):
         if worker < processes:
             channels = channels_for(spec, endpoint, os.environ)
             run.pacer = pacer_for(run, workload, channels, worker, processes)
@@ -83,6 +84,16 @@ async def run_worker(
             run.close()
             await channels.close()
     return ending.code
+
+
+@contextmanager
+def _noted(counters: Counters, clock: Clock) -> Iterator[None]:
+    """Note when an error ends the run: before its connections are closed, and not after."""
+    try:
+        yield
+    except BaseException:
+        counters.broke(clock())
+        raise
 
 
 async def _meet(folder: Path, counters: Counters, worker: int, processes: int, clock: Clock) -> int:
@@ -119,8 +130,9 @@ class _Faults:
     end nobody hears of, would then look like a server that does not answer.
     """
 
-    def __init__(self, run: WorkerRun) -> None:
+    def __init__(self, run: WorkerRun, counters: Counters) -> None:
         self._run = run
+        self._counters = counters
         self._first: BaseException | None = None
         run.loop.set_exception_handler(self._note)
 
@@ -132,6 +144,7 @@ class _Faults:
         own = not context.keys() & {"task", "future"} and not isinstance(error, BlockingIOError)
         if isinstance(error, BaseException) and own and self._first is None:
             self._first = error
+            self._counters.broke(self._run.clock())
             self._run.done.set()
 
     def rethrow(self) -> None:
@@ -143,8 +156,9 @@ class _Faults:
 class _Commands:
     """Reads the standard input of the worker and does what it says."""
 
-    def __init__(self, run: WorkerRun) -> None:
+    def __init__(self, run: WorkerRun, counters: Counters) -> None:
         self._run = run
+        self._counters = counters
         self._rest = b""
         self.code = 0
 
@@ -162,6 +176,7 @@ class _Commands:
     def _leave(self, why: str, code: int) -> None:
         """Write what there is and end; a run that is cut short so says nothing of the server."""
         self.code = code
+        self._counters.broke(self._run.clock())
         self._run.stop(why)
         self._run.done.set()
 

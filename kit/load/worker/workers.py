@@ -54,9 +54,10 @@ class Workers:
     def done(self) -> bool:
         return all(worker.poll() is not None for worker in self._workers)
 
-    def error(self) -> str | None:
-        """What the first worker that failed has said of it; None: none has."""
-        return next((why for worker in self._workers if (why := worker.error())), None)
+    def error(self, *, until_ns: int | None = None) -> str | None:
+        """What the first worker that failed has said of it; None: none has, or only later."""
+        said = (worker.error(until_ns=until_ns) for worker in self._workers)
+        return next((why for why in said if why), None)
 
     def server_died(self, died_ns: int) -> None:
         for worker in self._workers:
