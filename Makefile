@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 # Settings of the caller's own Python must not leak into the kit's.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONDONTWRITEBYTECODE PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+unexport UV_SYSTEM_PYTHON UV_PROJECT UV_OFFLINE
 export PYTHONNOUSERSITE := 1
 
 VENV := .venv
@@ -18,9 +19,34 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 pytho
 # Tests at a time; those that measure time run alone anyway.
 PROCESSES ?= 2
 LOCKED = $(shell grep -c '^[a-z].*==' requirements.lock)
+LOG := $(VENV)/setup.log
 PIP = $(PY) -m pip install --disable-pip-version-check --no-input
-SETUP_FAILED = tail -n 20 $(VENV)/setup.log >&2; \
-	echo "Setting up failed; all of it is in $(VENV)/setup.log. Correct it and run make again." >&2; exit 1
+SETUP_FAILED = tail -n 20 $(LOG) >&2; \
+	echo "Setting up failed; all of it is in $(LOG). Correct it and run make again." >&2; exit 1
+
+# uv fetches many packages at a time and leaves compiling to the first import, which makes minutes
+# of pip's into seconds. It reads none of pip's settings, so the index that they name is handed on.
+define WITH_UV
+	awk '/^[^ #]/ { ours = /^uv==/ } ours' requirements.lock > $(VENV)/uv.lock; \
+	settings=$$($(PY) -m pip config list); \
+	if grep -q '\.no-index=' <<< "$$settings"; then \
+		echo "  with pip, whose settings name no index"; exit 1; fi; \
+	index=$$(sed -n "s/^[^.]*\.index-url='\(.*\)'$$/\1/p" <<< "$$settings" | head -n 1); \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
+	{ $(PIP) --quiet --only-binary :all: --require-hashes --requirement $(VENV)/uv.lock \
+		&& $(VENV)/bin/uv pip install --python $(PY) --color never \
+			--require-hashes --requirement requirements.lock; } 2>&1 | tee -a $(LOG) | awk ' \
+		/^Resolved/ { print "  fetching them"; fflush() } \
+		/^Prepared/ { print "  installing them"; fflush() }' \
+		|| { echo "  with pip, since uv could not ($(LOG) says why): some minutes"; exit 1; }
+endef
+
+define WITH_PIP
+	$(PIP) --require-hashes --requirement requirements.lock 2>> $(LOG) | awk -v all=$(LOCKED) ' \
+		/^(Collecting|Requirement already)/ { n += 1; \
+			if (n % 25 == 0) { printf "  %d of %d packages fetched\n", n, all; fflush() } } \
+		/^Installing collected/ { print "  installing them"; fflush() }'
+endef
 
 ##@ Use it
 investigate: $(STAMP) ## Run the investigation on real Triton releases and write the report (3 minutes)
@@ -90,12 +116,9 @@ $(STAMP): requirements.lock
 		exit 1; fi
 	@echo "Building $(VENV) with $$($(PYTHON) --version): $(LOCKED) packages, once."
 	@$(PY) -c '' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
-	@$(PIP) --require-hashes --requirement requirements.lock 2> $(VENV)/setup.log | awk -v all=$(LOCKED) ' \
-		/^(Collecting|Requirement already)/ { n += 1; \
-			if (n % 25 == 0) { printf "  %d of %d packages fetched\n", n, all; fflush() } } \
-		/^Installing collected/ { print "  installing them"; fflush() }' || { $(SETUP_FAILED); }
-	@$(PIP) --quiet --no-deps --no-build-isolation --editable . 2>> $(VENV)/setup.log \
-		|| { $(SETUP_FAILED); }
+	@: > $(LOG)
+	@($(WITH_UV)) || { $(WITH_PIP); } || { $(SETUP_FAILED); }
+	@$(PIP) --quiet --no-deps --no-build-isolation --editable . 2>> $(LOG) || { $(SETUP_FAILED); }
 	@touch $@
 
 .PHONY: investigate lab app vllm setup check test course lint test-vllm bench lock clean distclean help

@@ -279,6 +279,20 @@ def test_make_test_runs_every_check() -> None:
         assert check in steps
 
 
+def test_every_way_to_set_up_checks_the_hashes() -> None:
+    steps = make("--dry-run", "--always-make", "setup")
+    installs = [
+        line for line in steps.replace("\\\n", " ").splitlines() for line in line.split("||")
+    ]
+    installs = [line for line in re.split(r"\|\||&&", " ".join(installs)) if " install " in line]
+    editable = [line for line in installs if "--editable ." in line]
+    assert len(editable) == 1
+    assert "--no-deps" in editable[0]
+    others = [line for line in installs if line not in editable]
+    assert len(others) == 3, "uv by pip, the rest by uv, or all of it by pip"
+    assert [line for line in others if "--require-hashes" not in line] == []
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
