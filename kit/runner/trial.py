@@ -37,6 +37,7 @@ from kit.study.files import write_whole
 from kit.study.folder import TrialFolder
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.spec import ArrivalKind, Endpoint, ServerKind, TrialSpec
+from kit.study.without_pandas import keep_pandas_out
 
 #: How often the server and the load are looked at; a death is noticed at once all the same.
 TICK_S = 0.05
@@ -324,6 +325,7 @@ def _interrupt_at_eof() -> None:
 
 def main() -> int:
     """`python -m kit.runner.trial FOLDER`; exit code 0 whatever the verdict in result.json."""
+    keep_pandas_out()
     folder = Path(sys.argv[1])
     try:
         run_trial(TrialFolder(folder).spec, folder)

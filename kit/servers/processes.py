@@ -54,9 +54,35 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def seen_below(root: int) -> list[int]:
+    """As `descendants`, at a fraction of its cost, for who looks again a moment later.
+
+    The kernel's own list of children (/proc/<pid>/task/<tid>/children, see proc(5)) may leave one
+    out while another ends; a search through all processes takes 20 ms on a busy machine.
+    """
+    own = os.getpid()
+    if not Path(f"/proc/{own}/task/{own}/children").exists():  # a kernel without such lists
+        return descendants(root)
+    found: list[int] = []
+    level = [root]
+    while level:
+        level = [child for pid in level for child in _listed_children(pid)]
+        found += level
+    return found
+
+
+def _listed_children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it has ended
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_bytes().split())
+    return found
+
+
 def stopped_below(root: int) -> list[int]:
     """Of a process and those below it, the ones that a signal has stopped (SIGSTOP)."""
-    pids = [root, *descendants(root)]
+    pids = [root, *seen_below(root)]
     return [pid for pid in pids if (fields := _status(pid)) and fields[0] == "T"]
 
 
@@ -64,7 +90,7 @@ def killed_below(root: int) -> list[int]:
     """Of the processes below `root`, the dead ones that it has not waited for and that SIGKILL
     ended: whoever kills its own child waits for it."""
     found = []
-    for pid in descendants(root):
+    for pid in seen_below(root):
         fields = _status(pid)
         # The last field but for the kernel's later ones: the wait status; 0 where it is hidden.
         if fields and fields[0] == "Z" and int(fields[49]) & 0x7F == signal.SIGKILL:

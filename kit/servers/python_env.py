@@ -26,10 +26,12 @@ KEY = "also"
 
 
 def python_env_folders(pid: int) -> list[Path]:
-    """The folders that process `pid` has made; none where its memory may not be read.
+    """The folders that process `pid` has made in our /tmp; none where its memory may not be read.
 
     That a process may read the memory of one that it started is the usual setting of Linux.
     """
+    if _has_own_tmp(pid):
+        return []
     with contextlib.suppress(OSError), open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for low, high in sorted(_writable(pid), key=lambda edges: edges[1] - edges[0]):
             with contextlib.suppress(OSError, ValueError):  # gone meanwhile
@@ -39,6 +41,13 @@ def python_env_folders(pid: int) -> list[Path]:
                 if own:
                     return own
     return []
+
+
+def _has_own_tmp(pid: int) -> bool:
+    """Whether its /tmp is another than ours (kit.servers.private_tmp), so goes with its run."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
+    return False
 
 
 def _writable(pid: int) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,7 @@ def serves(pid: int, endpoint: Endpoint) -> bool:
     Readiness alone says less: another program on that port may answer, and Triton is ready
     before its metrics port is open.
     """
-    return _listens(pid, endpoint) and says_ready(endpoint)
+    return says_ready(endpoint) and _listens(pid, endpoint)  # the cheaper question first
 
 
 def _listens(pid: int, endpoint: Endpoint) -> bool:

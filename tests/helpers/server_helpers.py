@@ -3,12 +3,22 @@
 import json
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from kit.servers.processes import SHM, marked
-from kit.study.spec import Endpoint
+from kit.study.plan import plan
+from kit.study.spec import (
+    ArrivalKind,
+    Arrivals,
+    Endpoint,
+    StudySpec,
+    TrialSpec,
+    embedded,
+    fixed,
+)
 
 CONFIG = """
 backend: "python"
@@ -83,3 +93,18 @@ def wait_until_gone(run: str, *, timeout_s: float = 30.0) -> list[str]:
         psutil.wait_procs(processes, timeout=1.0)
         time.sleep(0.02)
     return left
+
+
+def endless(release: str) -> TrialSpec:
+    """A trial that goes on until it is ended: never idle, and no burden to the machine.
+
+    30 requests a second, each of 64 tokens, some of them in flight at any moment.
+    """
+    study = StudySpec(
+        name="t", servers=embedded(release), scenarios=("control",), requests=1_000_000, repeats=1
+    )
+    [spec] = plan(study)
+    arrivals = Arrivals(kind=ArrivalKind.CONSTANT, rate_per_s=30.0, concurrency=16)
+    return replace(
+        spec, workload=replace(spec.workload, arrivals=arrivals, output_tokens=fixed(64))
+    )

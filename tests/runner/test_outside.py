@@ -11,13 +11,12 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from server_helpers import endless
 
 from kit.runner.outside import Outside, shortage
 from kit.servers.processes import killed_below, stopped_below
 from kit.study.folder import TrialFolder
-from kit.study.plan import plan
 from kit.study.result import TrialResult, Verdict
-from kit.study.spec import StudySpec, embedded
 
 #: Who is killed leaves its last file cut short, and reading it says so.
 pytestmark = pytest.mark.filterwarnings("ignore::kit.errors.DamagedStudyWarning")
@@ -28,7 +27,7 @@ def wait_for(found: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not found():
         assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def conduct(folder: TrialFolder, strike: Callable[[psutil.Process], None]) -> TrialResult:
@@ -59,10 +58,7 @@ def conduct(folder: TrialFolder, strike: Callable[[psutil.Process], None]) -> Tr
 
 
 def trial(path: Path, release: str = "24.05") -> TrialFolder:
-    spec = StudySpec(
-        name="t", servers=embedded(release), scenarios=("control",), requests=1_000_000, repeats=1
-    )
-    return TrialFolder.create(path / "trial", plan(spec)[0])
+    return TrialFolder.create(path / "trial", endless(release))
 
 
 def named(trial: psutil.Process, words: str) -> psutil.Process:

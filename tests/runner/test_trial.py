@@ -14,6 +14,7 @@ import psutil
 import pyarrow.compute as pc
 import pytest
 from chances import recorded_chance, until
+from server_helpers import endless as endless_trial
 
 from kit.crash.verdict import is_reported_crash
 from kit.errors import SpecError
@@ -25,7 +26,7 @@ from kit.study.plan import plan
 from kit.study.result import TrialResult, Verdict
 from kit.study.spec import Engine, EngineKind, StudySpec, TrialSpec, embedded
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def trial(release: str, scenario: str, *, requests: int = 200) -> TrialSpec:
@@ -130,8 +131,7 @@ def left_of_run(folder: TrialFolder) -> list[str]:
 @pytest.fixture
 def endless(tmp_path: Path) -> TrialFolder:
     """The folder of a trial that would go on for minutes."""
-    spec = trial("24.05", "control", requests=1_000_000)
-    return TrialFolder.create(tmp_path / "trial", spec)
+    return TrialFolder.create(tmp_path / "trial", endless_trial("24.05"))
 
 
 def wait_for_load(folder: TrialFolder) -> None:
@@ -139,7 +139,7 @@ def wait_for_load(folder: TrialFolder) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while folder.requests().num_rows < 20:
         assert time.monotonic() < deadline, (folder.path / "trial.log").read_text()
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def wait_for_result(folder: TrialFolder) -> TrialResult:

@@ -18,7 +18,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -37,6 +36,7 @@ from kit.load.worker.run import WorkerRun
 from kit.load.worker.stop_rules import stop_rules
 from kit.study.folder import TrialFolder
 from kit.study.spec import Endpoint
+from kit.study.without_pandas import keep_pandas_out
 
 #: How long workers wait for each other before the first request.
 MEET_S = 10.0
@@ -209,18 +209,6 @@ class _Commands:
                     self._run.stop()
 
 
-class _WithoutPandas(MetaPathFinder):
-    """Keeps pandas out of this process.
-
-    pyarrow imports it, if it can, as soon as it is given a list: 0.3 s and 40 MB for nothing.
-    """
-
-    @classmethod
-    def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("a load worker has no use for pandas", name=name)
-
-
 def _new_event_loop() -> asyncio.AbstractEventLoop:
     """uvloop's, twice as fast as asyncio's, where there is one: not on Windows."""
     try:
@@ -233,7 +221,7 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 
 def main(arguments: list[str]) -> int:
     path, worker, endpoint = arguments
-    sys.meta_path.insert(0, _WithoutPandas)
+    keep_pandas_out()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook's interrupt is its owner's affair
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         return runner.run(

@@ -11,6 +11,7 @@ from typing import Final
 
 import psutil
 
+from kit.servers.processes import seen_below
 from kit.servers.watch.names import PROCESS, SERVER_CPU, SERVER_RSS, STUB_CPU, STUB_RSS, Sample
 
 #: Looking for new processes reads all of /proc; the known ones are cheap.
@@ -74,8 +75,9 @@ class ServerProcesses:
         if self._server is None:
             return
         try:
-            for process in self._server.children(recursive=True):
-                self._below.setdefault(process.pid, process)
+            for pid in seen_below(self._server.pid):
+                if pid not in self._below:
+                    self._below[pid] = psutil.Process(pid)
         except psutil.Error:
             return
 
