@@ -27,10 +27,7 @@ TESTS = Path(__file__).parent
 LOCKS = "CRASH_KIT_TESTS_LOCKS"  # the folder that the processes of one run share
 MARKS = {
     "alone": (
-        "load/test_arrivals.py",
-        "load/test_kernel_clock.py",
         "load/test_progress.py",
-        "load/test_timer.py",
         "ui/test_panel_browser.py",
     ),
     "server": (

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
+import pytest
 import uvloop
 from load_helpers import run_load, workload
 from scripted_server import ScriptedServer
@@ -88,6 +89,7 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.002)
 
 
+@pytest.mark.alone
 def test_what_waits_in_a_socket_has_the_time_at_which_it_came() -> None:
     came: list[tuple[int, int]] = []  # before and after each send, by the server
 
