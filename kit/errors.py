@@ -5,15 +5,21 @@ A server's misbehaviour is never one of these: it is data, a value on a record.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class KitError(Exception):
     """Base of every error that the kit raises on purpose."""
+
+    #: Where more about it can be read; "": nowhere.
+    see: ClassVar[str] = ""
 
     def __init__(self, given: str, expected: str, hint: str) -> None:
         self.given = given
         self.expected = expected
         self.hint = hint
-        super().__init__(f"{given}. Expected: {expected}. Hint: {hint}.")
+        more = f" See: {self.see}." if self.see else ""
+        super().__init__(f"{given}. Expected: {expected}. Hint: {hint}.{more}")
 
     def __reduce__(self) -> tuple[type[KitError], tuple[str, str, str]]:
         return type(self), (self.given, self.expected, self.hint)
@@ -31,15 +37,21 @@ class UnknownScenarioError(KitError):
     """A scenario that is not in data/scenarios.yaml."""
 
 
-class UnsupportedPlatformError(KitError):
+class MachineError(KitError):
+    """Something that this machine has not, or has in a way that does not do."""
+
+    see = "`python -m kit doctor`, which looks at the whole machine"
+
+
+class UnsupportedPlatformError(MachineError):
     """This machine cannot run the embedded servers: processor, operating system or glibc."""
 
 
-class LibpythonMissingError(KitError):
+class LibpythonMissingError(MachineError):
     """No libpython3.X shared library of a version that the server's Python stub fits."""
 
 
-class DownloadError(KitError):
+class DownloadError(MachineError):
     """A package is not in the cache and could not be fetched."""
 
 
@@ -47,11 +59,11 @@ class HashMismatchError(KitError):
     """A downloaded file is not the one that data/releases.yaml names; it was not kept."""
 
 
-class ServerStartError(KitError):
+class ServerStartError(MachineError):
     """A server that did not start or was not ready in time; carries the log's decisive lines."""
 
 
-class ContainerError(KitError):
+class ContainerError(MachineError):
     """A container engine or image that cannot be used as asked; says what the engine said."""
 
 

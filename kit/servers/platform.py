@@ -29,7 +29,7 @@ def architecture_for(
     """
     system = platform.system() if system is None else system
     machine = platform.machine() if machine is None else machine
-    libc = _libc() if libc is None else libc
+    libc = libc_here() if libc is None else libc
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower())
     what = f"{wheel.package} {wheel.version}"
     if system != "Linux":
@@ -70,7 +70,7 @@ def check_open_files() -> None:
         )
 
 
-def _libc() -> str:
+def libc_here() -> str:
     """ "glibc 2.36"; empty where the C library does not tell, as musl's does not."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""

@@ -66,7 +66,7 @@ def python_at(
             f"{executable}, which "
             + ("has no shared libpython" if python else "cannot be run as Python 3"),
             "a Python built with a shared library",
-            _mend(version, brings_libpython=False),
+            ways_to_get(version),
         )
     return replace(python, paths=paths, own_numpy=own_numpy)
 
@@ -109,8 +109,16 @@ def choose_python(
         f"{best}'s standard library (lib/python{best})"
         if brings_libpython
         else f"libpython{best}.so.1.0 and its standard library",
-        _mend(best, brings_libpython=brings_libpython),
+        ways_to_get(best, brings_libpython=brings_libpython),
     )
+
+
+def pythons_here() -> list[ServerPython]:
+    """Every Python of this machine that the kit can find, each once, for people to read."""
+    found: dict[tuple[object, ...], ServerPython] = {}
+    for python in _candidates([f"3.{minor}" for minor in range(8, 15)]):
+        found.setdefault((python.version, python.home.resolve(), python.libpython), python)
+    return list(found.values())
 
 
 def running_python() -> ServerPython | None:
@@ -207,7 +215,11 @@ def _rank(version: str) -> int:
     return PREFERRED.index(version) if version in PREFERRED else len(PREFERRED)
 
 
-def _mend(version: str, *, brings_libpython: bool) -> str:
+def ways_to_get(version: str, *, brings_libpython: bool = False) -> str:
+    """How a person gets such a Python, for a hint.
+
+    brings_libpython: the stub has a libpython of its own, so any Python of that version will do.
+    """
     return (
         f"install Debian's or Ubuntu's package libpython{version}, Fedora's python{version}, or "
         f"`conda create -n python{version} python={version}`, `uv python install {version}`, or "

@@ -33,6 +33,7 @@ def print_text(text: str) -> None:
 def print_error(error: KitError) -> None:
     """An error of the kit's, on standard error."""
     said = f"error: {error.given}\n  expected: {error.expected}\n  hint: {error.hint}"
+    said += f"\n  see: {error.see}" if error.see else ""
     print(clean_text(said), file=sys.stderr)
 
 

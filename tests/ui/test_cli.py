@@ -169,6 +169,7 @@ def test_releases_tells_which_run_here_and_which_need_a_container() -> None:
     assert listed["23.10"]["embedded"]
     assert listed["23.10"]["triton"] == "2.39.0"
     assert not listed["23.11"]["embedded"]
+    assert "container" in listed["23.11"]["lacks_here"]
     lines = kit("releases").stdout.splitlines()
     assert next(line for line in lines if line.startswith("23.11")).count("needs a container") == 1
 

@@ -10,6 +10,9 @@ from kit.study.words import aligned
 from kit.ui.console import DONE, print_json
 from kit.ui.options import Subparsers, add_command, add_json
 
+#: After a remark on this machine.
+SEE_DOCTOR = "; see `kit doctor`."
+
 if TYPE_CHECKING:
     from kit.study.releases import Release
     from kit.study.scenarios import Scenario
@@ -23,14 +26,22 @@ def add(commands: Subparsers) -> None:
 
 
 def releases(args: Namespace) -> int:
+    from kit.servers.prepare import lacks_here
     from kit.study.releases import load_releases
 
     known = load_releases().values()
     if args.json:
-        print_json([{**_fields(r), "embedded": r.wheel is not None} for r in known])
+        print_json(
+            [
+                {**_fields(r), "embedded": r.wheel is not None, "lacks_here": lacks_here(r)}
+                for r in known
+            ]
+        )
         return DONE
     header = ("release", "Triton", "vLLM", "tagged", "runs here", "has")
     print(aligned(header, map(_release_row, known)))
+    if any(release.wheel and lacks_here(release) for release in known):
+        print(f"\nA Python that is lacking is fetched by the first run if it can be{SEE_DOCTOR}")
     return DONE
 
 
@@ -41,9 +52,18 @@ def _release_row(release: Release) -> tuple[str, ...]:
         release.triton,
         release.vllm or "-",
         release.date or "-",
-        "embedded" if release.wheel else "needs a container",
+        _runs(release),
         " ".join(name for name, there in abilities.items() if there) or "-",
     )
+
+
+def _runs(release: Release) -> str:
+    from kit.servers.prepare import lacks_here
+
+    if release.wheel is None:
+        return "needs a container"
+    lacks = lacks_here(release)
+    return "yes" if lacks is None else f"no: lacks {lacks}"
 
 
 def scenarios(args: Namespace) -> int:

@@ -1,0 +1,113 @@
+"""A Python that this machine lacks is fetched by uv: told, checked by its hash, kept in the cache.
+
+The archive is one of the test's own, in a folder that uv takes for its downloads' mirror.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.errors import DownloadError, LibpythonMissingError
+from kit.servers import python as python_module
+from kit.servers import python_fetch
+from kit.servers.cache import cache_root
+from kit.servers.python import choose_python, running_python
+from kit.servers.python_fetch import fetch_python, fetched_python
+
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+#: Where uv's own list has its archives; the mirror takes this address's place.
+DOWNLOADS = "https://github.com/astral-sh/python-build-standalone/releases/download"
+ARCHIVE = "20990101/python.tar.gz"
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with one archive: the running Python, as uv would unpack it."""
+    root = tmp_path / "python"
+    executable = root / f"bin/python{VERSION}"
+    executable.parent.mkdir(parents=True)
+    executable.write_text(f'#!/bin/sh\nexec {Path(sys.base_prefix)}/bin/python{VERSION} "$@"\n')
+    executable.chmod(0o755)
+    library = root / f"lib/python{VERSION}"
+    library.mkdir(parents=True)
+    (library / "_sysconfigdata__linux_x86_64-linux-gnu.py").write_text("build_time_vars = {}\n")
+    archive = tmp_path / "mirror" / ARCHIVE
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(root, "python")
+    monkeypatch.setenv("TRITON_CRASH_KIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_MIRROR", (tmp_path / "mirror").as_uri())
+    list_downloads(tmp_path, monkeypatch, hashlib.sha256(archive.read_bytes()).hexdigest())
+    python_fetch._failures.cache_clear()
+    yield tmp_path / "mirror"
+    python_fetch._failures.cache_clear()
+
+
+def list_downloads(folder: Path, monkeypatch: pytest.MonkeyPatch, sha256: str) -> None:
+    major, minor = VERSION.split(".")
+    row = {
+        "name": "cpython",
+        "arch": {"family": platform.machine(), "variant": None},
+        **{"os": "linux", "libc": "gnu", "prerelease": "", "variant": None, "build": "20990101"},
+        **{"major": int(major), "minor": int(minor), "patch": 99},
+        "url": f"{DOWNLOADS}/{ARCHIVE}",
+        "sha256": sha256,
+    }
+    listed = folder / "downloads.json"
+    listed.write_text(json.dumps({f"cpython-{VERSION}.99-linux-{platform.machine()}-gnu": row}))
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS_JSON_URL", str(listed))
+
+
+def test_it_is_fetched_once_with_a_word_and_found_again(mirror: Path) -> None:
+    assert fetched_python(VERSION) is None
+    said: list[str] = []
+    executable = fetch_python(VERSION, said.append)
+    assert executable.is_relative_to(cache_root())
+    assert len(said) == 1
+    for word in (f"Python {VERSION}", "shared library", "this machine has none"):
+        assert word in said[0]
+    assert fetched_python(VERSION) == executable
+    (mirror / ARCHIVE).unlink()
+    assert fetch_python(VERSION, said.append) == executable, "from the cache"
+    assert len(said) == 1
+
+
+def test_one_with_another_hash_is_refused_and_not_kept(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_downloads(tmp_path, monkeypatch, "0" * 64)
+    with pytest.raises(DownloadError, match="Computed") as caught:
+        fetch_python(VERSION, lambda _: None)
+    assert "UV_PYTHON_INSTALL_MIRROR" in caught.value.hint
+    assert fetched_python(VERSION) is None
+    assert [p.name for p in (cache_root() / "pythons").iterdir() if p.is_dir()] == []
+
+
+def test_what_could_not_be_fetched_is_not_asked_for_again_and_is_said_with_the_rest(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(python_module, "_candidates", lambda _: iter(()))
+    monkeypatch.setattr(python_module, "PREFERRED", (VERSION,))
+    (mirror / ARCHIVE).unlink()
+    for _ in range(2):
+        with pytest.raises(LibpythonMissingError, match=f"Python {VERSION}, which uv did not get"):
+            choose_python([VERSION], fetch=True)
+        monkeypatch.setattr(python_fetch, "_install", lambda *_: pytest.fail("asked again"))
+
+
+def test_a_machine_without_a_fitting_python_runs_the_fetched_one(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = running_python()
+    monkeypatch.setattr(python_module, "_candidates", lambda _: iter(()))
+    monkeypatch.setattr(python_module, "PREFERRED", (VERSION,))
+    python = choose_python([VERSION], brings_libpython=running is None, fetch=True)
+    assert python.version == VERSION
+    assert python.executable is not None
+    assert python.executable.is_relative_to(cache_root())
