@@ -281,10 +281,8 @@ def test_make_test_runs_every_check() -> None:
 
 def test_every_way_to_set_up_checks_the_hashes() -> None:
     steps = make("--dry-run", "--always-make", "setup")
-    installs = [
-        line for line in steps.replace("\\\n", " ").splitlines() for line in line.split("||")
-    ]
-    installs = [line for line in re.split(r"\|\||&&", " ".join(installs)) if " install " in line]
+    commands = re.split(r"\n|\|\||&&", steps.replace("\\\n", " "))
+    installs = [command for command in commands if " pip install " in command]
     editable = [line for line in installs if "--editable ." in line]
     assert len(editable) == 1
     assert "--no-deps" in editable[0]
