@@ -15,6 +15,7 @@ import yaml
 from chances import recorded_chance, until
 
 from kit.crash.diagnose import Diagnosis, diagnose, diagnose_file
+from kit.crash.match import best_of
 from kit.crash.stack.builds import known_builds
 from kit.crash.stack.buildtable import describe_build
 from kit.crash.stack.maps import MemoryMap
@@ -166,7 +167,7 @@ def test_a_signal_from_outside_is_not_taken_for_a_fault(tmp_path: Path) -> None:
     found = diagnose(Crash("24.10", tmp_path, kill=True).log)
     assert (found.died, found.signal, found.component) == (True, 11, "other")
     assert found.release_guess in ("24.10", "24.09 or 24.10")
-    assert found.matches == ()
+    assert best_of(found.matches) == []  # that its stubs outlive it may be a likeness, no name
     assert "another process sent it" in found.advice
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from kit.crash.log.lines import lines_of_text
 from kit.crash.log.notices import Notice, read_notices
-from kit.crash.log.phrases import Topic
+from kit.crash.log.phrases import Phrase, Topic
 from kit.crash.log.prefix import message_starts
-from kit.crash.log.shapes import Printed, Shape, file_name, read_frame, with_handler
+from kit.crash.log.shapes import MARK, Printed, Shape, file_name, read_frame, with_handler
 from kit.crash.log.stacks import DEEPEST, Entry, Stack, assemble, in_sequence
 from kit.study.result import Frame
 
@@ -79,8 +79,11 @@ class LogReader:
         self._elided = 0  # line of the last mark that frames were left out
         self.raised: list[tuple[int, str]] = []  # what exceptions said, the first and the last
 
-    def feed(self, line: str, number: int) -> list[Notice]:
-        """Take the log's next line (cleaned) and its number; return what it says besides frames."""
+    def feed(self, line: str, number: int, phrases: Iterable[Phrase] | None = None) -> list[Notice]:
+        """Take the log's next line (cleaned) and its number; return what it says besides frames.
+
+        phrases: as in `read_notices`, where many lines are asked for them at once.
+        """
         self.lines = number
         if self._open:
             self._continue(line)
@@ -90,7 +93,7 @@ class LogReader:
         elif "hread 0x" in line and _CURRENT.search(line):
             self._finish([shape for shape in self._open if shape is Shape.FAULTHANDLER])
             self._current = "Current" in line
-        notices = list(read_notices(line, self.lines))
+        notices = list(read_notices(line, self.lines, phrases))
         for notice in notices:
             if notice.topic in _DEATH and len(self._pending) < _MOST_PENDING:
                 self._pending.append(notice)
@@ -98,6 +101,11 @@ class LogReader:
                 self._handler = number
         self._settle()
         return notices
+
+    @property
+    def within_stack(self) -> bool:
+        """Whether a stack is being read, to which any line may belong."""
+        return bool(self._open)
 
     def skip(self, to: int) -> None:
         """The lines up to this one are known to say nothing."""
@@ -246,6 +254,11 @@ def _said(notices: list[Notice]) -> tuple[tuple[str, ...], int | None]:
     """
     words = tuple(dict.fromkeys(n.text for n in notices if n.topic is not Topic.SIGNAL))
     return words, next((n.signal for n in notices if n.signal is not None), None)
+
+
+def shows_stack(line: str) -> bool:
+    """Whether a line may print a frame, or announce a thread's; most lines do not."""
+    return MARK.search(line) is not None or "hread 0x" in line
 
 
 def parse_backtraces(text: str) -> list[Backtrace]:

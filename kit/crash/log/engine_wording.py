@@ -95,7 +95,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.ENGINE, "Engine is not healthy",
        r"(?:VLLM |vLLM )?Engine is not healthy and model will be unloaded", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, ".py:",
-       rf"(?:\[?{_LOOPS}(?:\]|\[\]|\[|:)?(?:\]|:)?)\s+{_RAISED}", at=Where.START, of=_E),
+       rf"(?:\[?{_LOOPS}(?:\]|\[\]|\[|:)?(?:\]|:)?)\s+{_RAISED}", guard="Error|Exception",
+       at=Where.START, of=_E),
     _p(Topic.ENGINE, "Process ",
        r"Process (?:EngineCore|VllmWorker|SpawnProcess|Worker|Engine|ApiServer"
        r"|APIServer)[\w\-]{0,20}:\s*$", at=Where.START, of=_E),

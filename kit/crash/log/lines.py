@@ -6,7 +6,6 @@ quotes is left out in `kit.crash.log.quotes`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from kit.crash.log.quotes import Quotations, quotes_a_request
@@ -15,8 +14,6 @@ from kit.crash.log.records import documents, messages
 #: A "line" of binary garbage may be the whole file; longer ones are cut into pieces.
 LONGEST_LINE = 16_384
 CHUNK = 1 << 20
-
-_BOUNDARY = re.compile(r"\r\n|\r|\n")
 
 
 def chunks_of_text(text: str) -> Iterator[str]:
@@ -35,7 +32,10 @@ def split_lines(chunk: str) -> Iterator[str]:
     """The lines of a chunk without their ends. A carriage return ends a line too: progress bars
     write a crash's first line behind one. A JSON array is one line a record.
     """
-    for line in _BOUNDARY.split(chunk.removesuffix("\n").removesuffix("\r")):
+    text = chunk.removesuffix("\n").removesuffix("\r")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    for line in text.split("\n"):
         if (line[:1] in ("[", "{", "\ufeff") or len(line) > LONGEST_LINE) and (
             rows := documents(line)
         ) is not None:

@@ -8,15 +8,17 @@ missing GPUs and a graceful stop are not deaths.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kit.crash.log.engine_wording import ENGINE_WORDING
 from kit.crash.log.phrases import Phrase, Subject, Topic, is_servers, subject_of
 from kit.crash.log.prefix import NO_NAMES, message_starts
 from kit.crash.log.wording import WORDING
+from kit.crash.log.words import Lines, Words
 
 PHRASES: tuple[Phrase, ...] = (*WORDING, *ENGINE_WORDING)
+_NEEDLES = Words((needle, phrase) for phrase in PHRASES for needle in phrase.needles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,19 +113,29 @@ def begins_shutdown(line: str) -> bool:
     )
 
 
-def read_notices(line: str, number: int) -> Iterator[Notice]:
-    """What `line` says, most lines say nothing. Never raises; time is linear in the line."""
+def read_notices(
+    line: str, number: int, phrases: Iterable[Phrase] | None = None
+) -> Iterator[Notice]:
+    """What `line` says, most lines say nothing. Never raises; time is linear in the line.
+
+    phrases: those of which the line has a needle, as `phrases_in` finds them.
+    """
     starts: list[int] | None = None
-    for phrase in PHRASES:
-        if phrase.needle in line:
+    for phrase in phrases_in(Lines([line])).get(0, ()) if phrases is None else phrases:
+        if phrase.guard is None or phrase.guard.search(line):
             starts = message_starts(line) if starts is None else starts
             if (found := phrase.find(line, starts)) and (said := _notice(phrase, found, number)):
                 yield said
 
 
+def phrases_in(lines: Lines) -> dict[int, list[Phrase]]:
+    """The phrases of which some lines have a needle, by the index of the line."""
+    return _NEEDLES.in_lines(lines)
+
+
 def needles() -> tuple[str, ...]:
     """Literals of which a line must hold one to say anything."""
-    return tuple(dict.fromkeys(phrase.needle for phrase in PHRASES))
+    return tuple(_NEEDLES)
 
 
 def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice | None:

@@ -1,10 +1,10 @@
 """What a phrase is by which logs tell of a death; the tables of them are in `wording` and
 `engine_wording`, reading them is `kit.crash.log.notices`.
 
-A phrase holds a literal that the line must have (tried first, it is fast), a pattern, the topic,
-whether the process cannot live on after it, whose process it is, and the signal where the
-pattern does not capture one (`signal`, `status` for an exit status as a shell or Python gives it,
-`name` of the process).
+A phrase holds literals of which the line must have one (tried first, they are fast), a pattern,
+the topic, whether the process cannot live on after it, whose process it is, and the signal where
+the pattern does not capture one (`signal`, `status` for an exit status as a shell or Python gives
+it, `name` of the process).
 
 Logs quote, too: what a user asked, what a manual says. So what a dying process or its supervisor
 prints has to stand where they print it, see `Where`.
@@ -64,7 +64,8 @@ class Where(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    needle: str
+    needles: tuple[str, ...]
+    guard: re.Pattern[str] | None  # something else that the line must have, faster than `pattern`
     pattern: re.Pattern[str]
     topic: Topic
     where: Where
@@ -74,7 +75,7 @@ class Phrase:
     restarted: bool
 
     def find(self, line: str, starts: Sequence[int]) -> re.Match[str] | None:
-        """The phrase in a line that has its needle, where it counts.
+        """The phrase in a line that has one of its needles, where it counts.
 
         starts: where the line's message may begin.
         """
@@ -88,9 +89,11 @@ class Phrase:
             if begin > start and (found := self.pattern.match(line, begin)):
                 return found
         if self.where is Where.PRINTED:
-            at = line.find(self.needle, starts[0] + 1)
-            if at > 0 and _GLUED.match(line[at - 2 : at].rjust(2)):
-                return self.pattern.match(line, at)
+            for needle in self.needles:
+                at = line.find(needle, starts[0] + 1)
+                glued = at > 0 and _GLUED.match(line[at - 2 : at].rjust(2))
+                if glued and (found := self.pattern.match(line, at)):
+                    return found
         return None
 
 
@@ -105,16 +108,27 @@ def is_quoted(before: str) -> bool:
 
 def phrase(
     topic: Topic,
-    needle: str,
+    needles: str | tuple[str, ...],
     pattern: str,
     *,
+    guard: str | None = None,
     fatal: bool = True,
     at: Where = Where.ANYWHERE,
     of: Subject = Subject.UNKNOWN,
     signal: int | None = None,
     restarted: bool = False,
 ) -> Phrase:
-    return Phrase(needle, re.compile(pattern), topic, at, fatal, of, signal, restarted)
+    return Phrase(
+        (needles,) if isinstance(needles, str) else needles,
+        re.compile(guard) if guard else None,
+        re.compile(pattern),
+        topic,
+        at,
+        fatal,
+        of,
+        signal,
+        restarted,
+    )
 
 
 def _end_of_errors(line: str, begin: int) -> int:

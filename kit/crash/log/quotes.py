@@ -31,7 +31,10 @@ LONGEST_REQUEST = 400
 
 def quotes_a_request(line: str) -> bool:
     """Whether a log line repeats what a user sent."""
-    return any(word in line for word in _NEEDLES) and _QUOTES.search(line) is not None
+    for word in _NEEDLES:
+        if word in line:
+            return _QUOTES.search(line) is not None
+    return False
 
 
 class Quotations:

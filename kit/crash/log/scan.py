@@ -7,12 +7,13 @@ telling word are counted and passed over.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from kit.crash.log.backtrace import LogReader
+from kit.crash.log.backtrace import LogReader, shows_stack
 from kit.crash.log.lines import LogText
-from kit.crash.log.notices import Notice, needles
+from kit.crash.log.notices import Notice, needles, phrases_in
 from kit.crash.log.phrases import Topic
+from kit.crash.log.words import Lines, Words
 
 #: Of each topic so many notices are kept, the first ones and the last; they repeat themselves.
 _KEPT = 20
@@ -37,9 +38,10 @@ _ENGINES = re.compile(
     r"|\[(?:core|async_llm|multiproc_executor|gpu_worker|p2p_nccl_engine|parallel_state)\.py:\d"
     r"|\b(?:model_runner|llm_engine|async_llm_engine|multiproc_worker_utils|custom_all_reduce)\.py:\d"
 )
-_ENGINE_MARKS = ("pid=", "/vllm/", ".py:")
+_ENGINE_WORDS = Words((word, None) for word in ("pid=", "/vllm/", ".py:"))
 _RELEASE_MARKS = ("erver_version", "NVIDIA Release", "Triton Server Version", "tritonserver:2",
                   "SERVER_VERSION")  # fmt: skip
+_RELEASE_WORDS = Words((word, None) for word in _RELEASE_MARKS)
 _STATED = re.compile(
     r"NVIDIA Release (2\d\.\d\d)\b|tritonserver:(2\d\.\d\d)-"
     r"|(?:server_version\s{0,40}\|?\s{0,40}|Triton Server Version |SERVER_VERSION=)"
@@ -54,7 +56,8 @@ class Scan:
         self._reader = LogReader()
         self._text = LogText()
         self._watched = dict(watched)
-        words = [*_FRAME_MARKS, *_RELEASE_MARKS, *needles(), *(w for w, _ in watched.values())]
+        self._watched_words = Words((word, key) for key, (word, _) in watched.items())
+        words = [*_FRAME_MARKS, *_RELEASE_MARKS, *needles(), *self._watched_words]
         self._telling = tuple(dict.fromkeys(words))
         self.notices: dict[Topic, list[Notice]] = {}
         self.said: dict[str, int] = {}  # watched key -> line of the first
@@ -65,8 +68,7 @@ class Scan:
         """Read a whole log."""
         for chunk in chunks:
             self._feed(chunk)
-        for number, line in self._text.close():
-            self._line(line, number)
+        self._lines(list(self._text.close()))
         self._reader.close()
         self.backtraces = self._reader.backtraces
         return self
@@ -90,28 +92,39 @@ class Scan:
             end = _line_end(chunk, min(start + _STRETCH, len(chunk)))
             stretch = chunk[start:end]
             if any(word in stretch for word in self._telling):
-                for number, line in self._text.read(stretch):
-                    self._line(line, number)
+                self._lines(list(self._text.read(stretch)))
             else:
                 self._text.skip(stretch.count("\n") or 1)
                 self._reader.skip(self._text.lines)
             start = end
 
-    def _line(self, line: str, number: int) -> None:
-        for notice in self._reader.feed(line, number):
-            kept = self.notices.setdefault(notice.topic, [])
-            if len(kept) == _KEPT:
-                kept.pop()
-            kept.append(notice)
-        if not self.engine and any(mark in line for mark in _ENGINE_MARKS):
-            self.engine = _ENGINES.search(line) is not None
-        for key, (word, pattern) in self._watched.items():
-            if word in line and key not in self.said and (not pattern or pattern.search(line)):
-                self.said[key] = number
-        if any(mark in line for mark in _RELEASE_MARKS) and (found := _STATED.search(line)):
-            stated = next(group for group in found.groups() if group)
-            if len(self.stated) < _KEPT:
-                self.stated.setdefault(stated, number)
+    def _lines(self, numbered: Sequence[tuple[int, str]]) -> None:
+        lines = [line for _, line in numbered]
+        text = Lines(lines)
+        phrases = phrases_in(text)
+        for at, (number, line) in enumerate(numbered):
+            if at in phrases or self._reader.within_stack or shows_stack(line):
+                for notice in self._reader.feed(line, number, phrases.get(at, ())):
+                    self._keep(notice)
+        if numbered:
+            self._reader.skip(numbered[-1][0])
+        if not self.engine:
+            self.engine = any(_ENGINES.search(lines[at]) for at in _ENGINE_WORDS.in_lines(text))
+        for at, keys in self._watched_words.in_lines(text).items():
+            for key in keys:
+                pattern = self._watched[key][1]
+                if key not in self.said and (not pattern or pattern.search(lines[at])):
+                    self.said[key] = numbered[at][0]
+        for at in _RELEASE_WORDS.in_lines(text):
+            if (found := _STATED.search(lines[at])) and len(self.stated) < _KEPT:
+                stated = next(group for group in found.groups() if group)
+                self.stated.setdefault(stated, numbered[at][0])
+
+    def _keep(self, notice: Notice) -> None:
+        kept = self.notices.setdefault(notice.topic, [])
+        if len(kept) == _KEPT:
+            kept.pop()
+        kept.append(notice)
 
 
 def _line_end(chunk: str, near: int) -> int:

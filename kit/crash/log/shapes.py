@@ -75,6 +75,8 @@ _OPENMPI_PATH = re.compile(r"(?:/\S{1,1000}|[\w.\-+]{1,200})$")
 
 def read_frame(line: str) -> Printed | None:
     """The frame that `line` prints, or None. Never raises; time is linear in the line."""
+    if not MARK.search(line):
+        return None
     line = line.strip()
     for marks, pattern, read in _READERS:
         if marks(line) and (found := pattern.search(line)):
@@ -271,6 +273,13 @@ def _kernel(found: re.Match[str]) -> Printed | None:
 def _python(path: str, line: str, comma: str, function: str) -> Printed:
     frame = _frame(0, module=path, symbol=function.strip(), source=f"{path}:{line}")
     return Printed(Shape.PYTHON if comma else Shape.FAULTHANDLER, None, frame)
+
+
+#: What every line that prints a frame has one of; most lines have none, and are not tried at all.
+MARK = re.compile(
+    r"\d# |#\d|File \"|\d {1,12}0x[0-9a-f]|@ {3,20}0x|\[0x"
+    r"|segfault at|general protection|trap (?:invalid opcode|divide error)"
+)
 
 
 def _has(*marks: str) -> Callable[[str], bool]:

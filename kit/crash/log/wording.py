@@ -177,7 +177,7 @@ WORDING: tuple[Phrase, ...] = (
        r"|(?:libc\+\+abi(?:\.dylib)?: )?terminating (?:due to|with) "
        r"(?:an )?uncaught exception.{0,200}", at=Where.PRINTED, signal=6),
     _p(Topic.EXCEPTION, "what():", r"\bwhat\(\):.{0,250}", fatal=False),
-    *(_p(Topic.HEAP, needle, _HEAP, at=Where.PRINTED, signal=6) for needle in _HEAP_NEEDLES),
+    _p(Topic.HEAP, _HEAP_NEEDLES, _HEAP, at=Where.PRINTED, signal=6),
     _p(Topic.ASSERTION, "ASSERTION FAILED", r"ASSERTION FAILED: .{0,120}",
        at=Where.PRINTED, of=Subject.SERVER, signal=6),
     _p(Topic.ASSERTION, "Assertion `", r"Assertion `.{1,200}' failed", signal=6),
@@ -285,9 +285,7 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.START, "dynamic linker",
        r"(?:\S{1,200}: )?.{0,100}Inconsistency detected by ld\.so.{0,100}",
        at=Where.START, signal=None),
-    _p(Topic.EXIT, "xit", _EXIT, at=Where.START),
-    _p(Topic.EXIT, "ode", _EXIT, at=Where.START),
-    _p(Topic.EXIT, "rc", _EXIT, at=Where.START),
+    _p(Topic.EXIT, ("xit", "ode", "rc"), _EXIT, guard=_STATUS, at=Where.START),
     # what only waits
     _p(Topic.HANG, "blocked for more than",
        r"task (?P<name>[\w.:\-]{1,20}):\d{1,8} blocked for more than \d{1,6} seconds",
