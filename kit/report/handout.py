@@ -42,6 +42,10 @@ def markdown(study: StudyFolder, document: dict[str, Any]) -> str:
         )
     if decision.not_tried:
         rows += ["", f"Not tried: {markdown_text('; '.join(decision.not_tried))}."]
+    rows += [
+        f"\n{markdown_text(name)} was left out: {markdown_text(why)}."
+        for name, why in study.spec.left_out.items()
+    ]
     remedies = to_do(study_crashes(study, trials))
     if remedies:
         rows += ["", "## What to do", ""]

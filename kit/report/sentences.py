@@ -145,6 +145,7 @@ def _as_chosen(spec: StudySpec) -> StudySpec:
         sequential=spec.sequential,
         least_repeats=spec.least_repeats,
         seed=spec.seed,
+        left_out=spec.left_out,
     )
 
 

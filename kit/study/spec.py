@@ -224,6 +224,7 @@ class StudySpec:
     sequential: TrialTest | None = None  # stop a cell once decided; `repeats` is then the most
     least_repeats: int = 1  # of a cell that a sequential test has decided sooner
     seed: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)  # release: why it could not be run
     schema: int = 2
 
     def __post_init__(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from kit.study.grid import as_grid
+from kit.study.words import listing
 from kit.ui.commands.study import run_shown
 from kit.ui.console import remark
 from kit.ui.options import Subparsers, add_command, add_grid, add_list, add_reports
@@ -44,9 +46,10 @@ def investigate(args: Namespace) -> int:
     The study comes first and here, since a terminal shows its progress and a Ctrl-C ends it
     cleanly; the notebook then finds all trials done.
     """
-    from kit.ui.choices import study_folder
+    from kit.ui.choices import ALL, HERE, study_folder
     from kit.ui.notebooks import FIRST_LIGHT, execute, notebook_spec, parameters_of
     from kit.ui.results import print_study
+    from kit.ui.stand_ins import best_here
 
     notebook = args.notebook or FIRST_LIGHT
     options = {
@@ -57,7 +60,17 @@ def investigate(args: Namespace) -> int:
         "repeats": args.repeats,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    spec = notebook_spec({**parameters_of(notebook), **given})
+    wanted = {**parameters_of(notebook), **given}
+    left_out: dict[str, str] = {}
+    if args.release is None and not {ALL, HERE} & set(wanted["releases"]):
+        # Nobody asked for these very releases: the best that this machine can is next to them.
+        releases, left_out = best_here(wanted["releases"], wanted["scenarios"])
+        for name, why in left_out.items():
+            remark(f"{name} is left out: {why}")
+        if left_out:
+            remark(f"running {listing(releases)}; `python -m kit doctor` tells how to get the rest")
+            wanted["releases"] = given["releases"] = releases
+    spec = replace(notebook_spec(wanted), left_out=left_out)
     folder = study_folder(spec)
     study = run_shown(spec, folder, args.parallel)
     remark(f"executing {notebook.name} on it")
