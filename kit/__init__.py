@@ -9,7 +9,8 @@
     study.trials, study.requests, study.crashes     # data frames; deaths with their stacks
 
 Without a server of your own: `kit.recorded("first_light")` is a study that was run before, and
-`kit.diagnose("server.log")` reads the log of a server that crashed.
+`kit.diagnose("server.log")` reads the log of a server that crashed, and
+`kit.advise("24.05", ["grpc-stream-cancel"])` says before an upgrade what is known to kill it.
 
 Importing this package loads nothing else; each name below is loaded when it is first used.
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kit.study.workload import Workload
+    from kit.ui.advising import advise
     from kit.ui.api import (
         attach,
         compare,
@@ -43,6 +45,7 @@ _HOMES = {
     **dict.fromkeys(("run", "open", "recorded", "diagnose", "compare"), "kit.ui.api"),
     **dict.fromkeys(("attach", "container", "panel", "releases", "scenarios"), "kit.ui.api"),
     **dict.fromkeys(("bisect", "kv_experiment"), "kit.ui.experiments"),
+    "advise": "kit.ui.advising",
     "Study": "kit.ui.study_view",
     "Workload": "kit.study.workload",
 }
@@ -50,6 +53,7 @@ _HOMES = {
 __all__ = [
     "Study",
     "Workload",
+    "advise",
     "attach",
     "bisect",
     "compare",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from kit.crash.diagnose import Diagnosis
 from kit.crash.match import Match, best_of
+from kit.crash.upgrade import Advice, Risk
 from kit.study.words import clean_text, listing, ranges
 
 if TYPE_CHECKING:
@@ -126,6 +127,40 @@ class DiagnosisCard(Diagnosis):
         return clean_text("\n".join([*lines, *_rest(best_of(self.matches), self.advice)]))
 
 
+class AdviceCard(Advice):
+    """What is known of a release under some traffic, as `kit.advise` returns it; fields as in
+    Advice: `risks`, `others`, `survived`, `better`, `better_measured`, `unmeasured`.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, found: Advice) -> Self:
+        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+    def _repr_html_(self) -> str:
+        return _card(f"<b>{_safe(self.summary)}</b>", *map(_risk_html, self.risks), self._beside())
+
+    def __repr__(self) -> str:
+        lines = _wrapped(self.summary, indent="")
+        for risk in self.risks:
+            lines += ["", *_wrapped(f"{risk.crash}: {risk.title} ({', '.join(risk.labels)})")]
+            lines += [line for said in (risk.seen, risk.advice) if said for line in _wrapped(said)]
+            lines += [f"    {link}" for link in risk.links]
+        return clean_text("\n".join([*lines, *(["", *_wrapped(self._beside())])]).rstrip())
+
+    def _beside(self) -> str:
+        """What is known of the release under traffic that was not asked for."""
+        names = ", ".join(f"{risk.crash} ({risk.labels[0]})" for risk in self.others)
+        return f"Known of {self.release} under other traffic: {names}." if names else ""
+
+
+def _risk_html(risk: Risk) -> str:
+    said = f"<b>{_safe(risk.crash)}</b>: {_safe(risk.title)} ({_safe(', '.join(risk.labels))})"
+    seen = f" {_safe(risk.seen)}." if risk.seen else ""
+    return f"{said}{seen} {_safe(risk.advice)}" + "".join(map(_link, risk.links))
+
+
 class Comparisons(tuple["Comparison", ...]):
     """Comparisons of two sides, one for each traffic that both had; a tuple that shows itself."""
 
@@ -194,5 +229,10 @@ def _rest(known: Iterable[Match], advice: str) -> list[str]:
 
 def _wrapped(text: str, *, indent: str = "  ") -> list[str]:
     return textwrap.wrap(
-        text, COLUMNS, initial_indent=indent, subsequent_indent="  ", break_long_words=False
+        text,
+        COLUMNS,
+        initial_indent=indent,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,  # names of crashes and scenarios have them
     )

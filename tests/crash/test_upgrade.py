@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+import kit
 from kit.crash.catalog import known_crashes
 from kit.crash.upgrade import LABELS, advise
 from kit.errors import UnknownReleaseError, UnknownScenarioError
+from kit.study.scenarios import load_scenarios
 
 
 def test_a_measured_crash_is_named_with_its_trials_and_label() -> None:
@@ -35,8 +39,28 @@ def test_no_release_after_24_10_is_called_free_of_the_stream_cancel_fault() -> N
 
 
 def test_a_protocol_asks_for_all_faults_that_use_it() -> None:
-    found = advise(release="24.05", traffic=["grpc-stream"])
-    assert "grpc-stream-cancel" in found.traffic
+    by_protocol: dict[str, set[str]] = {}
+    for scenario in load_scenarios().values():
+        if scenario.kind == "fault":
+            by_protocol.setdefault(scenario.workload.protocol.value, set()).add(scenario.name)
+    assert "grpc-stream-cancel" in by_protocol["grpc-stream"]
+    for protocol, names in by_protocol.items():
+        assert set(advise(release="24.05", traffic=[protocol]).traffic) == names
+    assert set(advise(release="24.05", traffic=[*by_protocol]).traffic) == set().union(
+        *by_protocol.values()
+    )
+
+
+def test_the_front_doors_answer_shows_every_risk_with_its_label_and_is_escaped() -> None:
+    card = kit.advise(release="24.05", traffic="grpc-stream-cancel")
+    assert card.to_json() == advise(release="24.05", traffic=["grpc-stream-cancel"]).to_json()
+    for shown in (repr(card), card._repr_html_()):
+        for risk in card.risks:
+            assert risk.crash in shown
+            assert risk.labels[0] in shown
+        assert all(risk.crash in shown for risk in card.others)
+    odd = replace(card, risks=(replace(card.risks[0], title="<b onclick=x>"),))
+    assert "<b onclick" not in odd._repr_html_()
 
 
 def test_every_statement_has_a_label_that_the_catalog_backs() -> None:

@@ -24,19 +24,11 @@ def add(commands: Subparsers) -> None:
 
 
 def advise(args: Namespace) -> int:
-    from kit.crash.upgrade import advise as ask
+    from kit.ui.advising import advise as ask
 
     found = ask(release=args.release, traffic=args.traffic)
     if args.json:
         print_json(found.to_json())
-        return DONE
-    print(found.summary)
-    for risk in found.risks:
-        print(f"\n{risk.crash}: {risk.title} ({', '.join(risk.labels)})")
-        for line in (risk.seen, risk.advice, *risk.links):
-            if line:
-                print(f"  {line}")
-    if found.others:
-        names = ", ".join(f"{risk.crash} ({risk.labels[0]})" for risk in found.others)
-        print(f"\nKnown of {found.release} under other traffic: {names}")
+    else:
+        print(found)
     return DONE
