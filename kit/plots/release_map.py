@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from string import ascii_uppercase
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -15,6 +17,7 @@ from matplotlib.patches import Rectangle
 from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, GRID, contrast
 from kit.plots.titles import DECIDED, map_title, set_title
+from kit.stats.summary import places_by
 from kit.study.releases import in_order
 from kit.study.scenarios import is_traffic
 from kit.study.words import percent
@@ -42,25 +45,25 @@ def release_map(
         ("release", "completed", "crashed", "counted", "verdict"),
         plot="release_map",
     )
+    counted = trials["counted"].to_numpy(bool)
+    died = counted & trials["crashed"].to_numpy(bool)
+    texts = trials["signature_text"].astype(object).where(trials["signature_text"].notna(), None)
+    iteration = trials["crash_iteration"].to_numpy(float, na_value=np.nan)
     rows = []
-    for (release, scenario), group in trials.groupby(
-        ["release", "scenario"], sort=False, observed=True
-    ):
-        counted = group[group["counted"]]
-        died = counted[counted["crashed"]]
-        verdict = "crashes" if len(died) else "survives" if len(counted) else "undecided"
+    for (release, scenario), places in places_by(trials, ("release", "scenario")):
+        dead, telling = places[died[places]], places[counted[places]]
+        verdict = "crashes" if len(dead) else "survives" if len(telling) else "undecided"
         # Deaths without a stack are a kind of their own: a lone stack among hangs names no cell.
-        ways = died["signature_text"].astype(object).where(died["signature_text"].notna(), None)
-        common = ways.value_counts(dropna=False).index[:1]
+        common = Counter(texts.iloc[dead]).most_common(1)
         rows.append(
             {
                 "release": str(release),
                 "scenario": str(scenario),
-                "trials": len(counted),
-                "died": len(died),
-                "median_iteration": float(died["crash_iteration"].median()) if len(died) else None,
+                "trials": len(telling),
+                "died": len(dead),
+                "median_iteration": float(np.median(iteration[dead])) if len(dead) else None,
                 "verdict": (decisions or {}).get((str(release), str(scenario)), verdict),
-                "signature": common[0] if len(common) and isinstance(common[0], str) else None,
+                "signature": common[0][0] if common else None,
             }
         )
     columns = ["release", "scenario", "trials", "died", "median_iteration", "verdict"]

@@ -1,21 +1,22 @@
 """Colour, marker and dashes of each release: the same in every plot.
 
-Also the style sheet, and the footnote that says where a picture's data come from.
+Also the style sheet, and the place of the footnote that says where a picture's data come from.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.typing import ColorType
+from typing import TYPE_CHECKING
 
 from kit.study.releases import place_in_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.typing import ColorType
 
 STYLE = Path(__file__).with_name("kit.mplstyle")
 
@@ -90,6 +91,8 @@ def contrast(a: ColorType, b: ColorType) -> float:
 
 
 def _luminance(shade: ColorType) -> float:
+    from matplotlib.colors import to_rgb  # not above: texts need colours of releases, no figures
+
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(shade)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -106,27 +109,3 @@ def requests_axis(ax: Axes, furthest: float) -> None:
 def footnote(figure: Figure, text: str) -> None:
     """`text` small beneath the whole figure."""
     figure.supxlabel(text, fontsize=7.5, color=FAINT, x=0.01, ha="left")
-
-
-def provenance(
-    *,
-    source: str,
-    run: str,
-    triton: Iterable[str] = (),
-    engines: Iterable[str] = (),
-    kit: str | None = None,
-) -> str:
-    """One line of where data come from: "live · run first-light · Triton 2.39.0 · …".
-
-    source: "live" or "recorded". Engines are named as they are; a simulated one says so.
-    """
-    parts = [source, f"run {run}"]
-    versions, kinds = list(dict.fromkeys(triton)), list(dict.fromkeys(engines))
-    if versions:
-        shown = versions if len(versions) <= 4 else [versions[0], "…", versions[-1]]
-        parts.append(f"real Triton {', '.join(shown)}")
-    if kinds:
-        parts.append(f"engine {', '.join(kinds)}")
-    if kit:
-        parts.append(f"kit {kit}")
-    return " · ".join(parts)

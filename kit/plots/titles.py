@@ -7,9 +7,9 @@ import re
 import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from kit.plots.style import CELL_COLOURS, colour
 from kit.stats.returns import returns
@@ -17,6 +17,9 @@ from kit.study.grid import COLUMNS
 from kit.study.releases import in_order, neighbours
 from kit.study.sequential import Decision
 from kit.study.words import listing, milliseconds, percent, ranges
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: Verdicts of a cell that say something of its release.
 DECIDED = frozenset({Decision.CRASHES, Decision.SURVIVES})

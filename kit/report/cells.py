@@ -22,7 +22,7 @@ from kit.servers.watch.names import KV_USAGE
 from kit.stats.client_limits import client_limits
 from kit.stats.frames import requests_frame, samples_frame, trials_frame
 from kit.stats.latency import Sample
-from kit.stats.summary import CELL, cell_columns
+from kit.stats.summary import CELL, cell_columns, places_by
 from kit.stats.timings import measured
 from kit.study.folder import StudyFolder
 from kit.study.sequential import Decision
@@ -50,23 +50,30 @@ def result_cells(study: StudyFolder) -> list[dict[str, Any]]:
     """
     trials = trials_frame(study)
     counted = set(trials.loc[trials["counted"], "trial_id"])
-    requests = ByTrial(requests_frame(study))
-    samples = _counted(samples_frame(study), counted)
-    usage = samples[samples["name"] == KV_USAGE].groupby("trial_id", observed=True)["value"].max()
+    requests = ByTrial(requests_frame(study)[REQUEST_COLUMNS])
+    samples = samples_frame(study)
+    kv = _counted(samples.loc[samples["name"] == KV_USAGE, ["trial_id", "value"]], counted)
+    usage = kv.groupby("trial_id", observed=True)["value"].max()
     limits = _counted(client_limits(study), counted)
     said = _decisions(study)
-    by = cell_columns(trials)
+    by, read = cell_columns(trials), trials[TRIAL_COLUMNS]
+    cells = ((dict(zip(by, key, strict=True)), read.take(at)) for key, at in places_by(trials, by))
     return [
-        _cell(
-            dict(zip(by, key, strict=True)),
-            group,
-            requests,
-            usage,
-            limits,
-            said.get(str(group["trial_id"].iloc[0])),
-        )
-        for key, group in trials.groupby(by, sort=False, dropna=False)
+        _cell(key, own, requests, usage, limits, said.get(str(own["trial_id"].iloc[0])))
+        for key, own in cells
     ]
+
+
+#: What a cell reads of its trials and of their requests. To copy the rows of a frame costs as much
+#: as it has columns, and there are many cells.
+TRIAL_COLUMNS = [
+    *("trial_id", "counted", "crashed"),
+    *("crash_iteration", "verdict", "signature_text"),
+]
+REQUEST_COLUMNS = [
+    *("trial_id", "judged", "ok", "open_loop"),
+    *("e2e_ms", "e2e_from_schedule_ms", "ttft_ms", "itl_ms_mean"),
+]
 
 
 class ByTrial:

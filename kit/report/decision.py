@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from kit.plots.release_map import release_map
-from kit.report.sentences import evidence_by_scenario, scenario_title
+from kit.report.sentences import scenario_title, survivors_by_scenario
 from kit.runner.agenda import decided
 from kit.stats.frames import trials_frame
 from kit.stats.intervals import share
@@ -64,7 +64,8 @@ def study_decision(study: StudyFolder) -> StudyDecision:
     every = list(dict.fromkeys([*cells["scenario"], *(s for _, s in skipped)]))
     kinds = [name for name in every if is_traffic(name)] or every
     line = in_order({*cells["release"], *(release for release, _ in skipped)})
-    advice = tuple(_advice(name, cells, trials, skipped, line) for name in kinds)
+    survivors = survivors_by_scenario(trials[trials["counted"]], line)
+    advice = tuple(_advice(name, cells, survivors, skipped, line) for name in kinds)
     return StudyDecision(
         question=_question(kinds, line),
         overall=_overall(advice, line),
@@ -86,7 +87,7 @@ def _question(kinds: list[str], line: list[str]) -> str:
 def _advice(
     scenario: str,
     cells: pd.DataFrame,
-    trials: pd.DataFrame,
+    survivors: Mapping[str, str],
     skipped: Mapping[tuple[str, str], str],
     line: list[str],
 ) -> Advice:
@@ -103,14 +104,14 @@ def _advice(
         avoid=those(Decided.CRASHES),
         undecided=tuple(r for r in line if r in said and said[r] not in _SAID),
         unable=tuple(r for r in line if (r, scenario) in skipped and r not in said),
-        sure=_sure(own, trials[trials["scenario"] == scenario], line),
+        sure=_sure(own, survivors.get(scenario)),
     )
 
 
 _SAID = (Decided.SURVIVES, Decided.CRASHES)
 
 
-def _sure(cells: pd.DataFrame, trials: pd.DataFrame, line: list[str]) -> str:
+def _sure(cells: pd.DataFrame, survivors: str | None) -> str:
     """Died of how many servers, and what the survivors' silence is worth."""
     parts = []
     dead = cells[cells["verdict"] == Decided.CRASHES]
@@ -121,9 +122,7 @@ def _sure(cells: pd.DataFrame, trials: pd.DataFrame, line: list[str]) -> str:
             f"{died} of {tried} servers of those died "
             f"({percent(of_servers.low)} to {percent(of_servers.high)} at 95 %)"
         )
-    counted = trials[trials["counted"]]
-    parts += [text.partition(", ")[2] for text in evidence_by_scenario(counted, line)]
-    return "; ".join(parts)
+    return "; ".join(parts + ([survivors] if survivors else []))
 
 
 def _overall(advice: tuple[Advice, ...], line: list[str]) -> str:

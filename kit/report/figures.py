@@ -13,6 +13,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -58,6 +59,7 @@ class Drawing:
         buffer = io.StringIO()
         with style.context(STYLE):
             figure = self._drawn(titled=self.titled)
+            _lay_out_once(figure)
             metadata = {"Date": None, "Creator": None}
             figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
         label = f'<svg role="img" aria-label="{escape(clean_text(self.caption))}" '
@@ -81,6 +83,16 @@ class Drawing:
         note = clean_text(self.note, lines=False)
         footnote(figure, "\n".join(textwrap.wrap(note, int(self.size_in[0] * 17))))
         return figure
+
+
+def _lay_out_once(figure: Figure) -> None:
+    """Do the figure's layout for SVG now; to save it does the layout by a drawing of its own."""
+    FigureCanvasSVG(figure)
+    figure.dpi = 72  # as for every SVG
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    figure.set_layout_engine("none")
 
 
 def hero(

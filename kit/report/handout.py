@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from kit.report.crashes import study_crashes, to_do
-from kit.report.decision import study_decision
+from kit.report.crashes import ToDo
+from kit.report.decision import StudyDecision
 from kit.report.sentences import command, headline
 from kit.report.table import COLUMNS
 from kit.stats.frames import requests_frame, trials_frame
@@ -26,11 +26,12 @@ def markdown_text(text: str) -> str:
     return _MARKUP.sub(r"\\\1", clean_text(text, lines=False))
 
 
-def markdown(study: StudyFolder, document: dict[str, Any]) -> str:
+def markdown(
+    study: StudyFolder, document: dict[str, Any], decision: StudyDecision, remedies: list[ToDo]
+) -> str:
     """The report in short: decision, how sure, what was not tried, what to do, table, command."""
-    trials, decision = trials_frame(study), study_decision(study)
     several = len(decision.advice) > 1
-    title = decision.overall if several else headline(trials)
+    title = decision.overall if several else headline(trials_frame(study))
     rows = [f"# {markdown_text(title)}", "", markdown_text(decision.question), ""]
     if not document["finished"]:
         rows += ["This study is not finished.", ""]
@@ -46,7 +47,6 @@ def markdown(study: StudyFolder, document: dict[str, Any]) -> str:
         f"\n{markdown_text(name)} was left out: {markdown_text(why)}."
         for name, why in study.spec.left_out.items()
     ]
-    remedies = to_do(study_crashes(study, trials))
     if remedies:
         rows += ["", "## What to do", ""]
         rows += [f"- {markdown_text(r.where)}: {markdown_text(r.advice)}" for r in remedies]

@@ -14,10 +14,9 @@ from markupsafe import Markup
 
 from kit import __version__
 from kit.kv.advice import study_advice
-from kit.plots.style import provenance
 from kit.report.cells import result_document
-from kit.report.crashes import study_crashes, to_do, without_stack
-from kit.report.decision import study_decision
+from kit.report.crashes import StudyCrash, study_crashes, to_do, without_stack
+from kit.report.decision import StudyDecision, study_decision
 from kit.report.figures import drawings, hero
 from kit.report.handout import data_files, markdown
 from kit.report.release_map import what_it_cost
@@ -44,7 +43,7 @@ from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
 from kit.study.recorded import open_study
 from kit.study.releases import in_order
-from kit.study.words import clean_text, percent
+from kit.study.words import clean_text, percent, provenance
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -63,7 +62,9 @@ def write_report(study: StudyFolder | Path, into: Path) -> Path:
     document = result_document(folder)
     name = clean_text(folder.path.resolve().name, lines=False)
     data = data_files(folder, name)
-    page = render(folder, document, list(data)).encode()
+    decision = study_decision(folder)
+    crashes = study_crashes(folder, trials_frame(folder))
+    page = render(folder, document, decision, crashes, list(data)).encode()
     try:
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,7 +72,7 @@ def write_report(study: StudyFolder | Path, into: Path) -> Path:
     written = into / f"{name}.html"
     for path in (written, into / "latest.html"):
         write_whole(path, page)
-    text = markdown(folder, document).encode()
+    text = markdown(folder, document, decision, to_do(crashes)).encode()
     for path in (into / f"{name}.md", into / "latest.md"):
         write_whole(path, text)
     for file, content in data.items():
@@ -81,7 +82,13 @@ def write_report(study: StudyFolder | Path, into: Path) -> Path:
     return written
 
 
-def render(study: StudyFolder, document: dict[str, Any], data: Sequence[str] = ()) -> str:
+def render(
+    study: StudyFolder,
+    document: dict[str, Any],
+    decision: StudyDecision,
+    crashes: list[StudyCrash],
+    data: Sequence[str] = (),
+) -> str:
     """The report as HTML; everything that a server said is escaped. data: files beside it."""
     spec, trials = study.spec, trials_frame(study)
     requests, samples = requests_frame(study), samples_frame(study)
@@ -103,12 +110,11 @@ def render(study: StudyFolder, document: dict[str, Any], data: Sequence[str] = (
     )
     page.filters |= {"frame": frame_text, "percent": percent, "scenario": scenario_title}
     page.filters["latency"] = latency
-    skipped, decision = not_applicable(spec), study_decision(study)
+    skipped = not_applicable(spec)
     main = hero(
         trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
     )
     is_map = main is not None and main.name == "map"
-    crashes = study_crashes(study, trials)
     return page.get_template(TEMPLATE.name).render(
         headline=decision.overall if len(decision.advice) > 1 else headline(trials),
         decision=decision,

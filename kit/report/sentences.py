@@ -62,13 +62,13 @@ def answer(trials: pd.DataFrame) -> list[str]:
 
 def _deaths(counted: pd.DataFrame, line: list[str]) -> str:
     parts = []
+    cells = crash_table(counted, ("scenario", "release"))
+    cells = cells[cells["crashed"] > 0]
     for scenario in scenarios_in_order(counted):
-        group = counted[counted["scenario"] == scenario]
-        table = crash_table(group, ("release",)).set_index("release")
-        dead = [r for r in line if r in table.index and table.loc[r, "crashed"]]
+        rows = cells[cells["scenario"] == scenario]
+        dead = [release for release in line if release in set(rows["release"])]
         if not dead:
             continue
-        rows = table.loc[dead]
         iterations = sorted(i for row in rows["iterations"] for i in row)
         span = (
             f"after {iterations[0]:,} to {iterations[-1]:,} requests"
@@ -89,12 +89,21 @@ def _survivals(counted: pd.DataFrame, line: list[str]) -> str:
 def evidence_by_scenario(counted: pd.DataFrame, line: list[str] | None = None) -> list[str]:
     """What survived, and what that is worth: "under control, 23.10 survived (0 crashes in …)".
 
+    counted, line: as for survivors_by_scenario.
+    """
+    found = survivors_by_scenario(counted, line)
+    return [f"under {scenario}, {said}" for scenario, said in found.items()]
+
+
+def survivors_by_scenario(counted: pd.DataFrame, line: list[str] | None = None) -> dict[str, str]:
+    """Of each scenario that a release survived: "23.10 survived (0 crashes in …)".
+
     counted: trials that count. line: all releases in order. Releases, engines and concurrencies
     are not pooled: of several the weakest bound is stated, which each of them keeps.
     """
     line = in_order(counted["release"]) if line is None else line
     cells = crash_table(counted, cell_columns(counted))
-    parts = []
+    found = {}
     for scenario in scenarios_in_order(counted):
         own = cells[cells["scenario"] == scenario]
         dead = set(own.loc[own["crashed"] > 0, "release"])
@@ -102,8 +111,8 @@ def evidence_by_scenario(counted: pd.DataFrame, line: list[str] | None = None) -
         if rows.empty:
             continue
         evidence = evidence_of_each([int(n) for n in rows["requests"]])
-        parts.append(f"under {scenario}, {ranges(rows['release'], line)} survived ({evidence})")
-    return parts
+        found[scenario] = f"{ranges(rows['release'], line)} survived ({evidence})"
+    return found
 
 
 def frame_text(frame: Frame) -> str:

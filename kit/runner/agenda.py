@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from kit.runner.next_cells import CellState, likely_to_decide, next_cells
 from kit.study.folder import StudyFolder
+from kit.study.once import computed_once
+from kit.study.recorded import open_study
 from kit.study.result import TrialResult
 from kit.study.sequential import Decision, Observation, Progress, TrialTest, decide
 from kit.study.spec import Engine, ServerSpec, StudySpec, TrialSpec, Workload
@@ -149,12 +152,14 @@ def agenda_for(spec: StudySpec, trials: Sequence[TrialSpec]) -> Agenda:
     return SequentialAgenda(trials, spec.sequential, least=spec.least_repeats)
 
 
-def decisions_of(study: StudyFolder) -> dict[Cell, Progress]:
+@computed_once
+def decisions_of(study: StudyFolder | Path) -> dict[Cell, Progress]:
     """How a sequential study decided its cells, from its trials; empty for a fixed one."""
-    test = study.spec.sequential
+    opened = open_study(study)
+    test = opened.spec.sequential
     if test is None:
         return {}
-    trials = study.trials()
+    trials = opened.trials()
     results = {t.spec.trial_id: r for t in trials if (r := t.result)}
     return SequentialAgenda([t.spec for t in trials], test).decisions(results)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from kit.load.worker.client_limited import LATE_DISPATCH_S, LATE_LOOP_S, client_limited
-from kit.stats.once import computed_once
 from kit.study.folder import StudyFolder
+from kit.study.once import computed_once
 from kit.study.recorded import open_study
 from kit.study.spec import ArrivalKind
 

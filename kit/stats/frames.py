@@ -27,10 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kit.errors import UnknownScenarioError
-from kit.stats.once import computed_once
 from kit.stats.timings import DTYPES, ns_as_float, request_timings, token_gaps
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.grid import COLUMNS, number_of, value_of
+from kit.study.once import computed_once
 from kit.study.recorded import TABLES, open_study
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.scenarios import get_scenario

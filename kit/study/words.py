@@ -97,3 +97,27 @@ def numbers_in_order(name: str) -> list[tuple[bool, int, str]]:
     """
     parts = re.split(r"([0-9]{1,18})", name)
     return [(bool(n % 2), int(part) if n % 2 else 0, part) for n, part in enumerate(parts)]
+
+
+def provenance(
+    *,
+    source: str,
+    run: str,
+    triton: Iterable[str] = (),
+    engines: Iterable[str] = (),
+    kit: str | None = None,
+) -> str:
+    """One line of where data come from: "live · run first-light · Triton 2.39.0 · …".
+
+    source: "live" or "recorded". Engines are named as they are; a simulated one says so.
+    """
+    parts = [source, f"run {run}"]
+    versions, kinds = list(dict.fromkeys(triton)), list(dict.fromkeys(engines))
+    if versions:
+        shown = versions if len(versions) <= 4 else [versions[0], "…", versions[-1]]
+        parts.append(f"real Triton {', '.join(shown)}")
+    if kinds:
+        parts.append(f"engine {', '.join(kinds)}")
+    if kit:
+        parts.append(f"kit {kit}")
+    return " · ".join(parts)

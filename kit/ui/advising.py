@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kit.ui.cards import AdviceCard
+    from kit.ui.advice_card import AdviceCard
 
 
 def advise(release: str, traffic: str | Iterable[str]) -> AdviceCard:
@@ -26,7 +26,7 @@ def advise(release: str, traffic: str | Iterable[str]) -> AdviceCard:
     ('measured here', 'read in source')
     """
     from kit.crash.upgrade import advise as ask
-    from kit.ui.cards import AdviceCard
+    from kit.ui.advice_card import AdviceCard
 
     asked = [traffic] if isinstance(traffic, str) else [*traffic]
     return AdviceCard.of(ask(release=release, traffic=asked))

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from kit.runner.study import StudyProgress
     from kit.study.sequential import TrialTest
     from kit.study.spec import Engine, ServerSpec, Workload
-    from kit.ui.cards import Comparisons, DiagnosisCard
+    from kit.ui.cards import Comparisons
     from kit.ui.choices import Servers
+    from kit.ui.diagnosing import DiagnosisCard
     from kit.ui.panel import Panel
     from kit.ui.study_view import Study
 

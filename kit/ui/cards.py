@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from kit.crash.diagnose import Diagnosis
-from kit.crash.match import Match, best_of
-from kit.crash.upgrade import Advice, Risk
 from kit.study.words import clean_text, listing, ranges
 
 if TYPE_CHECKING:
+    from kit.crash.match import Match
     from kit.stats.compare import Comparison
 
 COLUMNS = 80
@@ -74,18 +72,18 @@ class Crash:
         )
 
     def _repr_html_(self) -> str:
-        return _card(
-            f"<b>{_safe(self.text)}</b>",
-            f"{self.deaths} of {self.trials} servers died so: {_safe(self.where)}.",
-            _stack_html(self.stack),
-            _known_html(self.known),
-            f"<b>What to do.</b> {_safe(self.advice)}" if self.advice else "",
+        return card(
+            f"<b>{safe(self.text)}</b>",
+            f"{self.deaths} of {self.trials} servers died so: {safe(self.where)}.",
+            stack_html(self.stack),
+            known_html(self.known),
+            f"<b>What to do.</b> {safe(self.advice)}" if self.advice else "",
         )
 
     def __repr__(self) -> str:
-        lines = [self.text, *_wrapped(f"{self.deaths} of {self.trials} servers: {self.where}")]
+        lines = [self.text, *wrapped(f"{self.deaths} of {self.trials} servers: {self.where}")]
         return clean_text(
-            "\n".join([*lines, *_stack_text(self.stack), *_rest(self.known, self.advice)])
+            "\n".join([*lines, *stack_text(self.stack), *known_text(self.known, self.advice)])
         )
 
 
@@ -101,66 +99,6 @@ class Crashes(tuple[Crash, ...]):
         return "\n\n".join(map(repr, self)) or "No server died."
 
 
-class DiagnosisCard(Diagnosis):
-    """What a log tells of a death, as `kit.diagnose` returns it; fields as in Diagnosis.
-
-    `summary` and `advice` are sentences; `matches` known crashes, best first; `stack` the frames
-    from the fault outward.
-    """
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, found: Diagnosis) -> Self:
-        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
-
-    def _repr_html_(self) -> str:
-        return _card(
-            f"<b>{_safe(self.summary)}</b>",
-            _stack_html(self.stack),
-            _known_html(best_of(self.matches)),
-            f"<b>What to do.</b> {_safe(self.advice)}",
-        )
-
-    def __repr__(self) -> str:
-        lines = [*_wrapped(self.summary, indent=""), *_stack_text(self.stack)]
-        return clean_text("\n".join([*lines, *_rest(best_of(self.matches), self.advice)]))
-
-
-class AdviceCard(Advice):
-    """What is known of a release under some traffic, as `kit.advise` returns it; fields as in
-    Advice: `risks`, `others`, `survived`, `better`, `better_measured`, `unmeasured`.
-    """
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, found: Advice) -> Self:
-        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
-
-    def _repr_html_(self) -> str:
-        return _card(f"<b>{_safe(self.summary)}</b>", *map(_risk_html, self.risks), self._beside())
-
-    def __repr__(self) -> str:
-        lines = _wrapped(self.summary, indent="")
-        for risk in self.risks:
-            lines += ["", *_wrapped(f"{risk.crash}: {risk.title} ({', '.join(risk.labels)})")]
-            lines += [line for said in (risk.seen, risk.advice) if said for line in _wrapped(said)]
-            lines += [f"    {link}" for link in risk.links]
-        return clean_text("\n".join([*lines, *(["", *_wrapped(self._beside())])]).rstrip())
-
-    def _beside(self) -> str:
-        """What is known of the release under traffic that was not asked for."""
-        names = ", ".join(f"{risk.crash} ({risk.labels[0]})" for risk in self.others)
-        return f"Known of {self.release} under other traffic: {names}." if names else ""
-
-
-def _risk_html(risk: Risk) -> str:
-    said = f"<b>{_safe(risk.crash)}</b>: {_safe(risk.title)} ({_safe(', '.join(risk.labels))})"
-    seen = f" {_safe(risk.seen)}." if risk.seen else ""
-    return f"{said}{seen} {_safe(risk.advice)}" + "".join(map(_link, risk.links))
-
-
 class Comparisons(tuple["Comparison", ...]):
     """Comparisons of two sides, one for each traffic that both had; a tuple that shows itself."""
 
@@ -174,60 +112,60 @@ class Comparisons(tuple["Comparison", ...]):
         return [sentence(one) for one in self]
 
     def _repr_html_(self) -> str:
-        items = "".join(f"<li>{_safe(sentence)}</li>" for sentence in self.sentences)
+        items = "".join(f"<li>{safe(sentence)}</li>" for sentence in self.sentences)
         return f'<ul style="text-align: left">{items}</ul>'
 
     def __repr__(self) -> str:
-        return "\n".join("\n".join(_wrapped(said, indent="")) for said in self.sentences)
+        return "\n".join("\n".join(wrapped(said, indent="")) for said in self.sentences)
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text of a server or a log as HTML."""
     return escape(clean_text(text))
 
 
-def _card(*parts: str) -> str:
+def card(*parts: str) -> str:
     body = "".join(f'<div style="margin: 0.25em 0">{part}</div>' for part in parts if part)
     return f'<div class="kit-card" style="{CARD}">{body}</div>'
 
 
-def _stack_html(stack: Sequence[str]) -> str:
+def stack_html(stack: Sequence[str]) -> str:
     if not stack:
         return ""
-    lines = _safe("\n".join(stack))
+    lines = safe("\n".join(stack))
     head = f'<span style="{FAINT}">stack, from the fault outward</span>'
     return f'{head}<pre style="{PRE}">{lines}</pre>'
 
 
-def _known_html(known: Sequence[Match]) -> str:
+def known_html(known: Sequence[Match]) -> str:
     return "".join(
-        f"<div>Known crash <b>{_safe(match.id)}</b>: {_safe(match.title)}"
-        + "".join(_link(link) for link in match.links)
+        f"<div>Known crash <b>{safe(match.id)}</b>: {safe(match.title)}"
+        + "".join(map(link_html, match.links))
         + "</div>"
         for match in known
     )
 
 
-def _link(address: str) -> str:
+def link_html(address: str) -> str:
     """A link of the catalog, which holds only addresses of issues and pull requests."""
     short = "/".join(address.split("/")[-3:])
-    return f' <a href="{_safe(address)}" style="font-size: 0.9em">{_safe(short)}</a>'
+    return f' <a href="{safe(address)}" style="font-size: 0.9em">{safe(short)}</a>'
 
 
-def _stack_text(stack: Iterable[str]) -> list[str]:
+def stack_text(stack: Iterable[str]) -> list[str]:
     frames = [f"    {frame}" for frame in stack]
     return ["  stack, from the fault outward:", *frames] if frames else []
 
 
-def _rest(known: Iterable[Match], advice: str) -> list[str]:
+def known_text(known: Iterable[Match], advice: str) -> list[str]:
     lines = []
     for match in known:
-        lines += _wrapped(f"known crash {match.id}: {match.title}")
+        lines += wrapped(f"known crash {match.id}: {match.title}")
         lines += [f"    {link}" for link in match.links]
-    return [*lines, *(_wrapped(f"what to do: {advice}") if advice else [])]
+    return [*lines, *(wrapped(f"what to do: {advice}") if advice else [])]
 
 
-def _wrapped(text: str, *, indent: str = "  ") -> list[str]:
+def wrapped(text: str, *, indent: str = "  ") -> list[str]:
     return textwrap.wrap(
         text,
         COLUMNS,

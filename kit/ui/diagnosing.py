@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from kit.crash.diagnose import Diagnosis, diagnose, diagnose_file, diagnose_stream
+from kit.crash.match import best_of
 from kit.crash.stack.maps import MemoryMap
 from kit.servers.wheels import server_files
 from kit.study.releases import get_release
+from kit.study.words import clean_text
 from kit.ui.arguments import wrong
+from kit.ui.cards import card, known_html, known_text, safe, stack_html, stack_text, wrapped
 from kit.ui.console import read_text, unreadable
 
 if TYPE_CHECKING:
     from kit.crash.diagnose import ModulesOf
-    from kit.ui.cards import DiagnosisCard
+
+
+class DiagnosisCard(Diagnosis):
+    """What a log tells of a death, as `kit.diagnose` returns it; fields as in Diagnosis.
+
+    `summary` and `advice` are sentences; `matches` known crashes, best first; `stack` the frames
+    from the fault outward.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, found: Diagnosis) -> Self:
+        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+    def _repr_html_(self) -> str:
+        return card(
+            f"<b>{safe(self.summary)}</b>",
+            stack_html(self.stack),
+            known_html(best_of(self.matches)),
+            f"<b>What to do.</b> {safe(self.advice)}",
+        )
+
+    def __repr__(self) -> str:
+        lines = [*wrapped(self.summary, indent=""), *stack_text(self.stack)]
+        return clean_text("\n".join([*lines, *known_text(best_of(self.matches), self.advice)]))
 
 
 def diagnosed(
@@ -29,8 +58,6 @@ def diagnosed(
     Raises:
         StoreError, SpecError, UnknownReleaseError: as kit.diagnose.
     """
-    from kit.ui.cards import DiagnosisCard
-
     return DiagnosisCard.of(_diagnosis(log, release, maps, _modules_of if symbols else None))
 
 

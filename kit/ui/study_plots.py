@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from kit.errors import KitError
-from kit.plots.titles import varying
-from kit.report.sentences import scenarios_in_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +27,7 @@ class StudyPlots:
         ax: axes to draw on; None: a new figure. Returns the axes.
         """
         from kit.plots.crash import plot_crash_strip
+        from kit.plots.titles import varying
 
         part, note = self._study._drawable()
         rows = part.trials.groupby(varying(part.trials), observed=True, dropna=False).ngroups
@@ -56,6 +55,7 @@ class StudyPlots:
         ax: as for plot_crashes.
         """
         from kit.plots.latency import plot_latency
+        from kit.plots.titles import varying
 
         part, note = self._study._drawable()
         keys = [*dict.fromkeys(("release", "concurrency", *varying(part.requests)))]
@@ -91,6 +91,7 @@ class StudyPlots:
         ax: as for plot_crashes.
         """
         from kit.plots.release_map import plot_release_map, release_map, signature_key
+        from kit.report.sentences import scenarios_in_order
         from kit.runner.agenda import decided
         from kit.study.plan import not_applicable
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
-from kit.plots.style import provenance
-from kit.plots.titles import varying
-from kit.report.cells import result_cells
-from kit.report.sentences import answer, compared, scenarios_in_order, source_of
 from kit.report.table import html_table, text_table
-from kit.stats.client_limits import client_limits, client_sentence
 from kit.stats.frames import (
     client_frame,
     requests_frame,
@@ -25,11 +18,14 @@ from kit.stats.frames import (
 )
 from kit.study.folder import StudyFolder
 from kit.study.spec import StudySpec
-from kit.study.words import clean_text, listing
+from kit.study.words import clean_text, listing, provenance
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes, Words
 from kit.ui.study_plots import StudyPlots
 from kit.ui.study_views import KvView, MapView
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Rows of a result table that a study shows of itself.
 MOST_ROWS = 24
@@ -51,6 +47,7 @@ class Study(StudyPlots):
 
     def __init__(self, folder: StudyFolder) -> None:
         self._folder = folder
+        self._parts: dict[str, Study] = {}  # of one scenario each, with their frames
 
     @property
     def name(self) -> str:
@@ -109,6 +106,7 @@ class Study(StudyPlots):
 
         A cell is what its trials have in common: release, scenario and whatever else varies.
         """
+        from kit.plots.titles import varying
         from kit.stats.summary import crash_table
 
         by = list(dict.fromkeys(("scenario", *varying(self.trials))))
@@ -127,14 +125,18 @@ class Study(StudyPlots):
 
         return crashes_of_study(self._folder, self.trials)
 
-    @property
+    @cached_property
     def answer(self) -> Words:
         """What died of what, how soon, what survived, and what that is worth."""
+        from kit.report.sentences import answer
+
         return Words(" ".join(answer(self.trials)))
 
     @property
     def client_limits(self) -> Words:
         """Whether the load generator was itself what held requests up."""
+        from kit.stats.client_limits import client_limits, client_sentence
+
         return Words(client_sentence(client_limits(self._folder)))
 
     @cached_property
@@ -160,9 +162,11 @@ class Study(StudyPlots):
 
     def agreement(self, other: Study) -> Words:
         """Whether the cells that another study ran, too, ended alike in both."""
+        from kit.report.sentences import compared
+
         return Words(compared(self.trials, other.trials))
 
-    @property
+    @cached_property
     def advice(self) -> list[str]:
         """What to do, a sentence or two a finding; empty: there is nothing to be done."""
         from kit.ui.deaths import advice_for
@@ -172,6 +176,8 @@ class Study(StudyPlots):
     @property
     def provenance(self) -> str:
         """Where the data come from: live or recorded, which run, versions, engines."""
+        from kit.report.sentences import source_of
+
         return provenance(
             source=source_of(self._folder),
             run=self.name,
@@ -247,13 +253,19 @@ class Study(StudyPlots):
         text = next((crash.text for crash in self.crashes if chosen in crash.trial_ids), "no crash")
         return render_script(self._folder.trial(chosen).spec, text)
 
+    @cached_property
+    def _cells(self) -> list[dict[str, Any]]:
+        from kit.report.cells import result_cells
+
+        return result_cells(self._folder)
+
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if not name.startswith("_")]
 
     def __repr__(self) -> str:
         from textwrap import fill
 
-        cells = result_cells(self._folder)
+        cells = self._cells
         parts = [fill(self.answer, 80), self._unfinished(), text_table(cells[:MOST_ROWS], width=80)]
         if len(cells) > MOST_ROWS:
             parts.append(f"… and {len(cells) - MOST_ROWS} more rows: study.summary has all")
@@ -261,7 +273,7 @@ class Study(StudyPlots):
         return clean_text("\n\n".join(filter(None, [*parts, self.provenance])))
 
     def _repr_html_(self) -> str:
-        cells = result_cells(self._folder)
+        cells = self._cells
         more = len(cells) - MOST_ROWS
         advice = "".join(f"<li>{escape(text)}</li>" for text in self.advice)
         parts = [
@@ -289,6 +301,9 @@ class Study(StudyPlots):
 
     def _drawable(self, *, one_scenario: bool = False) -> tuple[Study, str]:
         """As much of the study as one figure can show, and the note beneath it."""
+        from kit.plots.titles import varying
+        from kit.report.sentences import scenarios_in_order
+
         if self.trials.empty:
             raise SpecError(
                 f"a plot of {self.name}, which has no trial yet", "one trial or more", "run some"
@@ -298,7 +313,9 @@ class Study(StudyPlots):
         if len(order) == 1 or (cells <= MOST_CELLS and not one_scenario):
             return self, self.provenance
         shown = f"scenario {order[0]}, one of {len(order)}: study.where(scenario=…) draws another"
-        return self.where(scenario=order[0]), f"{self.provenance} · {shown}"
+        if order[0] not in self._parts:
+            self._parts[order[0]] = self.where(scenario=order[0])
+        return self._parts[order[0]], f"{self.provenance} · {shown}"
 
 
 def _matches(trials: pd.DataFrame, column: str, wanted: Any) -> pd.Series:

@@ -24,13 +24,13 @@ from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.release_map import plot_release_map, release_map, signature_key
-from kit.plots.style import COLOURS, DASHES, DEATH, STYLE, colour, contrast, provenance, spread
+from kit.plots.style import COLOURS, DASHES, DEATH, STYLE, colour, contrast, spread
 from kit.plots.titles import crash_title, kv_title, map_title
 from kit.stats.frames import requests_frame, samples_frame, trials_frame
 from kit.study.releases import embedded_releases, load_releases
 from kit.study.result import Outcome, Verdict
 from kit.study.spec import Engine, EngineKind
-from kit.study.words import milliseconds, percent, ranges
+from kit.study.words import milliseconds, percent, provenance, ranges
 
 pytestmark = pytest.mark.filterwarnings("error")
 

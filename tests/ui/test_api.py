@@ -36,6 +36,16 @@ def test_importing_the_kit_takes_under_100_ms_of_processor_time() -> None:
     assert min(float(python(script)) for _ in range(5)) < 0.1
 
 
+def test_the_frames_of_a_study_load_neither_figures_nor_statistics() -> None:
+    script = (
+        "import kit, sys; len(kit.recorded('first_light').trials)\n"
+        "print(*{name.split('.')[0] for name in sys.modules}, *sys.modules)"
+    )
+    loaded = set(python(script).split())
+    assert "pandas" in loaded
+    assert loaded & {"matplotlib", "scipy", "kit.crash.diagnose"} == set()
+
+
 def test_completion_offers_the_public_names_only() -> None:
     assert dir(kit) == sorted(kit.__all__)
     assert len(kit.__all__) <= 16

@@ -1,0 +1,44 @@
+"""What `kit.advise` returns, shown: a card for a notebook, plain text for a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Self
+
+from kit.crash.upgrade import Advice, Risk
+from kit.study.words import clean_text
+from kit.ui.cards import card, link_html, safe, wrapped
+
+
+class AdviceCard(Advice):
+    """What is known of a release under some traffic, as `kit.advise` returns it; fields as in
+    Advice: `risks`, `others`, `survived`, `better`, `better_measured`, `unmeasured`.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, found: Advice) -> Self:
+        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+    def _repr_html_(self) -> str:
+        return card(f"<b>{safe(self.summary)}</b>", *map(_risk_html, self.risks), self._beside())
+
+    def __repr__(self) -> str:
+        lines = wrapped(self.summary, indent="")
+        for risk in self.risks:
+            lines += ["", *wrapped(f"{risk.crash}: {risk.title} ({', '.join(risk.labels)})")]
+            lines += [line for said in (risk.seen, risk.advice) if said for line in wrapped(said)]
+            lines += [f"    {link}" for link in risk.links]
+        return clean_text("\n".join([*lines, *(["", *wrapped(self._beside())])]).rstrip())
+
+    def _beside(self) -> str:
+        """What is known of the release under traffic that was not asked for."""
+        names = ", ".join(f"{risk.crash} ({risk.labels[0]})" for risk in self.others)
+        return f"Known of {self.release} under other traffic: {names}." if names else ""
+
+
+def _risk_html(risk: Risk) -> str:
+    said = f"<b>{safe(risk.crash)}</b>: {safe(risk.title)} ({safe(', '.join(risk.labels))})"
+    seen = f" {safe(risk.seen)}." if risk.seen else ""
+    return f"{said}{seen} {safe(risk.advice)}" + "".join(map(link_html, risk.links))
