@@ -12,7 +12,8 @@ from kit.plots.release_map import release_map
 from kit.report.sentences import scenario_title, survivors_by_scenario
 from kit.runner.agenda import decided
 from kit.stats.frames import trials_frame
-from kit.stats.intervals import share
+from kit.stats.intervals import evidence_of_each, share
+from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
 from kit.study.releases import in_order, load_releases
@@ -33,6 +34,9 @@ class Advice:
     undecided: tuple[str, ...]
     unable: tuple[str, ...]  # cannot serve this traffic at all
     sure: str  # n and interval
+    died: int  # servers of the releases to avoid that died
+    tried: int  # servers of those
+    outlived: tuple[int, ...]  # requests that each cell of the releases to run answered
 
     def text(self, line: list[str]) -> str:
         """ "run 23.12–24.07; do not run 23.10, 24.08–24.10"."""
@@ -54,6 +58,25 @@ class StudyDecision:
     advice: tuple[Advice, ...]  # one a kind of traffic
     line: tuple[str, ...]  # all releases, oldest first
     not_tried: tuple[str, ...]
+
+    @property
+    def together(self) -> list[tuple[str, str]]:
+        """What to run, once for all kinds of traffic of which the same is said."""
+        kinds: dict[str, list[str]] = {}
+        for one in self.advice:
+            kinds.setdefault(one.text(list(self.line)), []).append(one.scenario)
+        return [(listing(names), text) for text, names in kinds.items()]
+
+    @property
+    def sure(self) -> str:
+        """How sure all of it is, in one sentence; of the survivors the weakest bound is stated."""
+        parts = []
+        if tried := sum(one.tried for one in self.advice):
+            died = sum(one.died for one in self.advice)
+            parts.append(f"where a release is not to be run, {died} of {tried} servers died")
+        if outlived := [n for one in self.advice for n in one.outlived]:
+            parts.append(f"where it is, none did ({evidence_of_each(outlived)})")
+        return "; ".join(parts)
 
 
 def study_decision(study: StudyFolder) -> StudyDecision:
@@ -92,6 +115,8 @@ def _advice(
     line: list[str],
 ) -> Advice:
     own = cells[cells["scenario"] == scenario]
+    counted = trials[(trials["scenario"] == scenario) & trials["counted"]]
+    dead = own[own["verdict"] == Decided.CRASHES]
     said = dict(zip(own["release"], own["verdict"], strict=True))
 
     def those(verdict: str) -> tuple[str, ...]:
@@ -104,17 +129,19 @@ def _advice(
         avoid=those(Decided.CRASHES),
         undecided=tuple(r for r in line if r in said and said[r] not in _SAID),
         unable=tuple(r for r in line if (r, scenario) in skipped and r not in said),
-        sure=_sure(own, survivors.get(scenario)),
+        sure=_sure(dead, survivors.get(scenario)),
+        died=int(dead["died"].sum()),
+        tried=int(dead["trials"].sum()),
+        outlived=_outlived(counted, those(Decided.SURVIVES)),
     )
 
 
 _SAID = (Decided.SURVIVES, Decided.CRASHES)
 
 
-def _sure(cells: pd.DataFrame, survivors: str | None) -> str:
+def _sure(dead: pd.DataFrame, survivors: str | None) -> str:
     """Died of how many servers, and what the survivors' silence is worth."""
     parts = []
-    dead = cells[cells["verdict"] == Decided.CRASHES]
     if len(dead):
         died, tried = int(dead["died"].sum()), int(dead["trials"].sum())
         of_servers = share(died, tried)
@@ -123,6 +150,12 @@ def _sure(cells: pd.DataFrame, survivors: str | None) -> str:
             f"({percent(of_servers.low)} to {percent(of_servers.high)} at 95 %)"
         )
     return "; ".join(parts + ([survivors] if survivors else []))
+
+
+def _outlived(counted: pd.DataFrame, survivors: tuple[str, ...]) -> tuple[int, ...]:
+    """Requests that each cell of these releases has outlived."""
+    cells = crash_table(counted, cell_columns(counted))
+    return tuple(int(n) for n in cells.loc[cells["release"].isin(survivors), "requests"])
 
 
 def _overall(advice: tuple[Advice, ...], line: list[str]) -> str:
@@ -159,7 +192,7 @@ def _not_tried(
     clients = sorted({int(n) for n in trials["concurrency"].dropna()})
     if clients:
         found.append(f"other numbers of clients than {listing([str(n) for n in clients])}")
-    if any(engine.kind is EngineKind.SIMULATED for engine in spec.engines):
+    if all(engine.kind is EngineKind.SIMULATED for engine in spec.engines):
         found.append("a real model behind these servers: the engine was simulated")
     if len(trials):
         asked = int(trials["requests_asked"].max()) if trials["requests_asked"].notna().any() else 0

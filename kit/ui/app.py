@@ -11,20 +11,27 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+HERE = Path(__file__).parent
 CELL = """from pathlib import Path
 from kit.ui.panel import Panel
-Panel(studies=Path({studies!r}))"""
+Panel(studies=Path({studies!r}), **{chosen!r})"""
 
 
-def app_notebook(folder: Path, studies: Path) -> Path:
-    """Write the notebook that Voilà serves, of one cell that shows the panel."""
+def app_notebook(
+    folder: Path, studies: Path, chosen: Mapping[str, Sequence[str]] | None = None
+) -> Path:
+    """Write the notebook that Voilà serves, of one cell that shows the panel.
+
+    chosen: what the panel has chosen at first, by the names of Panel's arguments.
+    """
     import nbformat
 
+    cell = CELL.format(studies=str(studies), chosen=dict(chosen or {}))
     notebook = nbformat.v4.new_notebook(  # type: ignore[no-untyped-call]
-        cells=[nbformat.v4.new_code_cell(CELL.format(studies=str(studies)))],  # type: ignore[no-untyped-call]
+        cells=[nbformat.v4.new_code_cell(cell)],  # type: ignore[no-untyped-call]
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
     path = folder / "Triton crash kit.ipynb"
@@ -36,7 +43,14 @@ def voila_command(notebook: Path, *, ip: str, port: int, token: str) -> list[str
     """The command that serves it. token: "" = none is asked for."""
     command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}"]
     command += [f"--Voila.ip={ip}", f"--Voila.token={token}", "--strip_sources=True"]
-    return [*command, "--theme=light", "--VoilaConfiguration.show_tracebacks=True"]
+    command += ["--template=kit", "--theme=light"]
+    return [*command, "--VoilaConfiguration.show_tracebacks=True"]
+
+
+def voila_environment() -> dict[str, str]:
+    """The environment of that command: this process's, where the kit's template is found too."""
+    paths = [str(HERE / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
+    return {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         query = f"?token={token}" if token else ""
         print(f"Open http://{chosen.ip}:{chosen.port}/{query}", flush=True)
         command = voila_command(notebook, ip=chosen.ip, port=chosen.port, token=token)
-        code = os.spawnv(os.P_WAIT, sys.executable, command)  # noqa: S606 - our own command
+        code = os.spawnve(os.P_WAIT, sys.executable, command, voila_environment())  # noqa: S606
     sys.exit(code)
 
 

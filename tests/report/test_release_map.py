@@ -11,9 +11,11 @@ from kit.report.decision import study_decision
 from kit.report.release_map import CHANCES, bounds, causes, how_sure, map_answer, what_it_cost
 from kit.stats.frames import trials_frame
 from kit.study.folder import StudyFolder
+from kit.study.paths import RECORDED
+from kit.study.recorded import open_study
 from kit.study.result import Frame
 from kit.study.sequential import TrialTest, characteristic
-from kit.study.spec import StudySpec, embedded
+from kit.study.spec import EngineKind, StudySpec, embedded
 from kit.ui.study_view import Study
 
 
@@ -155,3 +157,28 @@ def test_a_release_that_can_serve_only_a_part_stands_only_that(tmp_path: Path) -
     (race,) = [one for one in decision.advice if one.scenario == "cancel-race"]
     assert (race.run, race.avoid, race.unable) == ((), ("24.05",), ("23.07",))
     assert "no release that was tried stands it" in race.text(list(decision.line))
+    assert (
+        "where a release is not to be run, 10 of 10 servers died; where it is, none did (0 cr"
+        in (decision.sure)
+    )
+
+
+def test_kinds_of_traffic_of_which_the_same_is_said_are_advised_on_together(tmp_path: Path) -> None:
+    study = write_study(
+        tmp_path / "study", ["23.10", "24.05"], ["cancel-race", "cancel-after-final"]
+    )
+    for repeat in range(5):
+        for scenario in ("cancel-race", "cancel-after-final"):
+            write_trial(study, "23.10", scenario=scenario, repeat=repeat, crash_after=3)
+            write_trial(study, "24.05", scenario=scenario, repeat=repeat)
+    [(kinds, text)] = study_decision(study).together
+    assert kinds == "cancel-race and cancel-after-final"
+    assert text == "run 24.05; do not run 23.10"
+
+
+@pytest.mark.parametrize("name", ["first_light", "kv_real_and_simulated"])
+def test_only_a_study_without_a_real_engine_has_not_tried_one(name: str) -> None:
+    study = open_study(RECORDED / name)
+    real = any(engine.kind is not EngineKind.SIMULATED for engine in study.spec.engines)
+    said = "; ".join(study_decision(study).not_tried)
+    assert ("a real model" in said) is not real
