@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from kit.cleaning import clean_text
+
 
 class KitError(Exception):
     """Base of every error that the kit raises on purpose."""
@@ -20,6 +22,10 @@ class KitError(Exception):
         self.hint = hint
         more = f" See: {self.see}." if self.see else ""
         super().__init__(f"{given}. Expected: {expected}. Hint: {hint}.{more}")
+
+    def __str__(self) -> str:
+        """Cleaned: what a server, a log or a folder is quoted with cannot move a cursor."""
+        return clean_text(super().__str__())
 
     def __reduce__(self) -> tuple[type[KitError], tuple[str, str, str]]:
         return type(self), (self.given, self.expected, self.hint)
@@ -89,3 +95,6 @@ class ExportError(KitError):
 
 class DamagedStudyWarning(UserWarning):
     """Some of a study's files are damaged: the rest was read, and what is missing is said."""
+
+    def __str__(self) -> str:
+        return clean_text(super().__str__())

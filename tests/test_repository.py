@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("crash", "load", "servers"),
     ("study",),
     ("errors",),
+    ("cleaning",),
 )
 #: From this floor up, pandas and its kind may be imported. `runner` runs trials without them.
 STATS = next(number for number, rooms in enumerate(FLOORS) if "stats" in rooms)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.cleaning import clean_text
 from kit.study.releases import place_in_line
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def contrast(a: ColorType, b: ColorType) -> float:
 
 
 def _luminance(shade: ColorType) -> float:
-    from matplotlib.colors import to_rgb  # not above: texts need colours of releases, no figures
+
+    from matplotlib.colors import to_rgb
 
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(shade)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -104,6 +106,16 @@ def requests_axis(ax: Axes, furthest: float) -> None:
     ax.set_xticks([0, *powers], ["0", *(f"{p:,}" for p in powers)])
     ax.set_xticks([], minor=True)
     ax.set_xlim(-0.25, max(2.0, furthest) * 1.6)
+
+
+def clean_texts(figure: Figure) -> None:
+    """Spell out what is invisible in the figure's texts: names come from folders and servers."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        shown = text.get_text()
+        if (cleaned := clean_text(shown)) != shown:
+            text.set_text(cleaned)
 
 
 def footnote(figure: Figure, text: str) -> None:

@@ -87,8 +87,10 @@ def study_decision(study: StudyFolder) -> StudyDecision:
     every = list(dict.fromkeys([*cells["scenario"], *(s for _, s in skipped)]))
     kinds = [name for name in every if is_traffic(name)] or every
     line = in_order({*cells["release"], *(release for release, _ in skipped)})
-    survivors = survivors_by_scenario(trials[trials["counted"]], line)
-    advice = tuple(_advice(name, cells, survivors, skipped, line) for name in kinds)
+    counted = trials[trials["counted"]]
+    survivors = survivors_by_scenario(counted, line)
+    table = crash_table(counted, cell_columns(counted))
+    advice = tuple(_advice(name, cells, table, survivors, skipped, line) for name in kinds)
     return StudyDecision(
         question=_question(kinds, line),
         overall=_overall(advice, line),
@@ -110,12 +112,12 @@ def _question(kinds: list[str], line: list[str]) -> str:
 def _advice(
     scenario: str,
     cells: pd.DataFrame,
+    table: pd.DataFrame,
     survivors: Mapping[str, str],
     skipped: Mapping[tuple[str, str], str],
     line: list[str],
 ) -> Advice:
     own = cells[cells["scenario"] == scenario]
-    counted = trials[(trials["scenario"] == scenario) & trials["counted"]]
     dead = own[own["verdict"] == Decided.CRASHES]
     said = dict(zip(own["release"], own["verdict"], strict=True))
 
@@ -132,7 +134,7 @@ def _advice(
         sure=_sure(dead, survivors.get(scenario)),
         died=int(dead["died"].sum()),
         tried=int(dead["trials"].sum()),
-        outlived=_outlived(counted, those(Decided.SURVIVES)),
+        outlived=_outlived(table[table["scenario"] == scenario], those(Decided.SURVIVES)),
     )
 
 
@@ -152,10 +154,9 @@ def _sure(dead: pd.DataFrame, survivors: str | None) -> str:
     return "; ".join(parts + ([survivors] if survivors else []))
 
 
-def _outlived(counted: pd.DataFrame, survivors: tuple[str, ...]) -> tuple[int, ...]:
+def _outlived(table: pd.DataFrame, survivors: tuple[str, ...]) -> tuple[int, ...]:
     """Requests that each cell of these releases has outlived."""
-    cells = crash_table(counted, cell_columns(counted))
-    return tuple(int(n) for n in cells.loc[cells["release"].isin(survivors), "requests"])
+    return tuple(int(n) for n in table.loc[table["release"].isin(survivors), "requests"])
 
 
 def _overall(advice: tuple[Advice, ...], line: list[str]) -> str:

@@ -10,24 +10,23 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
+from kit.cleaning import clean_text, safe_html
 from kit.plots.crash import curve_count, plot_crash_strip, plot_survival
 from kit.plots.kv import plot_kv_usage
 from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.queue import has_gpu, has_queue, plot_gpu, plot_queue
 from kit.plots.release_map import plot_release_map, release_map, signature_key
-from kit.plots.style import STYLE, footnote
+from kit.plots.style import STYLE, clean_texts, footnote
 from kit.report.sentences import scenario_title, scenarios_in_order
 from kit.report.svg import themed
 from kit.stats.client_limits import client_sentence
-from kit.study.words import clean_text
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
@@ -62,7 +61,7 @@ class Drawing:
             _lay_out_once(figure)
             metadata = {"Date": None, "Creator": None}
             figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-        label = f'<svg role="img" aria-label="{escape(clean_text(self.caption))}" '
+        label = f'<svg role="img" aria-label="{safe_html(self.caption)}" '
         svg = themed(buffer.getvalue(), prefix=self.name).replace('<svg role="img" ', label, 1)
         return Markup(svg)  # noqa: S704 - by matplotlib
 
@@ -78,8 +77,7 @@ class Drawing:
         self.plot(ax)
         if not titled:
             ax.set_title("")
-        for text in figure.findobj(Text):
-            text.set_text(clean_text(text.get_text()))
+        clean_texts(figure)
         note = clean_text(self.note, lines=False)
         footnote(figure, "\n".join(textwrap.wrap(note, int(self.size_in[0] * 17))))
         return figure

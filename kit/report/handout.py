@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from kit.cleaning import clean_text
 from kit.report.crashes import ToDo
 from kit.report.decision import StudyDecision
 from kit.report.sentences import command, headline
 from kit.report.table import COLUMNS
 from kit.stats.frames import requests_frame, trials_frame
 from kit.study.folder import StudyFolder
-from kit.study.words import clean_text
 
 #: What Markdown, or a spreadsheet that opens a CSV file, would take for a command.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$@])")

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from kit import __version__
+from kit.cleaning import clean_text
 from kit.kv.advice import study_advice
 from kit.report.cells import result_document
 from kit.report.crashes import StudyCrash, study_crashes, to_do, without_stack
@@ -43,7 +44,7 @@ from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
 from kit.study.recorded import open_study
 from kit.study.releases import in_order
-from kit.study.words import clean_text, percent, provenance
+from kit.study.words import percent, provenance
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 

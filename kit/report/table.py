@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
+from kit.cleaning import clean_text, safe_html
 from kit.study.grid import FIELDS
-from kit.study.words import aligned, clean_text
+from kit.study.words import aligned
 
 Cell = Mapping[str, Any]
 Columns = dict[str, Callable[[Cell], str]]
@@ -69,7 +69,7 @@ def html_table(cells: Iterable[Cell]) -> str:
     """An HTML table, escaped, in the colours of its page."""
     rows = list(cells)
     columns = _columns(rows)
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    head = "".join(f"<th>{safe_html(name)}</th>" for name in columns)
     body = "".join(f"<tr>{_html_row(_texts(columns, cell))}</tr>" for cell in rows)
     style = "text-align: left; white-space: nowrap; border-spacing: 1em 0.2em"
     return (
@@ -81,7 +81,11 @@ def html_table(cells: Iterable[Cell]) -> str:
 def _html_row(texts: list[str]) -> str:
     """Only the last column, which is long, may be broken."""
     last = '<td style="white-space: normal; overflow-wrap: anywhere; text-align: left">'
-    return "".join(f"<td>{escape(t)}</td>" for t in texts[:-1]) + last + f"{escape(texts[-1])}</td>"
+    return (
+        "".join(f"<td>{safe_html(t)}</td>" for t in texts[:-1])
+        + last
+        + f"{safe_html(texts[-1])}</td>"
+    )
 
 
 def _columns(cells: Sequence[Cell]) -> Columns:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Self
 
+from kit.cleaning import clean_text, safe_html
 from kit.crash.upgrade import Advice, Risk
-from kit.study.words import clean_text
-from kit.ui.cards import card, link_html, safe, wrapped
+from kit.ui.cards import card, link_html, wrapped
 
 
 class AdviceCard(Advice):
@@ -22,7 +22,9 @@ class AdviceCard(Advice):
         return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
 
     def _repr_html_(self) -> str:
-        return card(f"<b>{safe(self.summary)}</b>", *map(_risk_html, self.risks), self._beside())
+        return card(
+            f"<b>{safe_html(self.summary)}</b>", *map(_risk_html, self.risks), self._beside()
+        )
 
     def __repr__(self) -> str:
         lines = wrapped(self.summary, indent="")
@@ -39,6 +41,7 @@ class AdviceCard(Advice):
 
 
 def _risk_html(risk: Risk) -> str:
-    said = f"<b>{safe(risk.crash)}</b>: {safe(risk.title)} ({safe(', '.join(risk.labels))})"
-    seen = f" {safe(risk.seen)}." if risk.seen else ""
-    return f"{said}{seen} {safe(risk.advice)}" + "".join(map(link_html, risk.links))
+    labels = safe_html(", ".join(risk.labels))
+    said = f"<b>{safe_html(risk.crash)}</b>: {safe_html(risk.title)} ({labels})"
+    seen = f" {safe_html(risk.seen)}." if risk.seen else ""
+    return f"{said}{seen} {safe_html(risk.advice)}" + "".join(map(link_html, risk.links))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
-from kit.study.words import clean_text, listing, ranges
+from kit.cleaning import clean_text, safe_html
+from kit.study.words import listing, ranges
 
 if TYPE_CHECKING:
     from kit.crash.match import Match
@@ -35,8 +35,11 @@ class Words(str):
 
     __slots__ = ()
 
+    def __str__(self) -> str:
+        return clean_text(str.__str__(self))
+
     def _repr_markdown_(self) -> str:
-        return clean_text(self)
+        return str(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -73,11 +76,11 @@ class Crash:
 
     def _repr_html_(self) -> str:
         return card(
-            f"<b>{safe(self.text)}</b>",
-            f"{self.deaths} of {self.trials} servers died so: {safe(self.where)}.",
+            f"<b>{safe_html(self.text)}</b>",
+            f"{self.deaths} of {self.trials} servers died so: {safe_html(self.where)}.",
             stack_html(self.stack),
             known_html(self.known),
-            f"<b>What to do.</b> {safe(self.advice)}" if self.advice else "",
+            f"<b>What to do.</b> {safe_html(self.advice)}" if self.advice else "",
         )
 
     def __repr__(self) -> str:
@@ -112,16 +115,11 @@ class Comparisons(tuple["Comparison", ...]):
         return [sentence(one) for one in self]
 
     def _repr_html_(self) -> str:
-        items = "".join(f"<li>{safe(sentence)}</li>" for sentence in self.sentences)
+        items = "".join(f"<li>{safe_html(sentence)}</li>" for sentence in self.sentences)
         return f'<ul style="text-align: left">{items}</ul>'
 
     def __repr__(self) -> str:
-        return "\n".join("\n".join(wrapped(said, indent="")) for said in self.sentences)
-
-
-def safe(text: str) -> str:
-    """Text of a server or a log as HTML."""
-    return escape(clean_text(text))
+        return clean_text("\n".join("\n".join(wrapped(said, indent="")) for said in self.sentences))
 
 
 def card(*parts: str) -> str:
@@ -132,14 +130,14 @@ def card(*parts: str) -> str:
 def stack_html(stack: Sequence[str]) -> str:
     if not stack:
         return ""
-    lines = safe("\n".join(stack))
+    lines = safe_html("\n".join(stack))
     head = f'<span style="{FAINT}">stack, from the fault outward</span>'
     return f'{head}<pre style="{PRE}">{lines}</pre>'
 
 
 def known_html(known: Sequence[Match]) -> str:
     return "".join(
-        f"<div>Known crash <b>{safe(match.id)}</b>: {safe(match.title)}"
+        f"<div>Known crash <b>{safe_html(match.id)}</b>: {safe_html(match.title)}"
         + "".join(map(link_html, match.links))
         + "</div>"
         for match in known
@@ -149,7 +147,7 @@ def known_html(known: Sequence[Match]) -> str:
 def link_html(address: str) -> str:
     """A link of the catalog, which holds only addresses of issues and pull requests."""
     short = "/".join(address.split("/")[-3:])
-    return f' <a href="{safe(address)}" style="font-size: 0.9em">{safe(short)}</a>'
+    return f' <a href="{safe_html(address)}" style="font-size: 0.9em">{safe_html(short)}</a>'
 
 
 def stack_text(stack: Iterable[str]) -> list[str]:

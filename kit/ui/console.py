@@ -11,8 +11,8 @@ from typing import TextIO
 
 import msgspec
 
+from kit.cleaning import clean_json, clean_text
 from kit.errors import KitError, StoreError
-from kit.study.words import clean_text
 
 #: Exit codes; kit.ui.cli.EXIT_CODES says what each means.
 DONE, FAILED, CRASHED, NOTHING_LEARNED, BY_SIGNAL = 0, 1, 3, 4, 128
@@ -22,7 +22,7 @@ BUSY_AFTER_S = 2.0
 
 def print_json(document: object) -> None:
     """One JSON document on standard output."""
-    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    print(clean_json(msgspec.json.format(msgspec.json.encode(document), indent=2)))
 
 
 def print_text(text: str) -> None:
@@ -50,7 +50,7 @@ def busy(
 
     A terminal shows the seconds gone by, and loses the line at the end; a pipe gets one line.
     """
-    stream = stream or sys.stderr
+    stream, what = stream or sys.stderr, clean_text(what, lines=False)
     over = threading.Event()
 
     def show() -> None:

@@ -6,14 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+from kit.cleaning import clean_text, safe_html
 from kit.crash.diagnose import Diagnosis, diagnose, diagnose_file, diagnose_stream
 from kit.crash.match import best_of
 from kit.crash.stack.maps import MemoryMap
 from kit.servers.wheels import server_files
 from kit.study.releases import get_release
-from kit.study.words import clean_text
 from kit.ui.arguments import wrong
-from kit.ui.cards import card, known_html, known_text, safe, stack_html, stack_text, wrapped
+from kit.ui.cards import card, known_html, known_text, stack_html, stack_text, wrapped
 from kit.ui.console import read_text, unreadable
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ class DiagnosisCard(Diagnosis):
 
     def _repr_html_(self) -> str:
         return card(
-            f"<b>{safe(self.summary)}</b>",
+            f"<b>{safe_html(self.summary)}</b>",
             stack_html(self.stack),
             known_html(best_of(self.matches)),
-            f"<b>What to do.</b> {safe(self.advice)}",
+            f"<b>What to do.</b> {safe_html(self.advice)}",
         )
 
     def __repr__(self) -> str:

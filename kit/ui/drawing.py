@@ -17,7 +17,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kit.plots.style import STYLE, footnote
+from kit.plots.style import STYLE, clean_texts, footnote
 
 WIDTH_IN = 7.2
 #: Characters of a footnote that fit into an inch.
@@ -57,6 +57,7 @@ def draw(
         whole = ax.get_figure(root=True)
         assert whole is not None
         _add_note(whole, note)
+        clean_texts(whole)
         whole.draw_without_rendering()  # ticks are made now, in this style
     return ax
 
@@ -72,6 +73,7 @@ def draw_panels(
         whole = plt.figure(figsize=size_in, layout="constrained") if figure is None else figure
         axes = plot(whole)
         _add_note(whole, note)
+        clean_texts(whole)
         whole.draw_without_rendering()
     return axes
 

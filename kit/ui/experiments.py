@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.ui.arguments import folder as as_folder
+from kit.ui.console import remark
 
 if TYPE_CHECKING:
     from kit.ui.choices import Servers
@@ -81,4 +81,4 @@ def kv_experiment(folder: str | Path = "studies/kv", *, progress: bool = True) -
 
 def _say(text: str, progress: bool) -> None:
     if progress:
-        print(text, file=sys.stderr, flush=True)
+        remark(text)

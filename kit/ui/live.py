@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import msgspec
 import pyarrow.compute as pc
 
+from kit.cleaning import clean_text, safe_html
 from kit.runner.study import STOP
 from kit.servers.watch.names import KV_USAGE, WAITING
 from kit.study.folder import StudyFolder, TrialFolder
@@ -229,16 +229,18 @@ def live_html(live: LiveStudy) -> str:
         f"{len(live.done)} of {live.total} trials{left}"
     )
     running = "".join(
-        f'<section class="kit-live-trial"><h4>{escape(" ".join(name_of(t.spec).split()))} '
-        f"<small>{escape(t.phase)}</small></h4><dl>"
-        + "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in facts_of(t))
+        f'<section class="kit-live-trial"><h4>{safe_html(" ".join(name_of(t.spec).split()))} '
+        f"<small>{safe_html(t.phase)}</small></h4><dl>"
+        + "".join(
+            f"<div><dt>{safe_html(n)}</dt><dd>{safe_html(v)}</dd></div>" for n, v in facts_of(t)
+        )
         + "</dl>"
-        + (f"<pre>{escape(chr(10).join(t.log))}</pre>" if t.log else "")
+        + (f"<pre>{safe_html(chr(10).join(t.log))}</pre>" if t.log else "")
         + "</section>"
         for t in live.running
     )
     ended = "".join(
-        f"<li>{escape(' '.join(name_of(spec).split()))} {escape(ending_of(result))}</li>"
+        f"<li>{safe_html(' '.join(name_of(spec).split()))} {safe_html(ending_of(result))}</li>"
         for spec, result in live.done[:-9:-1]
     )
     return (
@@ -256,7 +258,7 @@ def crash_html(live: LiveStudy) -> str:
     return (
         '<p class="kit-crash" role="status"><strong>'
         f"{len(died)} of {len(live.done)} servers died.</strong> Last: "
-        f"{escape(' '.join(name_of(spec).split()))} {escape(ending_of(result))}</p>"
+        f"{safe_html(' '.join(name_of(spec).split()))} {safe_html(ending_of(result))}</p>"
     )
 
 
@@ -268,4 +270,4 @@ def live_text(live: LiveStudy) -> str:
     for trial in live.running:
         facts = "  ".join(f"{name} {value}" for name, value in facts_of(trial))
         lines.append(f"  {' '.join(name_of(trial.spec).split())}  {trial.phase}  {facts}")
-    return "\n".join(lines)
+    return clean_text("\n".join(lines))

@@ -16,13 +16,13 @@ import asyncio
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
+from kit.cleaning import clean_text, safe_html
 from kit.errors import KitError, SpecError
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS
@@ -81,14 +81,14 @@ class StudyJob(threading.Thread):
 def error_html(error: KitError) -> str:
     """An error of the kit's with its hint."""
     return (
-        f'<p class="kit-problem">{escape(error.given)}. Expected: {escape(error.expected)}; '
-        f"{escape(error.hint)}.</p>"
+        f'<p class="kit-problem">{safe_html(error.given)}. Expected: {safe_html(error.expected)}; '
+        f"{safe_html(error.hint)}.</p>"
     )
 
 
 def failure_html(error: BaseException) -> str:
     """An error that the kit does not expect, whole."""
-    return f"<pre>{escape(''.join(traceback.format_exception(error)))}</pre>"
+    return f"<pre>{safe_html(''.join(traceback.format_exception(error)))}</pre>"
 
 
 class PanelForm(anywidget.AnyWidget):
@@ -302,7 +302,9 @@ class Panel:
                     self._studies / CONFIGURATIONS / f"{Path(content['name']).name}.yaml"
                 )
         except KitError as error:
-            self._show(saved=f"{error.given}. Expected: {error.expected}; {error.hint}.")
+            self._show(
+                saved=clean_text(f"{error.given}. Expected: {error.expected}; {error.hint}.")
+            )
 
 
 def _choice_of(given: Mapping[str, Any]) -> Choice:
@@ -337,6 +339,6 @@ def _end_html(study: StudyFolder, job: StudyJob | None, stopped: bool) -> str:
         said = "<p>Stopped; Run goes on with the same study.</p>"
     path = str(study.path)
     return (
-        f"{said}{_table(study.path)}<p>Study folder: <code>{escape(path)}</code>. What to do, "
-        f"and the report: <code>kit.open({escape(repr(path))}).report()</code></p>"
+        f"{said}{_table(study.path)}<p>Study folder: <code>{safe_html(path)}</code>. What to do, "
+        f"and the report: <code>kit.open({safe_html(repr(path))}).report()</code></p>"
     )

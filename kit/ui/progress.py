@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, TextIO
 
+from kit.cleaning import clean_text, safe_html
 from kit.study.result import TrialResult, Verdict
 from kit.study.spec import TrialSpec
 
@@ -34,7 +34,8 @@ def name_of(spec: TrialSpec) -> str:
     """Which trial it is, in fixed columns: release, scenario, concurrency, repeat from 1."""
     clients = spec.workload.arrivals.concurrency
     concurrency = "" if clients is None else f"x{clients}"
-    return f"{spec.release:<6} {spec.scenario:<24} {concurrency:<5} #{spec.repeat + 1}"
+    text = f"{spec.release:<6} {spec.scenario:<24} {concurrency:<5} #{spec.repeat + 1}"
+    return clean_text(text, lines=False)
 
 
 def ending_of(result: TrialResult) -> str:
@@ -45,16 +46,16 @@ def ending_of(result: TrialResult) -> str:
     unit = "request" if result.completed == 1 else "requests"
     text = f"{mark} {_ENDINGS[result.verdict]} {result.completed} {unit}"
     if result.verdict in (Verdict.CLIENT_FAULT, Verdict.INTERRUPTED):
-        return f"{text}: {result.reason}"
+        return clean_text(f"{text}: {result.reason}", lines=False)
     if result.signature is not None and result.signature.text:
-        return f"{text}, {result.signature.text}"
+        return clean_text(f"{text}, {result.signature.text}", lines=False)
     return text
 
 
 def state_of(trial: RunningTrial) -> str:
     """What a running trial is at: its phase, and how many requests have ended."""
     if trial.phase != "loading":
-        return trial.phase
+        return clean_text(trial.phase, lines=False)
     asked = trial.spec.workload.requests
     return f"{trial.ended} of {asked} requests" if asked else f"{trial.ended} requests"
 
@@ -141,11 +142,11 @@ def progress_html(progress: StudyProgress) -> str:
     """The same for a notebook; it takes its colours from the page, so dark themes are fine."""
     share = share_done(progress)
     running = "".join(
-        f"<tr><td>{escape(name_of(t.spec))}</td><td>{escape(state_of(t))}</td></tr>"
+        f"<tr><td>{safe_html(name_of(t.spec))}</td><td>{safe_html(state_of(t))}</td></tr>"
         for t in progress.running
     )
     ended = "".join(
-        f"<tr><td>{escape(name_of(spec))}</td><td>{escape(ending_of(result))}</td></tr>"
+        f"<tr><td>{safe_html(name_of(spec))}</td><td>{safe_html(ending_of(result))}</td></tr>"
         for spec, result in reversed(progress.done)
     )
     return (

@@ -16,6 +16,7 @@ from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
 from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import Servers, choose, study_folder
+from kit.ui.console import print_text, remark
 
 if TYPE_CHECKING:
     from kit.ui.study_view import Study
@@ -96,7 +97,7 @@ def shown(
         yield progress
     elif in_notebook():
         for line in _beforehand(folder, spec):
-            print(line)
+            print_text(line)
         yield NotebookProgress()
     else:
         for line in _beforehand(folder, spec):
@@ -128,7 +129,7 @@ def _beforehand(folder: Path, spec: StudySpec) -> list[str]:
 
 def _say(text: str) -> None:
     """A line on standard error, which a script's output does not mix with."""
-    print(text, file=sys.stderr, flush=True)
+    remark(text)
 
 
 def _name(scenarios: Sequence[str]) -> str:

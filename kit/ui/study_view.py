@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.cleaning import clean_text, safe_html
 from kit.errors import SpecError
 from kit.report.table import html_table, text_table
 from kit.stats.frames import (
@@ -18,7 +18,7 @@ from kit.stats.frames import (
 )
 from kit.study.folder import StudyFolder
 from kit.study.spec import StudySpec
-from kit.study.words import clean_text, listing, provenance
+from kit.study.words import listing, provenance
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes, Words
 from kit.ui.study_plots import StudyPlots
@@ -275,16 +275,16 @@ class Study(StudyPlots):
     def _repr_html_(self) -> str:
         cells = self._cells
         more = len(cells) - MOST_ROWS
-        advice = "".join(f"<li>{escape(text)}</li>" for text in self.advice)
+        advice = "".join(f"<li>{safe_html(text)}</li>" for text in self.advice)
         parts = [
-            f"<p><b>{escape(self.answer)}</b></p>",
-            f"<p>{escape(self._unfinished())}</p>",
+            f"<p><b>{safe_html(self.answer)}</b></p>",
+            f"<p>{safe_html(self._unfinished())}</p>",
             f'<div style="overflow-x: auto">{html_table(cells[:MOST_ROWS])}</div>',
             f"<p>… and {more} more rows: <code>study.summary</code> has all.</p>"
             if more > 0
             else "",
             f"<p>What to do</p><ul>{advice}</ul>" if advice else "",
-            f'<p style="{FAINT}">{escape(self.provenance)}</p>',
+            f'<p style="{FAINT}">{safe_html(self.provenance)}</p>',
         ]
         body = "".join(part for part in parts if part != "<p></p>")
         return f'<div class="kit-study" style="text-align: left; max-width: 75em">{body}</div>'

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from kit.cleaning import clean_text
 from kit.ui.cards import Words
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class KvView:
         return pair._one(lambda part, axes: plot_real_and_simulated(part.samples, axes), ax, 3.6)
 
     def __repr__(self) -> str:
-        return f"{self.verdict}\n{self.pressure}"
+        return clean_text(f"{self.verdict}\n{self.pressure}")
 
     def _one(self, trial: str | None) -> Study:
         if trial is None:
@@ -158,4 +159,4 @@ class MapView:
         return Words(flips_sentence(bisect_recorded(self._study._folder, scenario)))
 
     def __repr__(self) -> str:
-        return f"{self.answer}\n{self.causes}"
+        return clean_text(f"{self.answer}\n{self.causes}")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kit.study.words
-from kit.study.words import clean_text
+from kit.cleaning import clean_text
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from kit.ui.console import DONE, print_json
+from kit.ui.console import DONE, print_json, print_text
 from kit.ui.options import Subparsers, add_command, add_json
 
 
@@ -30,5 +30,5 @@ def advise(args: Namespace) -> int:
     if args.json:
         print_json(found.to_json())
     else:
-        print(found)
+        print_text(repr(found))
     return DONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from kit.ui.console import DONE, print_json, remark
+from kit.ui.console import DONE, print_json, print_text, remark
 from kit.ui.options import Subparsers, add_command, add_json, add_list, add_traffic, traffic_of
 
 #: Most trials of a release.
@@ -61,6 +61,6 @@ def bisect(args: Namespace) -> int:
     if args.json:
         print_json(found)
     else:
-        print(flips_sentence(found))
-        print(f"report: kit report {folder}")
+        print_text(flips_sentence(found))
+        print_text(f"report: kit report {folder}")
     return DONE

@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from kit.study.words import aligned
-from kit.ui.console import DONE, print_json
+from kit.ui.console import DONE, print_json, print_text
 from kit.ui.options import Subparsers, add_command, add_json
 
 #: After a remark on this machine.
@@ -39,9 +39,11 @@ def releases(args: Namespace) -> int:
         )
         return DONE
     header = ("release", "Triton", "vLLM", "tagged", "runs here", "has")
-    print(aligned(header, map(_release_row, known)))
+    print_text(aligned(header, map(_release_row, known)))
     if any(release.wheel and lacks_here(release) for release in known):
-        print(f"\nA Python that is lacking is fetched by the first run if it can be{SEE_DOCTOR}")
+        print_text(
+            f"\nA Python that is lacking is fetched by the first run if it can be{SEE_DOCTOR}"
+        )
     return DONE
 
 
@@ -74,7 +76,7 @@ def scenarios(args: Namespace) -> int:
         print_json(list(known.values()))
         return DONE
     header = ("scenario", "kind", "protocol", "needs", "what")
-    print(aligned(header, map(_scenario_row, known.values())))
+    print_text(aligned(header, map(_scenario_row, known.values())))
     return DONE
 
 

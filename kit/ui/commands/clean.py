@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from kit.ui.console import DONE, busy, print_json
+from kit.ui.console import DONE, busy, print_json, print_text
 from kit.ui.options import Subparsers, add_command, add_json
 
 
@@ -28,18 +28,18 @@ def clean(args: Namespace) -> int:
         print_json(traces)
         return DONE
     for trace in traces:
-        print(
+        print_text(
             f"run {trace.run}: {len(trace.processes)} processes, "
             f"{len(trace.shared_memory)} shared-memory regions, {len(trace.folders)} folders, "
             f"{len(trace.containers)} containers"
             + ("; its container engine does not answer" if trace.unreached else "")
         )
         if args.dry_run:
-            print(f"  sure, since {trace.why}")
+            print_text(f"  sure, since {trace.why}")
             names = [f"process {pid}" for pid in trace.processes]
             names += [str(SHM / name) for name in trace.shared_memory]
             names += [f"container {name}" for name in trace.containers]
-            print("\n".join(f"  {name}" for name in [*names, *trace.folders]))
+            print_text("\n".join(f"  {name}" for name in [*names, *trace.folders]))
     verb = "would be removed" if args.dry_run else "removed"
-    print(verb if traces else "nothing was left behind")
+    print_text(verb if traces else "nothing was left behind")
     return DONE

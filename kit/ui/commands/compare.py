@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from kit.ui.console import DONE, busy, print_json
+from kit.ui.console import DONE, busy, print_json, print_text
 from kit.ui.options import Subparsers, add_command, add_json, add_list
 
 
@@ -35,7 +35,7 @@ def compare(args: Namespace) -> int:
     if args.json:
         print_json(found)
         return DONE
-    print("\n".join(overall))
+    print_text("\n".join(overall))
     return DONE
 
 

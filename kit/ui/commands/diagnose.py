@@ -72,15 +72,15 @@ def _diagnose_folder(args: Namespace, known: dict[str, Any]) -> int:
     if args.json:
         print_json(found.to_json())
         return DONE
-    print(found.summary)
+    print_text(found.summary)
     for log in found.logs:
-        print(f"\n{log.name} ({', '.join(log.files)})")
+        print_text(f"\n{log.name} ({', '.join(log.files)})")
         if log.diagnosis is None:
-            print(f"  not read: {log.problem}")
+            print_text(f"  not read: {log.problem}")
         elif log.diagnosis.died:
-            print("\n".join(f"  {line}" for line in _lines(log.diagnosis)))
+            print_text("\n".join(f"  {line}" for line in _lines(log.diagnosis)))
         else:
-            print(f"  {log.diagnosis.summary}")
+            print_text(f"  {log.diagnosis.summary}")
     return DONE
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from kit.study.grid import as_grid
 from kit.study.words import listing
 from kit.ui.commands.study import run_shown
-from kit.ui.console import remark
+from kit.ui.console import print_text, remark
 from kit.ui.options import Subparsers, add_command, add_grid, add_list, add_reports
 
 
@@ -77,5 +77,5 @@ def investigate(args: Namespace) -> int:
     where = {"study": str(folder.resolve()), "reports": str(args.reports.resolve())}
     executed = execute(notebook, {**given, "mode": "live", **where}, into=args.reports)
     code, _ = print_study(study, as_json=False, report=args.reports / "latest.html")
-    print(f"notebook: {executed}")
+    print_text(f"notebook: {executed}")
     return code

@@ -103,7 +103,7 @@ def load(args: Namespace) -> int:
         print_json({"folder": str(study.path), **found})
     else:
         print_text("\n".join(_lines(found)))
-        print(f"\nreport: kit report {study.path}")
+        print_text(f"\nreport: kit report {study.path}")
     if found["ok"]:
         return DONE
     remark(_nothing_answered(args.url, study, found))

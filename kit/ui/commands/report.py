@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from kit.ui.console import DONE, busy
+from kit.cleaning import clean_json
+from kit.ui.console import DONE, busy, print_text
 from kit.ui.options import Subparsers, add_command, add_json
 
 
@@ -31,5 +32,8 @@ def report(args: Namespace) -> int:
         from kit.report.page import write_report
 
         written = write_report(study, args.out)
-    print((args.out / "latest.json").read_text(encoding="utf-8") if args.json else written)
+    if args.json:
+        print(clean_json((args.out / "latest.json").read_bytes()))
+    else:
+        print_text(str(written))
     return DONE

@@ -14,7 +14,7 @@ from kit.errors import SpecError
 from kit.study.result import TrialResult
 from kit.study.sequential import Decision
 from kit.study.words import aligned
-from kit.ui.console import DONE, print_json, remark
+from kit.ui.console import DONE, print_json, print_text, remark
 from kit.ui.options import Subparsers, add_command, add_json
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def shrink(args: Namespace) -> int:
         runs = {"runs": exported.runs, "beside": exported.beside}
         print_json({**files, "shrunk": shrunk, **runs})
     else:
-        print("\n".join(_lines(shrunk, exported)))
+        print_text("\n".join(_lines(shrunk, exported)))
     return DONE
 
 

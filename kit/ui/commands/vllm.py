@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from kit.ui.console import DONE, remark
+from kit.ui.console import DONE, print_text, remark
 from kit.ui.options import Subparsers, add_command, add_list
 
 
@@ -71,7 +71,7 @@ def show(args: Namespace) -> int:
 
     for version in _versions(args):
         state = "installed" if installed(version) else "not installed"
-        print(f"vLLM {version} for the CPU: {state} in {cache_root() / 'vllm'}")
+        print_text(f"vLLM {version} for the CPU: {state} in {cache_root() / 'vllm'}")
     return DONE
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from html import escape
 from types import EllipsisType
 from typing import Any
 
+from kit.cleaning import clean_text, safe_html
 from kit.errors import SpecError
 from kit.ui.course import expected
 
@@ -29,14 +29,14 @@ class Verdict:
     text: str
 
     def __repr__(self) -> str:
-        return f"{'✓' if self.right else '✗'} {self.exercise}: {self.text}"
+        return clean_text(f"{'✓' if self.right else '✗'} {self.exercise}: {self.text}")
 
     def _repr_html_(self) -> str:
         colour = "#1a7f37" if self.right else "#9a6700"
         return (
             f'<div role="status" style="border-left: 4px solid {colour}; padding: 2px 10px">'
-            f"<b>{'✓' if self.right else '✗'} Exercise {escape(self.exercise)}</b> "
-            f"{escape(self.text)}</div>"
+            f"<b>{'✓' if self.right else '✗'} Exercise {safe_html(self.exercise)}</b> "
+            f"{safe_html(self.text)}</div>"
         )
 
 
