@@ -12,6 +12,7 @@ Arrow verifies the metadata of a message, and every batch is validated in full b
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,13 @@ ADDED = {"clock": "client"}
 _MOST_TRIES = 2000
 
 
+#: Added to an Arrow file's name: where its checksums are.
+SUMS = ".sums"
+
+
 def sums_of(path: Path) -> Path:
     """Where the checksums of an Arrow file are."""
-    return path.with_name(f"{path.name}.sums")
+    return path.with_name(f"{path.name}{SUMS}")
 
 
 class ArrowAppender:
@@ -137,14 +142,22 @@ class Rows:
 
 
 def read_rows(path: Path, schema: pa.Schema, *, within: Path | None = None) -> Rows:
-    """All sound batches of an Arrow IPC stream file; a missing file or a torn tail is no loss.
+    """All sound batches of an Arrow IPC stream file; a file that never was, or a torn tail, is no
+    loss.
 
     within: the folder that the file must not lead out of, through a link.
 
     Raises:
-        StoreError: the file holds rows of another schema, or is no regular file of a sane size.
+        StoreError: the file holds rows of another schema, is no regular file of a sane size, or
+            is gone though its checksums are there.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
+        if os.path.lexists(sums_of(path)):
+            raise StoreError(
+                f"{path} is missing, though its checksums are there",
+                "the file that the kit wrote",
+                "copy the whole folder",
+            )
         return Rows(table=schema.empty_table())
     data = read_file(path, within=within, limit=MOST_BYTES)
     losses: list[Loss] = []

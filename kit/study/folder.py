@@ -38,7 +38,7 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 
 from kit.errors import DamagedStudyWarning, SpecError, StoreError
-from kit.study.arrow_file import read_rows
+from kit.study.arrow_file import SUMS, read_rows
 from kit.study.encoding import from_json, to_json
 from kit.study.files import read_file, read_text, write_whole
 from kit.study.locks import lock
@@ -147,9 +147,9 @@ class TrialFolder:
     def result(self) -> TrialResult | None:
         """The end marker; None = interrupted, still running, or damaged."""
         path = self.path / "result.json"
-        state = file_state(path)
-        if state is None:
+        if not os.path.lexists(path):
             return None
+        state = file_state(path)
 
         def read() -> TrialResult | None:
             try:
@@ -180,7 +180,7 @@ class TrialFolder:
         return self._text("maps", self.maps)
 
     def _text(self, what: str, path: Path) -> str | None:
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
             return read_text(path, within=self._within)
@@ -219,7 +219,8 @@ class TrialFolder:
         return self._concat("samples-*.arrows", SAMPLES)
 
     def _concat(self, pattern: str, schema: pa.Schema) -> pa.Table:
-        files = sorted(self.path.glob(pattern))
+        sums = {path.with_suffix("") for path in self.path.glob(f"{pattern}{SUMS}")}
+        files = sorted({*self.path.glob(pattern), *sums})
 
         def read() -> pa.Table:
             parts, damage = [schema.empty_table()], []
