@@ -1,5 +1,7 @@
 """`python -m benchmarks [install | CASE ...]`: the load generator beside its peers.
 
+`python -m benchmarks faults` tries what breaks the kit instead (benchmarks.faults.campaign).
+
 Without a case all are run. Results go to benchmarks/results.json as they come, and from there into
 the table of benchmarks/README.md; a case that is run again replaces its own, all cases all of them.
 """
@@ -12,12 +14,15 @@ import sys
 
 from benchmarks import readme
 from benchmarks.cases import CASES
+from benchmarks.faults import campaign as faults
 from benchmarks.install import install
 from benchmarks.results import PATH, Result, Results, summary
 from benchmarks.tools import PEERS
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["faults"]:
+        return faults.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"install, or some of: {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison (3)")

@@ -1,0 +1,156 @@
+"""`python -m benchmarks faults`: draws seeded faults, and counts what came of them by kind.
+
+Each batch's lines are appended to a file; the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.tools import HOME
+
+ROOT = Path(__file__).resolve().parents[2]
+SHM = Path("/dev/shm")
+_RUN = re.compile("[0-9a-f]{12}")
+#: How often a group is drawn, which goes by what a batch of it costs.
+WEIGHTS = {
+    "http": 4,
+    "grpc": 3,
+    "raw": 4,
+    "metrics": 2,
+    "folders": 6,
+    "logs": 6,
+    "specs": 2,
+    "registers": 4,
+    "guards": 6,
+    "workers": 6,
+    "trials": 2,
+}
+#: A batch that takes longer than this hangs.
+LIMIT_S = 400.0
+
+
+def run(
+    path: Path,
+    *,
+    seed: int,
+    faults: int,
+    minutes: float | None = None,
+    groups: Sequence[str] = tuple(WEIGHTS),
+) -> list[tuple[str, str, str]]:
+    """Run batches until `faults` were tried or the time is up; all of (group, kind, problem)."""
+    done = read(path)
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    while sum(len(batch["faults"]) for batch in done) < faults:
+        if until is not None and time.monotonic() >= until:
+            break
+        number = len(done)
+        rng = random.Random(f"{seed}-{number}")
+        group = rng.choices(groups, [WEIGHTS[name] for name in groups])[0]
+        batch = _batch(group, f"{seed}-{number}")
+        with path.open("a") as file:
+            file.write(json.dumps(batch) + "\n")
+        done.append(batch)
+        bad = [fault for fault in batch["faults"] if fault[1]]
+        print(f"{number:4} {group:10} {len(batch['faults']):3} faults", flush=True)
+        for kind, problem in bad:
+            print(f"     {kind}: {problem}", flush=True)
+    return [(batch["group"], kind, why) for batch in done for kind, why in batch["faults"]]
+
+
+def read(path: Path) -> list[dict[str, list[tuple[str, str]]]]:
+    """The batches of an earlier run; a line that was cut short is run again."""
+    if not path.exists():
+        return []
+    done = []
+    for line in path.read_text().splitlines():
+        try:
+            done.append(json.loads(line))
+        except ValueError:
+            break
+    path.write_text("".join(json.dumps(batch) + "\n" for batch in done))
+    return done
+
+
+def _batch(group: str, seed: str) -> dict[str, object]:
+    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
+        cache = Path(scratch) / "cache"
+        environment = {**os.environ, "TRITON_CRASH_KIT_CACHE": str(cache)}
+        if group == "trials":  # they need the wheels of the user's own cache
+            environment = dict(os.environ)
+        began = time.monotonic()
+        command = [sys.executable, "-m", "benchmarks.faults.batch", group, seed, scratch]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT_S,
+                check=False,
+            )
+            found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+            said = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+            faults = found or [(f"{group}: the batch", f"died: {done.returncode}, {said[0]}")]
+        except subprocess.TimeoutExpired:
+            faults = [(f"{group}: the batch", f"took more than {LIMIT_S:.0f} s")]
+        if left := _left(cache):
+            faults.append((f"{group}: the batch", f"left {', '.join(left)}"))
+    return {
+        "group": group,
+        "seed": seed,
+        "s": round(time.monotonic() - began, 1),
+        "faults": faults,
+    }
+
+
+def _left(cache: Path) -> list[str]:
+    """Runs of the batch that are still on its register, and what is left of their memory."""
+    runs = {path.stem for path in (cache / "runs").glob("*.json") if _RUN.fullmatch(path.stem)}
+    runs.discard("0123456789ab")  # a foreign file of the registers' batches
+    return sorted(runs) + [path.name for run in runs for path in SHM.glob(f"tck-{run}-*")]
+
+
+def table(found: Iterable[tuple[str, str, str]]) -> str:
+    """Faults and problems by kind, as Markdown."""
+    tried = Counter((group, kind) for group, kind, _ in found)
+    bad = Counter((group, kind) for group, kind, why in found if why)
+    lines = ["| group | fault | tried | problems |", "|---|---|---|---|"]
+    lines += [f"| {g} | {k} | {n} | {bad[g, k]} |" for (g, k), n in sorted(tried.items())]
+    kinds = f"{len(tried)} kinds"
+    return "\n".join([*lines, f"| all | {kinds} | {tried.total()} | {bad.total()} |"])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the campaign, or go on with it, and print its table; 1 if there was a problem."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks faults", description=__doc__)
+    parser.add_argument("--faults", type=int, default=1000, help="how many in all (1000)")
+    parser.add_argument("--minutes", type=float, help="stop after so long; go on another time")
+    parser.add_argument("--seed", type=int, default=1, help="of the draws (1)")
+    parser.add_argument("--groups", nargs="+", choices=WEIGHTS, default=list(WEIGHTS))
+    parser.add_argument("--file", type=Path, help="what was tried so far (CACHE/bench/faults-SEED)")
+    given = parser.parse_args(arguments)
+    path = given.file or HOME / f"faults-{given.seed}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = run(
+        path,
+        seed=given.seed,
+        faults=given.faults,
+        minutes=given.minutes,
+        groups=given.groups,
+    )
+    print(table(found))
+    return int(any(why for _, _, why in found))
