@@ -33,7 +33,10 @@ def test_a_timer_rings_once_each_time_that_it_is_set() -> None:
         begun = monotonic_ns()
         due = [begun + 10_000_000, begun + 15_000_000, begun]  # the last has passed by then
         timer.set(due[0])
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(30):
+            while len(rung) < len(due):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # time in which it could ring once too often
         timer.close()
         return [when - at for when, at in zip(rung, due, strict=True)]
 
@@ -46,6 +49,9 @@ def test_a_timer_that_rang_and_was_not_set_again_lets_the_loop_sleep() -> None:
         rung: list[int] = []
         timer = Timer(loop, monotonic_ns, lambda: rung.append(1))
         timer.set(monotonic_ns())
+        async with asyncio.timeout(30):
+            while not rung:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         timer.close()
         return len(rung)
