@@ -91,6 +91,7 @@ def test_a_connection_that_breaks_while_the_server_lives_is_reset(tmp_path: Path
     assert Counter(row["outcome"] for row in rows) == {"ok": 32, "reset": 8}
 
 
+@pytest.mark.alone
 def test_a_killed_worker_loses_at_most_half_a_second_of_records(tmp_path: Path) -> None:
     def slowly(head: bytes, body: bytes) -> Script:
         return [0.005, *generate(head, body)]

@@ -283,7 +283,7 @@ def test_stopping_a_run_leaves_no_process_and_says_how_to_go_on(
     wait_until(lambda: any(sends(path) for path in tmp_path.glob("studies/*/trials/*")))
     os.kill(process.pid, number)
     os.kill(process.pid, number)  # the second must not interrupt the cleaning up
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=180)
     assert process.returncode == code
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
@@ -297,7 +297,7 @@ def sends(trial: Path) -> bool:
     return progress.exists() and json.loads(progress.read_bytes()).get("sent", 0) > 0
 
 
-def wait_until(true: object, timeout_s: float = 90.0) -> None:
+def wait_until(true: object, timeout_s: float = 300.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not come to that in time"
