@@ -23,7 +23,7 @@ from kit.study.folder import TrialFolder
 from kit.study.spec import Endpoint, Protocol
 
 
-def wait_until(condition: object, timeout_s: float = 20.0) -> None:
+def wait_until(condition: object, timeout_s: float = 120.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end, "it did not come to that"
