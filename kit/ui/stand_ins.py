@@ -19,13 +19,16 @@ def best_here(
 
     A release whose Python is missing, and cannot be fetched, is replaced by the nearest that runs
     here and has the same known crashes under these scenarios, if there is one.
-    fetch: makes one release ready to run (kit.servers.prepare).
+    fetch: gets what such a release lacks here (kit.servers.prepare). Those that lack nothing are
+    left to the study, which says what it fetches.
 
     Raises:
         LibpythonMissingError: none of them, nor any in their place, runs here.
     """
     left_out: dict[str, LibpythonMissingError] = {}
     for name in wanted:
+        if lacks_here(get_release(name)) is None:
+            continue
         try:
             (fetch or _prepare)(name)
         except LibpythonMissingError as error:
