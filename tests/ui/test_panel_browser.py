@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,11 +20,12 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from lacks import lacks
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
 
 from kit.study.folder import StudyFolder
 from kit.ui.app import app_notebook, voila_command, voila_environment
 
+ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 #: Headless, and silent towards the network: it has no business beyond 127.0.0.1.
 BROWSER_FLAGS = [
@@ -303,3 +305,30 @@ def landing(address: str) -> tuple[int, str, bytes]:
             return page.status, page.url, page.read()
     except urllib.error.HTTPError as refused:
         return refused.code, refused.url, b""
+
+
+PAGE_OF_THE_APP = ROOT / "kit/ui/jupyter/voila/templates/kit/index.html.j2"
+LOST = '<div id="rendered_cells">Error displaying widget: model not found</div>'
+PANEL = '<div id="rendered_cells"><form class="kit-panel"></form></div>'
+
+
+@pytest.mark.parametrize(("answers", "loads"), [([LOST] * 9, 4), ([LOST, LOST, PANEL], 3)])
+def test_the_application_loads_itself_again_if_its_kernel_lost_the_panel_three_times_at_most(
+    page: Page, answers: list[str], loads: int
+) -> None:
+    script = re.search(r"<script.*</script>", PAGE_OF_THE_APP.read_text("utf-8"), re.DOTALL)
+    assert script is not None
+    served: list[str] = []
+
+    def serve(route: Route) -> None:
+        served.append(answers[len(served)])
+        route.fulfill(content_type="text/html", body=served[-1] + script[0])
+
+    page.route("http://application.test/", serve)
+    page.goto("http://application.test/")
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while len(served) < loads:
+        assert time.monotonic() < deadline, f"loaded {len(served)} times"
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1500)  # time in which it could load once too often
+    assert len(served) == loads
