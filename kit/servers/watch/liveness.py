@@ -6,6 +6,7 @@ the engine's own. They outlive a crashed server, so they are remembered.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ import psutil
 from kit.servers.processes import seen_below
 from kit.servers.watch.names import PROCESS, SERVER_CPU, SERVER_RSS, STUB_CPU, STUB_RSS, Sample
 
-#: Looking for new processes reads all of /proc; the known ones are cheap.
+#: Looking for new processes costs some system calls for each; a model's stubs seldom change.
 RESCAN_S: Final = 2.0
 
 
@@ -74,12 +75,10 @@ class ServerProcesses:
     def _scan(self) -> None:
         if self._server is None:
             return
-        try:
-            for pid in seen_below(self._server.pid):
-                if pid not in self._below:
+        for pid in seen_below(self._server.pid):
+            if pid not in self._below:
+                with contextlib.suppress(psutil.Error):  # gone meanwhile
                     self._below[pid] = psutil.Process(pid)
-        except psutil.Error:
-            return
 
 
 def _read(process: psutil.Process) -> tuple[float, float] | None:

@@ -98,7 +98,7 @@ class Watcher:
     def start(self) -> None:
         """Begin to sample."""
         self._appender = ArrowAppender(self._path, SAMPLES)
-        # Arrow imports pandas for its first array: half a second in which nothing would be read.
+        # What Arrow loads for its first array is loaded now, while there is nothing to read.
         self._appender.append(_columns([]))
         self._loop = asyncio.new_event_loop()
         self._thread.start()
