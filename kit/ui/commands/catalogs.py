@@ -10,9 +10,6 @@ from kit.study.words import aligned
 from kit.ui.console import DONE, print_json, print_text
 from kit.ui.options import Subparsers, add_command, add_json
 
-#: After a remark on this machine.
-SEE_DOCTOR = "; see `kit doctor`."
-
 if TYPE_CHECKING:
     from kit.study.releases import Release
     from kit.study.scenarios import Scenario
@@ -41,9 +38,7 @@ def releases(args: Namespace) -> int:
     header = ("release", "Triton", "vLLM", "tagged", "runs here", "has")
     print_text(aligned(header, map(_release_row, known)))
     if any(release.wheel and lacks_here(release) for release in known):
-        print_text(
-            f"\nA Python that is lacking is fetched by the first run if it can be{SEE_DOCTOR}"
-        )
+        print_text("\nThe first run fetches a Python that is lacking, if it can; see `kit doctor`.")
     return DONE
 
 

@@ -12,7 +12,7 @@ from kit.ui.options import Subparsers, add_command, add_json
 if TYPE_CHECKING:
     from kit.servers.doctor import Check
 
-_WIDTH = 100
+_WIDTH = 80
 #: Before a line: what is well needs no word.
 _MARKS = {"ok": "ok", "lacks": "LACKS", "without": "-"}
 
