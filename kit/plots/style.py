@@ -92,7 +92,6 @@ def contrast(a: ColorType, b: ColorType) -> float:
 
 
 def _luminance(shade: ColorType) -> float:
-
     from matplotlib.colors import to_rgb
 
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(shade)]
