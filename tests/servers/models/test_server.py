@@ -17,14 +17,13 @@ from zlib import crc32
 
 import grpc
 import pytest
-from calm import in_a_calm_moment
 from server_helpers import get
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from kit.errors import ServerStartError
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.repository import build_repository
-from kit.servers.watch.names import ENGINE_LOG, KV_USAGE, TRITON_METRICS
+from kit.servers.watch.names import KV_USAGE
 from kit.servers.watch.sampler import Watcher
 from kit.study.folder import TrialFolder
 from kit.study.releases import get_release
@@ -33,7 +32,6 @@ from kit.study.spec import Endpoint, Engine, ServerSpec, TrialSpec
 #: Room for about three of the long answers below, so that eight of them preempt each other.
 SMALL = Engine(blocks=33, max_model_tokens=512, decode_step_ms=4.0, log_interval_s=0.2)
 SILENT = Engine(log_stats=False, export_metrics=False)
-WINDOW_S = 0.6  # a log interval, a gauge's age and two ticks of the watcher, with room to spare
 CLI = "--disable-auto-complete-config"  # a second less at the start
 
 
@@ -243,38 +241,6 @@ def test_a_client_that_leaves_ends_its_request(small: Served) -> None:
 
     # A busy machine may make one attempt say nothing; an engine that goes on makes all of them.
     assert any(seconds_until_idle() < whole_answer_s for _ in range(3))
-
-
-@pytest.mark.alone
-def test_log_and_metrics_tell_the_same_kv_usage(small: Served) -> None:
-    strangers = in_a_calm_moment(lambda _: only_in_the_log(small), lambda values: not values)
-    assert strangers == []
-
-
-def only_in_the_log(small: Served) -> list[float]:
-    """KV usage that the log told of a busy engine, and the metrics of that time did not."""
-    watcher = small.watch()
-    watcher.start()
-    began_ns = time.monotonic_ns()
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            bodies = [{"text_input": "word " * 30, "max_tokens": 400 + n} for n in range(4)]
-            assert all(status == 200 for status, _ in pool.map(small.generate, bodies))
-    finally:
-        watcher.stop()
-    rows = [row for row in small.folder.samples().to_pylist() if row["name"] == KV_USAGE]
-    # The watcher first reads what the log held already; those lines are older than their stamp.
-    logged = [row for row in rows if row["source"] == ENGINE_LOG and row["t_ns"] > began_ns + 0.5e9]
-    gauges = [row for row in rows if row["source"] == TRITON_METRICS]
-    assert len(logged) >= 3
-    assert max(row["value"] for row in logged) > 0.2
-    strangers = []
-    for line in logged:
-        near = [g["value"] for g in gauges if abs(g["t_ns"] - line["t_ns"]) < WINDOW_S * 1e9]
-        # The line is rounded to 0.1 %.
-        if not near or not min(near) - 0.001 <= line["value"] <= max(near) + 0.001:
-            strangers.append(line["value"])
-    return strangers
 
 
 def test_log_lines_have_vllms_form_and_say_what_engine_it_is(small: Served) -> None:
