@@ -134,7 +134,7 @@ def test_what_ran_before_a_tool_is_not_charged_to_it_and_lives_on(tmp_path: Path
         source.own_source(is_pinned=False) as up,
         subprocess.Popen([sys.executable, "-c", burns], start_new_session=True) as server,
     ):
-        peer = "import time; time.sleep(3)"
+        peer = "import time; time.sleep(8)"  # a slow machine looks once a second
         begun = time.monotonic()
 
         def count() -> tuple[int, int]:

@@ -159,10 +159,13 @@ def read_rows(path: Path, schema: pa.Schema, *, within: Path | None = None) -> R
                 "copy the whole folder",
             )
         return Rows(table=schema.empty_table())
+    # The checksums first: a writer that goes on meanwhile adds pieces that have no line yet, and
+    # never a line whose piece looks lost.
+    sums = _read_sums(path, within)
     data = read_file(path, within=within, limit=MOST_BYTES)
     losses: list[Loss] = []
     written = _older(schema) if _is_older(data, schema) else schema
-    batches = list(_batches(data, written, path, _read_sums(path, within), losses))
+    batches = list(_batches(data, written, path, sums, losses))
     table = pa.Table.from_batches(batches, schema=written)
     return Rows(table=with_added_columns(table, schema), losses=tuple(losses))
 

@@ -339,6 +339,24 @@ def test_a_folder_object_reads_again_what_has_changed(tmp_path: Path) -> None:
     assert len(requests_frame(study)) == 120
 
 
+def test_rows_that_are_written_while_one_reads_are_not_called_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = pa.schema([("n", pa.int64())])
+
+    def reading(path: Path, **how: object) -> bytes:
+        data = read_file(path, **how)  # type: ignore[arg-type]
+        writer.append({"n": [2]})
+        return data
+
+    monkeypatch.setattr("kit.study.arrow_file.read_file", reading)
+    with ArrowAppender(tmp_path / "x.arrows", schema) as writer:
+        writer.append({"n": [1]})
+        rows = read_rows(tmp_path / "x.arrows", schema)
+    assert rows.losses == ()
+    assert rows.table["n"].to_pylist()[0] == 1
+
+
 def test_one_study_object_reads_each_file_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

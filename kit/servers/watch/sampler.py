@@ -275,5 +275,6 @@ async def _every(interval_s: float, step: Callable[[], Awaitable[None]]) -> None
     due = loop.time()
     while True:
         await step()
-        due = max(due + interval_s, loop.time())
-        await asyncio.sleep(due - loop.time())
+        now = loop.time()
+        due = due + interval_s if due + interval_s > now else now + interval_s
+        await asyncio.sleep(due - now)
