@@ -69,8 +69,9 @@ check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no s
 	@echo "pytest"; $(PY) -m pytest -n $(PROCESSES) --dist worksteal \
 		-m "not server and not browser and not slow" $(ARGS)
 
-test: $(STAMP) lint ## Every check and every test
-	@echo "pytest"; $(PY) -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
+test: $(STAMP) lint ## Every check and every test; the few that fail beside others once more, alone
+	@echo "pytest"; rm -f .pytest_cache/v/cache/lastfailed; \
+		$(PY) -m pytest -n $(PROCESSES) --dist worksteal $(ARGS) || $(PY) tests/again.py $$?
 
 course: $(STAMP) ## Derive the students' notebooks of the course from those with the solutions
 	@$(PY) -m kit dev course

@@ -6,10 +6,8 @@ that interpreter its standard library and its packages.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,24 +15,12 @@ from pathlib import Path
 
 from kit.errors import DownloadError, LibpythonMissingError
 from kit.servers.python_fetch import fetch_python, fetched_python
+from kit.servers.python_probe import ask
 
 #: Tried in this order after the running interpreter's version: what the stubs are best tested on.
 PREFERRED = ("3.11", "3.10", "3.12", "3.9", "3.8")
 
 _LIBPYTHON = re.compile(r"libpython(3\.\d+)\.so\.1\.0")
-
-#: What a Python says of itself; run in any Python 3, so no newer syntax.
-_ASK = """
-import json, os, sys, sysconfig
-get = sysconfig.get_config_var
-name = get("INSTSONAME") or ""
-folders = [get("LIBDIR") or "", os.path.join(get("LIBDIR") or "", get("MULTIARCH") or ""),
-           os.path.join(sys.base_prefix, "lib")]
-found = [os.path.join(f, name) for f in folders if name and os.path.isfile(os.path.join(f, name))]
-print(json.dumps(["%d.%d" % sys.version_info[:2], sys.base_prefix,
-                  [p for p in found if ".so" in p][:1],
-                  [p for p in sys.path if os.path.basename(p).endswith("-packages")]]))
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,21 +179,16 @@ def _ask(executable: Path, *, with_packages: bool = False) -> ServerPython | Non
 
     Without `with_packages` only its standard library is asked for, not its environment.
     """
-    command = [str(executable), "-I", *([] if with_packages else ["-S"]), "-c", _ASK]
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=True
-        )
-        version, prefix, libraries, packages = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError):
+    facts = ask(executable, with_packages=with_packages)
+    if facts is None:
         return None
-    library = Path(libraries[0]) if libraries else None
+    library = facts.libpython()
     return ServerPython(
-        version=version,
-        home=Path(prefix),
+        version=facts.version,
+        home=Path(facts.prefix),
         libpython=library if library and _LIBPYTHON.fullmatch(library.name) else None,
         executable=executable,
-        packages=tuple(Path(path) for path in packages),
+        packages=tuple(Path(path) for path in facts.packages),
     )
 
 
