@@ -116,6 +116,8 @@ def render(
         trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
     )
     is_map = main is not None and main.name == "map"
+    table = _table(document, trials)
+    has = _worth_a_column([cell for block in table for cell in block["cells"]])
     return page.get_template(TEMPLATE.name).render(
         headline=decision.overall if len(decision.advice) > 1 else headline(trials),
         decision=decision,
@@ -124,7 +126,9 @@ def render(
         answer=answer(trials),
         document=document,
         spec=spec,
-        table=_table(document, trials),
+        table=table,
+        has=has,
+        width=5 + 2 * has["latency"] + has["kv"],
         client=client_sentence(limits),
         hero=main,
         # A map says it all in one figure; those of its scenarios would be dozens.
@@ -154,6 +158,16 @@ def _among(row: Mapping[Any, Any], cells: Iterable[Mapping[Any, Any]]) -> bool:
     """Whether the row's cell is one of these; an open loop's concurrency is NA, equal to none."""
     key = [str(row[name]) for name in CELL]
     return any([str(cell[name]) for name in CELL] == key for cell in cells)
+
+
+def _worth_a_column(cells: list[dict[str, Any]]) -> dict[str, bool]:
+    """Which columns of the table say something in at least one cell."""
+    quantiles = (("latency_p50_ms", 0.5), ("latency_p95_ms", 0.95))
+    kept = [cell["kv_peak_fraction"] is not None for cell in cells]
+    return {
+        "latency": any(latency(cell, *one) != "-" for cell in cells for one in quantiles),
+        "kv": any(kept) or any(cell["kv_silence"] == WATCHER_FAILED for cell in cells),
+    }
 
 
 def _table(document: dict[str, Any], trials: pd.DataFrame) -> list[dict[str, Any]]:

@@ -93,8 +93,8 @@ def test_the_page_answers_first_and_shows_every_cell(written: Path) -> None:
     assert "23.10 and 24.10 died (6 of 6 servers, after 1 to 51 requests)" in answer[1]
     assert "0 crashes in 600 requests: at most 1 in 200 at 95 %" in answer[1]
     assert "0 crashes in 1,800 requests: each at most 1 in 200 at 95 %" in answer[1]
-    assert text.count('<td class="n died">3 of 3') == 2
-    assert text.count('<td class="n">0 of 3') == 4
+    assert text.count('<td class="n deaths died">3 of 3') == 2
+    assert text.count('<td class="n deaths">0 of 3') == 4
     assert "not exported" in text
     assert "TRITONBACKEND_ResponseFactoryIsCancelled" in text
     assert "python -m kit run --name synthetic --release 23.10" in text
