@@ -90,7 +90,7 @@ class NotEnoughDataError(KitError):
 
 
 class ExportError(KitError):
-    """Traffic or a model that no standalone script can be written for."""
+    """What cannot be written in another form: traffic as a standalone script, a page as a PDF."""
 
 
 class DamagedStudyWarning(UserWarning):

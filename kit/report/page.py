@@ -49,12 +49,14 @@ from kit.study.words import percent, provenance
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
-def write_report(study: StudyFolder | Path, into: Path) -> Path:
+def write_report(study: StudyFolder | Path, into: Path, *, refresh_s: float | None = None) -> Path:
     """Write `<study folder>.html` and what goes with it into a folder; the page's path.
 
     Beside it: the same for a ticket (`.md`), a row a trial (`-trials.csv`) and, if there are any, a
     row a request (`-requests.parquet`); `latest.html`, `latest.md` and `latest.json`. A study that
     is not finished is reported as far as it is.
+
+    refresh_s: a browser that shows the page of an unfinished study loads it anew this often.
 
     Raises:
         StoreError: no study there, or `into` cannot be written.
@@ -65,7 +67,7 @@ def write_report(study: StudyFolder | Path, into: Path) -> Path:
     data = data_files(folder, name)
     decision = study_decision(folder)
     crashes = study_crashes(folder, trials_frame(folder))
-    page = render(folder, document, decision, crashes, list(data)).encode()
+    page = render(folder, document, decision, crashes, list(data), refresh_s).encode()
     try:
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,6 +91,7 @@ def render(
     decision: StudyDecision,
     crashes: list[StudyCrash],
     data: Sequence[str] = (),
+    refresh_s: float | None = None,
 ) -> str:
     """The report as HTML; everything that a server said is escaped. data: files beside it."""
     spec, trials = study.spec, trials_frame(study)
@@ -145,6 +148,7 @@ def render(
         command=command(spec),
         whole_spec=to_json(spec).decode(),
         damage=study.damage,
+        refresh_s=None if document["finished"] else refresh_s,
         cost=what_it_cost(study) if spec.sequential and len(trials) else None,
     )
 

@@ -20,6 +20,7 @@ from typing import Final
 import psutil
 
 from kit.errors import KitError, UnsupportedPlatformError
+from kit.servers.browser import BROWSERS, find_browser
 from kit.servers.cache import cache_root
 from kit.servers.platform import LEAST_OPEN_FILES, architecture_for, libc_here
 from kit.servers.prepare import OWN_LIBPYTHON_BEFORE, lacks_here
@@ -37,7 +38,6 @@ LEAST_PROCESSES: Final = 512
 NO_OLD_NUMPY: Final = "Triton's stub needs a numpy before 2.0, and there is none for this version"
 #: Clocks that are read without a system call.
 FAST_CLOCKS: Final = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
-BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHM_TOPIC: Final = "/dev/shm"  # noqa: S108 - the kernel's own file system
 SHM: Final = Path(SHM_TOPIC)
 CLOCK: Final = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
@@ -286,7 +286,7 @@ def _caches() -> Iterator[Check]:
 
 
 def _browser() -> Iterator[Check]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = find_browser()
     if found:
         yield _ok("browser", found)
     else:

@@ -202,17 +202,29 @@ class Study(StudyPlots):
             chosen = chosen[_matches(self.trials, column, wanted).loc[chosen.index]]
         return Study(self._folder.only(chosen["trial_id"]))
 
-    def report(self, folder: str | Path = "reports") -> Path:
+    def report(self, folder: str | Path = "reports", *, pdf: bool = False) -> Path:
         """Write the report into `folder`: one HTML file, and its result as latest.json.
 
+        pdf: print it as well, beside the page, with a Chromium, Chrome or Edge of this machine.
         Returns the HTML file's path.
 
         Raises:
             StoreError: the folder cannot be written.
+            MachineError: a PDF is asked for and no browser is here. ExportError: it did not print.
+
+        >>> import kit, tempfile
+        >>> page = kit.recorded("first_light").report(tempfile.mkdtemp())
+        >>> page.name
+        'first_light.html'
         """
         from kit.report.page import write_report
 
-        return write_report(self._folder, Path(folder).expanduser())
+        page = write_report(self._folder, Path(folder).expanduser())
+        if pdf:
+            from kit.report.pdf import write_pdf
+
+            write_pdf(page)
+        return page
 
     def compare(self, first: str, second: str, *, by: str = "release") -> Comparisons:
         """Compare two releases, or two values of the column `by`, under the same traffic.

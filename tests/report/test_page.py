@@ -179,7 +179,8 @@ def test_what_a_server_said_is_text_and_never_markup(tmp_path: Path) -> None:
 
 def test_an_unfinished_study_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
-    empty = write_report(study, tmp_path / "reports").read_text()
+    empty = write_report(study, tmp_path / "reports", refresh_s=7).read_text()
+    assert '<meta http-equiv="refresh" content="7">' in empty
     assert "No trial has been run yet" in empty
     assert "not finished" in empty
     write_trial(study, "23.10", finished=False)
@@ -213,7 +214,8 @@ def test_a_recorded_study_is_reported_as_the_live_one_was_and_says_recorded(
     tmp_path: Path,
 ) -> None:
     recorded = RECORDED / "first_light"
-    text = write_report(recorded, tmp_path).read_text()
+    text = write_report(recorded, tmp_path, refresh_s=7).read_text()
+    assert 'http-equiv="refresh"' not in text  # it is finished
     assert '<p class="kicker">recorded · run first_light' in text
     assert "is-cancelled-after-final" in text  # from the end of the log, which is kept
     document = json.loads((tmp_path / "latest.json").read_text())

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,11 +21,12 @@ from axe_playwright_python.sync_playwright import Axe
 from lacks import lacks
 from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
 
+from kit.servers.browser import BROWSERS, find_browser
 from kit.study.folder import StudyFolder
 from kit.ui.app import app_notebook, voila_command, voila_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
 #: Headless, and silent towards the network: it has no business beyond 127.0.0.1.
 BROWSER_FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -136,7 +136,7 @@ def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser_path = find_browser()
     if browser_path is None:
         lacks(f"no browser: none of {', '.join(BROWSERS)} (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:

@@ -1,13 +1,22 @@
-"""`kit report`: write the report of a study folder."""
+"""`kit report`: write the report of a study folder, once or for as long as the study runs."""
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Final
 
 from kit.cleaning import clean_json
-from kit.ui.console import DONE, busy, print_text
+from kit.study.folder import StudyFolder
+from kit.ui.console import DONE, busy, print_text, remark
 from kit.ui.options import Subparsers, add_command, add_json
+
+#: How often a study that is watched is looked at, and a browser that shows it loads it anew.
+LOOK_S: Final = 2.0
+REFRESH_S: Final = 10.0
+#: Writing takes at most this share of a core, so that trials are not disturbed.
+SHARE: Final = 0.25
 
 
 def add(commands: Subparsers) -> None:
@@ -17,10 +26,20 @@ def add(commands: Subparsers) -> None:
         report,
         "write the report of a study folder",
         about="Write one HTML file, and the same result as JSON, of a study, finished or not.",
-        examples="studies/study-20260101-120000\ndata/recorded/release_map --out /tmp/reports",
+        examples="studies/study-20260101-120000\n"
+        "data/recorded/release_map --out /tmp/reports --pdf\n"
+        "studies/study-20260101-120000 --watch",
     )
     parser.add_argument("study", type=Path, help="folder of a study, finished or not")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder (%(default)s)")
+    parser.add_argument(
+        "--pdf", action="store_true", help="print it too, with a Chromium of this machine"
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="write it anew after each trial until the study is finished; the page reloads itself",
+    )
     add_json(parser)
 
 
@@ -28,12 +47,38 @@ def report(args: Namespace) -> int:
     from kit.study.recorded import open_study
 
     study = open_study(args.study)  # a wrong path is named before pandas is loaded
-    with busy("writing the report"):
-        from kit.report.page import write_report
+    if args.watch:
+        _watch(study, args.out)
+    written = _write(study, args.out)
+    if args.pdf:
+        from kit.report.pdf import write_pdf
 
-        written = write_report(study, args.out)
+        with busy("printing it"):
+            print_text(str(write_pdf(written)))
     if args.json:
         print(clean_json((args.out / "latest.json").read_bytes()))
     else:
         print_text(str(written))
     return DONE
+
+
+def _write(study: StudyFolder, into: Path, *, refresh_s: float | None = None) -> Path:
+    with busy("writing the report"):
+        from kit.report.page import write_report
+
+        return write_report(study, into, refresh_s=refresh_s)
+
+
+def _watch(study: StudyFolder, into: Path) -> None:
+    """Write the report after each trial until the study is finished, or Ctrl-C."""
+    last = -1
+    while not study.finished:
+        done = sum(trial.result is not None for trial in study.trials())
+        if done != last:
+            began = time.process_time()
+            written = _write(study, into, refresh_s=REFRESH_S)
+            took_s = time.process_time() - began
+            remark(f"{time.strftime('%H:%M:%S')}  {done} trials ended  {written}")
+            last = done
+            time.sleep(took_s / SHARE)
+        time.sleep(LOOK_S)
