@@ -166,6 +166,7 @@ def _is_foreseeable(spec: TrialSpec) -> bool:
     return (
         load.arrivals.kind is ArrivalKind.CLOSED
         and load.turns == 1
+        and load.trace is None
         and not load.shared_prefix_tokens
         and spec.server.model is None  # how large another engine's cache is, is not known
         and _has_engine(spec)

@@ -35,7 +35,7 @@ def channels_for(spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str]
         SpecError: the endpoint does not have the port that the protocol needs, the protocol
             cannot do what the workload wants, or the environment's settings cannot be used.
     """
-    quotes = spec.workload.turns > 1 and spec.workload.answer_check is not AnswerCheck.EXACT
+    quotes = spec.workload.quotes_answers and spec.workload.answer_check is not AnswerCheck.EXACT
     if spec.workload.protocol.is_grpc:
         return _GrpcChannels(spec, endpoint, environ, quotes=quotes)
     return _HttpChannels(spec, http_target(endpoint, environ), quotes=quotes)

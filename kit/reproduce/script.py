@@ -163,6 +163,8 @@ def _obstacles(trial: TrialSpec) -> Iterator[str]:
         yield "arrivals that follow the clock"
     if workload.turns > 1:
         yield "conversations of several turns"
+    if workload.trace is not None:
+        yield "the requests of a traffic file"
     if len(workload.faults) > 1:
         yield "several kinds of faults"
     for fault in workload.faults:

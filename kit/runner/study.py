@@ -23,6 +23,7 @@ from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
 from kit.study.result import TrialResult, Verdict
 from kit.study.spec import StudySpec, TrialSpec
+from kit.study.traces.keep import keep
 
 POLL_S = 0.1
 #: A file in the study's folder by which another process asks the one that runs it to stop.
@@ -76,6 +77,8 @@ def run_study(
     """
     trials = plan(spec)
     study = StudyFolder.create(folder, spec)
+    for trace in dict.fromkeys(trial.workload.trace for trial in trials):
+        keep(study.path, trace)
     prepare_servers(dict.fromkeys(trial.server for trial in trials))
     for engine in spec.engines:
         environment_for(engine)

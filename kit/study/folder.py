@@ -13,8 +13,9 @@ A trial folder holds
     progress.json         counts for a progress bar, replaced about four times a second
     result.json           TrialResult, the end marker, written last
 
-A study folder holds `study.json` (StudySpec), `trials/<trial_id>/` and, once all trials are
-done, `done.json`. Files are only ever appended to or replaced whole.
+A study folder holds `study.json` (StudySpec), `trials/<trial_id>/`, `traces/` (the requests of
+traffic files, kit.study.traces.keep) and, once all trials are done, `done.json`. Files are only
+ever appended to or replaced whole.
 
 A folder object reads a file once and again only when the file has changed: keep the object, and
 ask it as often as you like.
@@ -44,6 +45,7 @@ from kit.study.files import read_file, read_text, write_whole
 from kit.study.locks import lock
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
+from kit.study.traces.keep import keep
 from kit.study.words import numbers_in_order
 
 T = TypeVar("T")
@@ -324,6 +326,7 @@ class StudyFolder:
 
         What an interrupted attempt at it recorded is kept beside the trials.
         """
+        keep(self.path, spec.workload.trace)
         path = self.trial(spec.trial_id).path
         if path.exists():
             attempts = self.path / "interrupted"

@@ -7,114 +7,25 @@ to values; `with_traffic` makes the workload of one point of it, `value_of` read
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Final
 from zlib import crc32
 
 from kit.errors import SpecError
-from kit.study.arguments import as_member, as_number, check_names, number_words
-from kit.study.distribution import Distribution, DistributionKind, as_distribution
-from kit.study.workload import (
-    AnswerCheck,
-    ArrivalKind,
-    FaultKind,
-    Protocol,
-    Workload,
+from kit.study.arguments import check_names
+from kit.study.arrivals import as_trace
+from kit.study.distribution import Distribution, DistributionKind
+from kit.study.traces.pinned import TraceFile, pinned
+from kit.study.traffic_field import (
+    GridValue,
+    Point,
+    TrafficField,
+    lengths_field,
+    number_field,
+    word_field,
 )
-
-#: One value of a grid. Lengths are Distributions once they are in a study.
-GridValue = int | float | str | Distribution
-Point = dict[str, GridValue]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrafficField:
-    """One word for traffic: what it means, what may be given, and how a workload shows it."""
-
-    name: str
-    help: str  # one line
-    expected: str  # the values that it takes, in words
-    unit: str = ""  # "" = none
-    short: str  # in a trial's name
-    choices: tuple[str, ...] = ()  # of a word; empty: a number, a text or a distribution
-    is_whole: bool = False
-    is_text: bool = False  # any text; else one with commas is several values
-    is_distribution: bool = False  # of which a number is the simplest
-    as_value: Callable[[object], GridValue]  # what a person gave, checked
-    of: Callable[[Workload], GridValue | None]  # None: the workload has none
-
-    @property
-    def label(self) -> str:
-        """The head of a column or the name of an axis: "rate [requests/s]"."""
-        name = self.name.removesuffix(f"_{self.unit}").replace("_", " ")
-        return name if self.unit in ("", "share", name.split()[-1]) else f"{name} [{self.unit}]"
-
-
-def _number(
-    name: str,
-    short: str,
-    help: str,
-    of: Callable[[Workload], float | None],
-    *,
-    unit: str = "",
-    low: float = 0,
-    high: float | None = None,
-    above: bool = False,
-    whole: bool = False,
-) -> TrafficField:
-    return TrafficField(
-        name=name,
-        help=help,
-        expected=number_words(low, high, above, whole),
-        unit=unit,
-        short=short,
-        is_whole=whole,
-        as_value=lambda value: as_number(name, value, low=low, high=high, above=above, whole=whole),
-        of=of,
-    )
-
-
-def _word(
-    name: str,
-    short: str,
-    help: str,
-    kind: type[Protocol] | type[ArrivalKind] | type[AnswerCheck],
-    of: Callable[[Workload], str],
-    without: tuple[str, ...] = (),
-) -> TrafficField:
-    choices = tuple(member.value for member in kind if member.value not in without)
-    return TrafficField(
-        name=name,
-        help=help,
-        expected=f"one of {', '.join(choices)}",
-        short=short,
-        choices=choices,
-        as_value=lambda value: as_member(name, value, kind).value,
-        of=of,
-    )
-
-
-def _lengths(
-    name: str,
-    short: str,
-    help: str,
-    of: Callable[[Workload], Distribution | None],
-    *,
-    unit: str,
-    low: float,
-) -> TrafficField:
-    return TrafficField(
-        name=name,
-        help=help,
-        expected='a number, or a distribution such as "16:64" or "normal(32,8)"',
-        unit=unit,
-        short=short,
-        is_distribution=True,
-        as_value=lambda value: as_distribution(name, value, low=low),
-        of=of,
-    )
+from kit.study.workload import AnswerCheck, ArrivalKind, FaultKind, Protocol, Workload
 
 
 def _deadline(workload: Workload) -> Distribution | None:
@@ -136,7 +47,7 @@ def _text(value: object) -> str:
 FIELDS: Final[dict[str, TrafficField]] = {
     row.name: row
     for row in (
-        _number(
+        number_field(
             "concurrency",
             "c",
             "clients that each send when their last request ended; with rate: most in flight",
@@ -145,7 +56,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             low=1,
             whole=True,
         ),
-        _number(
+        number_field(
             "rate",
             "rate",
             "requests a second, whatever comes back (open loop)",
@@ -153,23 +64,48 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="requests/s",
             above=True,
         ),
-        _word(
+        word_field(
             "arrivals",
             "arr",
-            "when requests are sent: by clients (closed) or at a rate",
+            "when requests are sent: by clients (closed), at a rate, or as the trace has it",
             ArrivalKind,
             lambda w: w.arrivals.kind.value,
-            without=(ArrivalKind.TRACE.value,),
         ),
-        _number(
+        number_field(
             "burstiness_cv",
             "cv",
             "coefficient of variation of the gaps between gamma arrivals",
             lambda w: w.arrivals.burstiness_cv if w.arrivals.kind is ArrivalKind.GAMMA else None,
             above=True,
         ),
-        _word("protocol", "proto", "how requests travel", Protocol, lambda w: w.protocol.value),
-        _lengths(
+        TrafficField(
+            name="trace",
+            help="a traffic file to replay: Azure, BurstGPT, Mooncake, ShareGPT, OpenAI requests, "
+            "perf_analyzer, or a recorded trial",
+            expected="the path of such a file; it is recognised by its content",
+            short="trace",
+            is_text=True,
+            as_value=as_trace,
+            of=lambda w: w.trace,
+        ),
+        number_field(
+            "trace_speed",
+            "speed",
+            "the trace's times are gone through so many times faster",
+            lambda w: w.arrivals.trace_speed,
+            above=True,
+        ),
+        number_field(
+            "trace_lengths",
+            "lengths",
+            "the trace's prompts and answers are so many times longer",
+            lambda w: w.arrivals.trace_lengths,
+            above=True,
+        ),
+        word_field(
+            "protocol", "proto", "how requests travel", Protocol, lambda w: w.protocol.value
+        ),
+        lengths_field(
             "prompt_tokens",
             "in",
             "length of the prompts",
@@ -177,7 +113,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="tokens",
             low=1,
         ),
-        _lengths(
+        lengths_field(
             "output_tokens",
             "out",
             "length of the answers that are asked for",
@@ -185,7 +121,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="tokens",
             low=1,
         ),
-        _number(
+        number_field(
             "shared_prefix_tokens",
             "prefix",
             "length of the beginning that all prompts share",
@@ -193,7 +129,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="tokens",
             whole=True,
         ),
-        _number(
+        number_field(
             "turns",
             "turns",
             "turns of a conversation, each with the earlier ones in its prompt",
@@ -211,7 +147,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             as_value=_text,
             of=lambda w: w.prompt_set,
         ),
-        _number(
+        number_field(
             "disconnect",
             "disc",
             "share of the requests whose client closes the connection in mid-answer",
@@ -219,7 +155,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="share",
             high=1,
         ),
-        _number(
+        number_field(
             "cancel",
             "canc",
             "share of the requests that their client cancels in mid-answer",
@@ -227,7 +163,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="share",
             high=1,
         ),
-        _lengths(
+        lengths_field(
             "deadline_s",
             "deadline",
             "client deadline after which a request is given up",
@@ -235,7 +171,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="s",
             low=0,
         ),
-        _number(
+        number_field(
             "requests",
             "n",
             "requests of a trial, at most",
@@ -244,7 +180,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             low=1,
             whole=True,
         ),
-        _number(
+        number_field(
             "duration_s",
             "for",
             "a trial sends for so long, at most",
@@ -252,7 +188,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="s",
             above=True,
         ),
-        _number(
+        number_field(
             "warmup_requests",
             "warm",
             "requests sent first and left out of latency",
@@ -260,7 +196,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="requests",
             whole=True,
         ),
-        _number(
+        number_field(
             "timeout_s",
             "timeout",
             "how long a client waits for a whole answer",
@@ -268,7 +204,7 @@ FIELDS: Final[dict[str, TrafficField]] = {
             unit="s",
             above=True,
         ),
-        _number(
+        number_field(
             "max_errors",
             "errors",
             "a trial stops after so many requests that failed",
@@ -277,14 +213,14 @@ FIELDS: Final[dict[str, TrafficField]] = {
             low=1,
             whole=True,
         ),
-        _word(
+        word_field(
             "answer_check",
             "check",
             "what an answer must hold: all of it, the prompt, or nothing",
             AnswerCheck,
             lambda w: w.answer_check.value,
         ),
-        _number(
+        number_field(
             "processes",
             "procs",
             "processes that send",
@@ -374,12 +310,20 @@ def number_of(value: GridValue) -> int | float | str:
     """The value as a frame holds it: a distribution is its one number, or its text."""
     if isinstance(value, Distribution):
         return value.mean if value.kind is DistributionKind.FIXED else str(value)
-    return value
+    file = _file(value)
+    return value if file is None else file.label
+
+
+def _file(value: GridValue) -> TraceFile | None:
+    """The traffic file that a value names; None: it names none."""
+    return pinned(value) if isinstance(value, str) and "#format=" in value else None
 
 
 def tag_of(name: str, value: GridValue) -> str:
     """A value as it stands in a trial's name, and so in a folder's: "rate5", "out16-64"."""
     text = f"{value:g}" if isinstance(value, int | float) else str(value)
+    if file := _file(value):
+        return f"{FIELDS[name].short}-{file.format}-{file.sha256[:8]}"
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
     if isinstance(value, str) and value not in FIELDS[name].choices and plain != text:
         plain = f"{plain[-24:].strip('-.')}-{crc32(text.encode()) & 0xFFFF:04x}"

@@ -12,12 +12,13 @@ from zlib import crc32
 import msgspec
 
 from kit.errors import SpecError
-from kit.study.grid import FIELDS, Point, points, tag_of, with_traffic
+from kit.study.grid import FIELDS, points, tag_of, with_traffic
 from kit.study.releases import get_release
 from kit.study.scenarios import get_scenario
 from kit.study.spec import (
     OWN_WORKLOAD,
     AnswerCheck,
+    ArrivalKind,
     Engine,
     EngineKind,
     Protocol,
@@ -27,6 +28,8 @@ from kit.study.spec import (
     TrialSpec,
     Workload,
 )
+from kit.study.traces.pinned import pinned
+from kit.study.traffic_field import Point
 
 #: Folders of kit/servers/models with the same inputs, outputs and ways to ask for cancellation.
 SIMULATED_MODEL = "simulated"
@@ -195,7 +198,10 @@ def _check(spec: StudySpec) -> None:
             "choose other releases or scenarios",
         )
     # Words about when requests are sent depend on each other; all others are checked one by one.
-    together = ("concurrency", "rate", "arrivals", "burstiness_cv", "disconnect", "cancel")
+    together = (
+        *("concurrency", "rate", "arrivals", "burstiness_cv", "disconnect", "cancel"),
+        *("turns", "trace", "trace_speed", "trace_lengths"),
+    )
     dependent = {name: spec.grid[name] for name in together if name in spec.grid}
     for name in spec.scenarios or (OWN_WORKLOAD,):
         for point in points(dependent):
@@ -229,7 +235,10 @@ def _workload(spec: StudySpec, scenario: str, point: Point, repeat: int) -> Work
 
 
 #: Words that are in the seed already, or that leave the beginning of the traffic as it is.
-_SEEDED = ("concurrency", "requests", "duration_s", "timeout_s", "answer_check", "processes")
+_SEEDED = (
+    *("concurrency", "requests", "duration_s", "timeout_s", "answer_check", "processes"),
+    *("trace", "trace_speed", "trace_lengths"),
+)
 
 
 def _trial(
@@ -285,6 +294,9 @@ def _load_s(workload: Workload) -> float:
     expected_s = [workload.duration_s] if workload.duration_s else []
     if workload.requests and workload.rate:
         expected_s.append(workload.requests / workload.rate)
+    if workload.trace and workload.arrivals.kind is ArrivalKind.TRACE:
+        span_s = pinned(workload.trace).span_s or 0.0
+        expected_s.append(span_s / workload.arrivals.trace_speed)
     return max(LOAD_S, 2 * min(expected_s) + workload.timeout_s) if expected_s else LOAD_S
 
 

@@ -13,8 +13,9 @@ from kit.study.distribution import Distribution as Distribution
 from kit.study.distribution import DistributionKind as DistributionKind
 from kit.study.distribution import fixed as fixed
 from kit.study.distribution import uniform as uniform
-from kit.study.grid import GridValue, as_grid
+from kit.study.grid import as_grid
 from kit.study.sequential import TrialTest
+from kit.study.traffic_field import GridValue
 from kit.study.workload import AnswerCheck as AnswerCheck
 from kit.study.workload import ArrivalKind as ArrivalKind
 from kit.study.workload import Arrivals as Arrivals

@@ -9,11 +9,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from inspect import signature
+from os import PathLike
 from typing import Any, Final, Never
 
 from kit.errors import SpecError
 from kit.study.arguments import as_member, as_number, check_names
+from kit.study.arrivals import ArrivalKind as ArrivalKind
+from kit.study.arrivals import Arrivals as Arrivals
+from kit.study.arrivals import Step as Step
+from kit.study.arrivals import changed_arrivals
 from kit.study.distribution import Distribution, as_distribution, fixed, uniform
+from kit.study.traces.pinned import pinned
 
 
 class Protocol(StrEnum):
@@ -46,56 +52,6 @@ class Protocol(StrEnum):
     @property
     def is_openai(self) -> bool:
         return self.value.startswith("openai-")
-
-
-class ArrivalKind(StrEnum):
-    CLOSED = "closed"  # `concurrency` clients, each sends when its last request ended
-    CONSTANT = "constant"  # open loop, one every 1/rate seconds
-    POISSON = "poisson"  # open loop, exponential gaps
-    GAMMA = "gamma"  # open loop, bursty: gaps with coefficient of variation `burstiness_cv`
-    TRACE = "trace"  # open loop, at the times in `trace_file`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """From `after_s` on, this load: a concurrency (closed loop) or a rate (open loop).
-
-    With `ramp` the value is reached linearly from the step before.
-    """
-
-    after_s: float
-    concurrency: int | None = None
-    rate_per_s: float | None = None
-    ramp: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrivals:
-    """When requests are sent. Closed loop and open loop are never mixed."""
-
-    kind: ArrivalKind = ArrivalKind.CLOSED
-    concurrency: int | None = 16  # closed loop: clients; open loop: most in flight (None: no cap)
-    rate_per_s: float | None = None
-    burstiness_cv: float = 1.0
-    steps: tuple[Step, ...] = ()
-    trace_file: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.concurrency is not None and self.concurrency < 1:
-            raise SpecError(
-                f"concurrency {self.concurrency}", "1 or more", "give at least one client"
-            )
-        if self.kind is ArrivalKind.CLOSED and self.concurrency is None:
-            raise SpecError("a closed loop without concurrency", "1 or more", "set concurrency")
-        open_loop = {ArrivalKind.CONSTANT, ArrivalKind.POISSON, ArrivalKind.GAMMA}
-        if self.kind in open_loop and not (self.rate_per_s and self.rate_per_s > 0):
-            raise SpecError(
-                f"{self.kind} arrivals at rate {self.rate_per_s}",
-                "a rate above 0 requests/s",
-                "give rate",
-            )
-        if self.kind is ArrivalKind.TRACE and not self.trace_file:
-            raise SpecError("trace arrivals without a trace", "a file", "set trace_file")
 
 
 class FaultKind(StrEnum):
@@ -159,6 +115,11 @@ class Workload:
     distribution. `rate` makes an open loop, in which `concurrency` is the most in flight. It ends
     after REQUESTS requests if neither `requests` nor `duration_s` is given.
 
+    `trace` is a traffic file (kit.study.traces.read: Azure, BurstGPT, Mooncake, ShareGPT, OpenAI
+    requests, perf_analyzer, a recorded trial): its lengths or prompts are sent, at its times if it
+    has some and nothing else is said, `trace_speed` times as fast, `trace_lengths` times as long;
+    all of it, if neither `requests` nor `duration_s` is given. A word is taken for a token.
+
     Example:
         >>> workload = Workload(protocol="grpc-stream", concurrency=8, output_tokens="16:64")
         >>> workload.concurrency
@@ -195,6 +156,9 @@ class Workload:
         concurrency: int | None = None,
         rate: float | None = None,
         burstiness_cv: float | None = None,
+        trace: str | PathLike[str] | None = None,
+        trace_speed: float | None = None,
+        trace_lengths: float | None = None,
         requests: int | None = None,
         duration_s: float | None = None,
         max_errors: int | None = None,
@@ -215,13 +179,21 @@ class Workload:
         **unknown: Never,
     ) -> None:
         check_names(unknown, WORDS)
-        base = arrivals if isinstance(arrivals, Arrivals) else Arrivals()
-        kind = None if isinstance(arrivals, Arrivals) else arrivals
+        when = changed_arrivals(
+            arrivals if isinstance(arrivals, Arrivals) else Arrivals(),
+            arrivals=None if isinstance(arrivals, Arrivals) else arrivals,
+            concurrency=concurrency,
+            rate=rate,
+            burstiness_cv=burstiness_cv,
+            trace=trace,
+            trace_speed=trace_speed,
+            trace_lengths=trace_lengths,
+        )
         if requests is None and duration_s is None:
-            requests = REQUESTS
+            requests = REQUESTS if when.trace_file is None else pinned(when.trace_file).requests
         values: dict[str, object] = {
             "protocol": as_member("protocol", protocol, Protocol),
-            "arrivals": _arrivals(base, kind, concurrency, rate, burstiness_cv),
+            "arrivals": when,
             "requests": _maybe("requests", requests, low=1, whole=True),
             "duration_s": _maybe("duration_s", duration_s, low=0, above=True),
             "max_errors": _maybe("max_errors", max_errors, low=1, whole=True),
@@ -255,6 +227,12 @@ class Workload:
         for name in ("turns", "processes"):
             if getattr(self, name) < 1:
                 raise SpecError(f"{name} = {getattr(self, name)}", "1 or more", f"raise {name}")
+        if self.turns > 1 and self.trace is not None:
+            raise SpecError(
+                f"turns = {self.turns} with a trace",
+                "one of the two: a traffic file has its own conversations",
+                "leave out turns or trace",
+            )
 
     @property
     def concurrency(self) -> int | None:
@@ -265,6 +243,16 @@ class Workload:
     def rate(self) -> float | None:
         """Requests a second of an open loop; None: a closed loop, or a trace."""
         return None if self.is_closed_loop else self.arrivals.rate_per_s
+
+    @property
+    def trace(self) -> str | None:
+        """The traffic file, as kit.study.traces.pinned names it; None: there is none."""
+        return self.arrivals.trace_file
+
+    @property
+    def quotes_answers(self) -> bool:
+        """Later turns have the server's answers before them in their prompts."""
+        return self.turns > 1 or (self.trace is not None and pinned(self.trace).quotes)
 
     @property
     def is_closed_loop(self) -> bool:
@@ -286,71 +274,28 @@ class Workload:
         """
         check_names(words, WORDS)
         if not isinstance(words.get("arrivals"), Arrivals):
-            names = ("arrivals", "concurrency", "rate", "burstiness_cv")
-            given = [words.pop(name, None) for name in names]
-            if any(value is not None for value in given):
-                words["arrivals"] = _arrivals(self.arrivals, *given)
+            given = {name: words.pop(name) for name in _OF_ARRIVALS if name in words}
+            if any(value is not None for value in given.values()):
+                words["arrivals"] = changed_arrivals(self.arrivals, **given)
+            file = words["arrivals"].trace_file if given.get("trace") is not None else None
+            if file is not None and not {"requests", "duration_s"} & words.keys():
+                words |= {"requests": pinned(file).requests, "duration_s": None}
         if "duration_s" in words and "requests" not in words:
             words["requests"] = None
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         return Workload(**(own | words))
 
 
+#: Those that say when requests are sent, and which.
+_OF_ARRIVALS: Final = tuple(
+    name for name in signature(changed_arrivals).parameters if name != "base"
+)
 #: The arguments of Workload.
 WORDS: Final = tuple(name for name in signature(Workload).parameters if name != "unknown")
 
 
 def _maybe(argument: str, value: object, **limits: Any) -> float | None:
     return None if value is None else as_number(argument, value, **limits)
-
-
-def _arrivals(
-    base: Arrivals, kind: object, concurrency: object, rate: object, burstiness_cv: object
-) -> Arrivals:
-    """`base` with what was given; a rate makes an open loop of a closed one."""
-    clients = base.concurrency
-    if concurrency is not None:
-        clients = int(as_number("concurrency", concurrency, low=1, whole=True))
-    per_s = base.rate_per_s
-    if rate is not None:
-        per_s = as_number("rate", rate, low=0, above=True)
-    cv = base.burstiness_cv
-    if burstiness_cv is not None:
-        cv = as_number("burstiness_cv", burstiness_cv, low=0, above=True)
-    was_closed = base.kind is ArrivalKind.CLOSED
-    if kind is not None:
-        new = as_member("arrivals", kind, ArrivalKind)
-    elif rate is not None and base.kind in (ArrivalKind.CLOSED, ArrivalKind.TRACE):
-        new = ArrivalKind.POISSON if burstiness_cv is None else ArrivalKind.GAMMA
-    else:
-        new = base.kind
-    if new is ArrivalKind.CLOSED and rate is not None:
-        raise SpecError(
-            f"rate = {rate!r} with arrivals = 'closed'",
-            "either concurrency (closed loop) or rate (open loop)",
-            "leave out rate, or take arrivals 'poisson', 'constant' or 'gamma'",
-        )
-    if burstiness_cv is not None and new is not ArrivalKind.GAMMA:
-        raise SpecError(
-            f"burstiness_cv = {burstiness_cv!r} with arrivals = {new.value!r}",
-            "arrivals = 'gamma' and a rate",
-            "add arrivals='gamma' and rate, or leave out burstiness_cv",
-        )
-    is_closed = new is ArrivalKind.CLOSED
-    if is_closed:
-        per_s, clients = None, clients or Arrivals().concurrency
-    elif was_closed and concurrency is None:
-        clients = None  # the clients of a closed loop are no cap of an open one
-    changed_loop = is_closed != was_closed or rate is not None
-    return replace(
-        base,
-        kind=new,
-        concurrency=clients,
-        rate_per_s=per_s,
-        burstiness_cv=cv,
-        steps=() if changed_loop else base.steps,
-        trace_file=base.trace_file if new is ArrivalKind.TRACE else None,
-    )
 
 
 def _faults(

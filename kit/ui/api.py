@@ -53,7 +53,7 @@ def run(
     engine: what generates tokens: "simulated" (the default), "vllm-cpu".
     requests: of one trial; None: as the scenario or the workload says. repeats: trials of a cell.
     **traffic: fields of the traffic to change: concurrency, rate, protocol, prompt_tokens,
-        output_tokens and the others of kit.study.grid.FIELDS.
+        output_tokens, trace (a traffic file to replay) and the others of kit.study.grid.FIELDS.
     sequential: stop a cell's trials once they decide it; least_repeats: it gets at least so many.
     parallel: trials at a time; None: one a processor core.
     folder: where to keep it; None: the newest unfinished folder of the same study below

@@ -123,8 +123,10 @@ def _beforehand(folder: Path, spec: StudySpec) -> list[str]:
     """Where it is kept, and what to expect of the KV cache."""
     from kit.kv.advice import foreseen
     from kit.study.plan import first_of_each_cell
+    from kit.study.traces.notes import trace_notes
 
-    return [f"study folder: {folder}", *foreseen(first_of_each_cell(spec))]
+    cells = list(first_of_each_cell(spec))
+    return [f"study folder: {folder}", *trace_notes(cells), *foreseen(cells)]
 
 
 def _say(text: str) -> None:

@@ -18,6 +18,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from kit.servers.models.common.answer import nonce_of
+
 CLOSE = "close"
 RESET = "reset"
 SILENCE = "silence"
@@ -34,9 +36,7 @@ def answer(body: bytes, *, status: str = "200 OK", headers: tuple[str, ...] = ()
 
 def right_text(prompt: str, tokens: int) -> list[str]:
     """The pieces of the simulated engine's answer."""
-    digits = re.match(r"\[n:([0-9a-f]+)\]", prompt)
-    assert digits, f"a prompt without a nonce: {prompt[:80]}"
-    pieces = [f" {digits.group(1)}:{index}" for index in range(tokens)]
+    pieces = [f" {nonce_of(prompt)}:{index}" for index in range(tokens)]
     return [prompt + pieces[0], *pieces[1:]]
 
 

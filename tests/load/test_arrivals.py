@@ -13,10 +13,11 @@ from load_helpers import run_load, workload
 from scripted_server import Script, ScriptedServer, generate
 
 from kit.errors import SpecError
-from kit.load.traffic.arrivals import due_times, read_trace
+from kit.load.traffic.arrivals import due_times
 from kit.load.traffic.schedule import Profile
 from kit.load.worker.pacers import workers_of
 from kit.study.spec import ArrivalKind, Arrivals, Step, Workload
+from kit.study.traces.read import read_trace
 
 
 def open_loop(kind: ArrivalKind = ArrivalKind.POISSON, **changes: object) -> Workload:
@@ -153,19 +154,19 @@ def test_a_trace_is_replayed_with_its_times_and_lengths(tmp_path: Path) -> None:
 def test_a_recorded_trial_is_a_trace(tmp_path: Path) -> None:
     with ScriptedServer() as server:
         before = run_load(workload(requests=12), server.port, tmp_path / "t")
-    arrivals = Arrivals(kind=ArrivalKind.TRACE, trace_file=str(tmp_path / "t"))
-    trace = read_trace(arrivals)
+    trace = read_trace(tmp_path / "t")
     due = sorted(row["scheduled_ns"] for row in before)
-    assert [row.due_s for row in trace] == pytest.approx([(t - due[0]) / 1e9 for t in due])
-    assert [row.output_tokens for row in trace] == [5] * 12
+    assert [row.due_s for row in trace.rows] == pytest.approx([(t - due[0]) / 1e9 for t in due])
+    assert [row.output_tokens for row in trace.rows] == [5] * 12
+    assert Workload(trace=tmp_path / "t").requests == 12
 
 
 @pytest.mark.parametrize("text", ["", "t_s\nsoon\n", "t_s\nnan\n", "when\n1.0\n"])
 def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trace.csv"
     path.write_text(text)
-    with pytest.raises(SpecError, match="trace"):
-        read_trace(Arrivals(kind=ArrivalKind.TRACE, trace_file=str(path)))
+    with pytest.raises(SpecError, match="traffic file"):
+        read_trace(path)
 
 
 def test_a_closed_loop_follows_its_steps(tmp_path: Path) -> None:

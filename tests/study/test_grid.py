@@ -6,13 +6,14 @@ import json
 import time
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
 from kit.errors import SpecError
 from kit.study.distribution import as_distribution, fixed, uniform
 from kit.study.encoding import from_json, to_json
-from kit.study.grid import FIELDS, as_grid, tag_of, value_of, with_traffic
+from kit.study.grid import FIELDS, as_grid, number_of, tag_of, value_of, with_traffic
 from kit.study.plan import count, plan, trials_of
 from kit.study.spec import (
     ArrivalKind,
@@ -30,12 +31,16 @@ from kit.study.spec import (
     embedded,
 )
 
+SAMPLE = Path(__file__).with_name("traffic_files") / "azure.csv"
 #: A value of every field that differs from what a workload has by itself.
 OTHER = {
     "concurrency": 3,
     "rate": 2.5,
     "arrivals": "constant",
     "burstiness_cv": 2.0,
+    "trace": str(SAMPLE),
+    "trace_speed": 2,
+    "trace_lengths": 0.5,
     "protocol": "grpc-stream",
     "prompt_tokens": "16:64",
     "output_tokens": 7,
@@ -58,16 +63,18 @@ OTHER = {
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_field_changes_a_workload_and_is_read_back_from_it(name: str) -> None:
     base = Workload(arrivals="gamma", rate=1) if name == "burstiness_cv" else Workload(rate=1)
+    base = Workload(trace=SAMPLE) if name in ("trace_speed", "trace_lengths") else base
     (value,) = as_grid({name: OTHER[name]})[name]
     changed = with_traffic(base, {name: value})
     assert value_of(name, base) != value_of(name, changed)
     assert changed == with_traffic(base, {name: value})
-    assert value_of(name, changed) in (value, str(value), getattr(value, "mean", None))
+    assert value_of(name, changed) in (value, number_of(value))
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_workload_can_be_written_with_every_field(name: str) -> None:
-    more = {"rate": 1} if name in ("arrivals", "burstiness_cv") else {}
+    more: dict[str, object] = {"rate": 1} if name in ("arrivals", "burstiness_cv") else {}
+    more |= {"trace": SAMPLE} if name in ("trace_speed", "trace_lengths") else {}
     written = Workload(**{name: OTHER[name], **more})  # type: ignore[arg-type]
     assert value_of(name, written) is not None
     assert from_json(to_json(written), Workload) == written

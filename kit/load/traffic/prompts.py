@@ -40,6 +40,7 @@ class Corpus:
                 words += own
         #: Of each prompt: its first word's index, and how many words it has.
         self.starts, self.lengths = np.array(starts), np.array(lengths)
+        self.words = [word.encode() for word in words]
         self._words = words
         self._runs: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self._lay_out(2 * len(words))

@@ -17,17 +17,21 @@ conversation hands them in (`answered`), and only the user's words are decided b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from kit.load.traffic.arrivals import TraceRow, read_trace
+from kit.load.traffic.arrivals import replay_of
 from kit.load.traffic.call import Call
 from kit.load.traffic.draws import BLOCK, Purpose, uniform_array, uniforms
 from kit.load.traffic.faults import FaultPlan, check_faults, plan_faults
 from kit.load.traffic.prompts import Corpus, load_corpus
 from kit.load.traffic.quantiles import whole_quantiles
+from kit.load.traffic.replay import Replay, escaped
 from kit.study.spec import AnswerCheck, ArrivalKind, Distribution, FaultKind, Workload
 
 _BLOCKS_KEPT = 16
@@ -66,7 +70,7 @@ class _Block:
         corpus: Corpus,
         block: int,
         mix: int,
-        trace: Sequence[TraceRow],
+        replay: Replay | None,
     ) -> None:
         seed, turns = workload.seed, workload.turns
         numbers = np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.uint64)
@@ -82,11 +86,11 @@ class _Block:
             else _lengths(workload.prompt_tokens, seed, Purpose.PROMPT_TOKENS, block)
         )
         self.output_tokens = _lengths(workload.output_tokens, seed, Purpose.OUTPUT_TOKENS, block)
-        for number, row in enumerate(trace[block * BLOCK : (block + 1) * BLOCK]):
-            if row.prompt_tokens is not None:
-                self.prompt_tokens[number] = max(1, row.prompt_tokens)
-            if row.output_tokens is not None:
-                self.output_tokens[number] = max(1, row.output_tokens)
+        for index in range(BLOCK if replay is not None else 0):
+            assert replay is not None
+            number = block * BLOCK + index
+            self.prompt_tokens[index] = replay.prompt_tokens(number) or self.prompt_tokens[index]
+            self.output_tokens[index] = replay.output_tokens(number) or self.output_tokens[index]
         self.faults: list[FaultPlan | None] | None = None
         if workload.faults:
             self.faults = plan_faults(
@@ -107,21 +111,29 @@ class Traffic:
 
     longest_tokens: what the engine takes at most; a request that must be refused as over-long
         has a prompt longer than that.
+    within: the folder of the trial, whose study keeps the requests of a traffic file.
+
+    Raises:
+        SpecError, StoreError: prompts or a traffic file that cannot be read.
     """
 
-    def __init__(self, workload: Workload, *, longest_tokens: int = 2048) -> None:
+    def __init__(
+        self, workload: Workload, *, longest_tokens: int = 2048, within: Path | None = None
+    ) -> None:
         check_faults(workload.faults)
         self._workload = workload
         self._turns = workload.turns
         self._longest = longest_tokens
         self._corpus = load_corpus(workload.prompt_set)
         self._blocks: dict[int, _Block] = {}
-        self._trace: list[TraceRow] = []  # which gives lengths where a conversation is one turn
-        if workload.arrivals.kind is ArrivalKind.TRACE and workload.turns == 1:
-            self._trace = read_trace(workload.arrivals)
+        self._replay = None if workload.trace is None else replay_of(workload, within)
         self._mix = int(uniforms(workload.seed, Purpose.NONCE, 0)[0] * 2**32)
         self._prefix, self._prefix_text = self._shared_prefix(workload.shared_prefix_tokens)
-        self._plain = not self._prefix and self._turns == 1
+        self._plain = (
+            not self._prefix
+            and self._turns == 1
+            and (self._replay is None or self._replay.is_plain)
+        )
         self._load(0)  # not between the first requests
 
     def _shared_prefix(self, words: int) -> tuple[bytes, bytes]:
@@ -151,16 +163,24 @@ class Traffic:
             return Call(
                 number, number, 0, digits, prompt, text, prompt_tokens, output_tokens, fault
             )
-        turn = number % self._turns
-        words, plain = self._corpus.run(
-            block.starts[index], prompt_tokens - 1 if turn == 0 else prompt_tokens
-        )
-        prompt, text, dialogue = self._in_dialogue(number, digits, words, plain, answered, before)
-        if self._prefix:
-            digits = b"%08x" % crc32(text)
+        conversation, turn = self.place(number)
+        if self._replay is not None and (said := self._said(number, digits, prompt_tokens, fault)):
+            prompt, text, dialogue = said
+            digits = digits_of(text)
+        else:
+            words, plain = self._corpus.run(
+                block.starts[index], prompt_tokens - 1 if turn == 0 else prompt_tokens
+            )
+            if turn and before is None:
+                before = self.call(number - 1)
+            prompt, text, dialogue = self._in_dialogue(digits, words, plain, answered, before)
+            if self._prefix:
+                digits = b"%08x" % crc32(text)
+            elif before is not None:
+                digits = before.digits
         return Call(
             number,
-            number // self._turns,
+            conversation,
             turn,
             digits,
             prompt,
@@ -173,14 +193,15 @@ class Traffic:
 
     def first_calls(self, worker: int, processes: int, limit: int | None) -> Iterator[Call]:
         """The first call of each conversation of one worker's share, below number `limit`."""
+        end = 2**62 if limit is None else limit
+        if not self._plain or self._workload.faults:
+            for number in self._first_numbers(worker, processes):
+                if number >= end:
+                    return
+                yield self.call(number)
         step = processes * self._turns
         number = worker * self._turns
-        end = 2**62 if limit is None else limit
         while number < end:
-            if not self._plain or self._workload.faults:
-                yield self.call(number)
-                number += step
-                continue
             # The same as `call`, for the most common traffic, at half its cost.
             block = self._blocks.get(number // BLOCK) or self._load(number // BLOCK)
             share = slice(number % BLOCK, min(BLOCK, end - number // BLOCK * BLOCK), step)
@@ -198,9 +219,66 @@ class Traffic:
                 yield Call(number, number, 0, digits, prompt, text, prompt_tokens, output_tokens)
                 number += step
 
+    def _first_numbers(self, worker: int, processes: int) -> Iterator[int]:
+        if self._replay is not None:
+            return self._replay.first_numbers(worker, processes)
+        return count(worker * self._turns, processes * self._turns)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """(conversation, turn) of request `number`."""
+        if self._replay is not None:
+            return self._replay.place(number)
+        return divmod(number, self._turns)
+
+    def places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`place` of many requests at once."""
+        if self._replay is not None:
+            return self._replay.places(numbers)
+        return numbers // self._turns, numbers % self._turns
+
+    def continues(self, number: int) -> bool:
+        """Whether request `number` is a later turn of the conversation of the one before it."""
+        return self.place(number)[1] > 0 if self._replay is not None else number % self._turns > 0
+
+    def turn_due_ns(self, number: int, start_ns: int, answered_ns: int) -> int:
+        """When a later turn is due: after the answer before it, as long as the file says, and
+        not before the file's own time for it where these are kept."""
+        if self._replay is None:
+            return answered_ns
+        due_ns = answered_ns + round(1e9 * self._replay.wait_s(number))
+        own_s = self._replay.row(number).due_s
+        if own_s is None or self._workload.arrivals.kind is not ArrivalKind.TRACE:
+            return due_ns
+        return max(due_ns, start_ns + round(1e9 * own_s / self._workload.arrivals.trace_speed))
+
+    @property
+    def has_turns(self) -> bool:
+        """Some conversation has a second turn."""
+        return self._turns > 1 or (self._replay is not None and self._replay.has_turns)
+
+    def _said(
+        self, number: int, digits: bytes, tokens: int, fault: FaultPlan | None
+    ) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:
+        """(prompt for JSON, prompt as it is, dialogue) that a traffic file gives; None: none."""
+        assert self._replay is not None
+        if dialogue := self._replay.dialogue(number):
+            over = b""
+            if fault is not None and fault.kind is FaultKind.OVER_LONG:
+                over = b" " + self._corpus.run(0, self._longest)[0]
+            parts = tuple(map(escaped, dialogue))
+            parts = (*parts[:-1], parts[-1] + over)
+            prompt = self._prefix + b"\\n".join(parts)
+            return prompt, unescaped(prompt), (self._prefix + parts[0], *parts[1:])
+        words = self._replay.block_words(number, self._corpus, tokens - 1)
+        if not words:
+            return None
+        words += [b"w%d" % at for at in range(tokens - 1 - len(words))]
+        prompt = b" ".join([*map(_escaped_word, words), b"[n:%b]" % digits])
+        prompt = self._prefix + prompt
+        return prompt, unescaped(prompt), (prompt,)
+
     def _in_dialogue(
         self,
-        number: int,
         digits: bytes,
         words: bytes,
         plain: bytes,
@@ -208,14 +286,12 @@ class Traffic:
         before: Call | None,
     ) -> tuple[bytes, bytes, tuple[bytes, ...]]:
         """(prompt for JSON, prompt as it is, dialogue) of a turn, or of a prompt with a prefix."""
-        if number % self._turns == 0:
+        if before is None:
             prompt = b"%b[n:%b] %b" % (self._prefix, digits, words)
             text = b"%b[n:%b] %b" % (self._prefix_text, digits, plain)
             if not words:
                 prompt, text = prompt[:-1], text[:-1]
             return prompt, text, (prompt,)
-        if before is None:
-            before = self.call(number - 1)
         if answered is None:
             answered = answered_text = continuation(before.digits, before.output_tokens)
         else:
@@ -228,16 +304,32 @@ class Traffic:
         if len(self._blocks) >= _BLOCKS_KEPT:
             del self._blocks[next(iter(self._blocks))]
         made = self._blocks[block] = _Block(
-            self._workload, self._corpus, block, self._mix, self._trace
+            self._workload, self._corpus, block, self._mix, self._replay
         )
         return made
 
     @property
     def needs_answers(self) -> bool:
         """Later turns quote answers that only the server knows."""
-        return self._turns > 1 and self._workload.answer_check is not AnswerCheck.EXACT
+        return (
+            self._workload.quotes_answers and self._workload.answer_check is not AnswerCheck.EXACT
+        )
 
 
 def unescaped(prompt: bytes) -> bytes:
     """The UTF-8 text that stands in a JSON string as `prompt`."""
     return str(json.loads(b'"%b"' % prompt)).encode() if b"\\" in prompt else prompt
+
+
+#: A prompt that begins so is continued with these digits, any other with its checksum.
+_NONCE = re.compile(rb"\[n:([0-9a-fA-F]+)\](?:\s|$)")
+
+
+def digits_of(text: bytes) -> bytes:
+    """The digits that every token of the simulated engine's answer to a prompt carries."""
+    nonce = _NONCE.match(text)
+    return nonce.group(1) if nonce else b"%08x" % crc32(text)
+
+
+def _escaped_word(word: bytes) -> bytes:
+    return escaped(word.decode()) if b'"' in word or b"\\" in word else word

@@ -12,6 +12,7 @@ from kit.load.answers import OK, Judgement
 from kit.load.channel import Channel
 from kit.load.traffic.call import Call
 from kit.load.worker.run import WorkerRun
+from kit.load.worker.waits import Waits
 from kit.study.result import Outcome
 
 #: After a refused connection a client waits, twice as long each time in a row.
@@ -49,6 +50,7 @@ class ClosedLoop:
         self._resting: list[Channel] = []
         self._backoff_s: dict[int, float] = {}  # by client: the next wait after a refusal
         self._pausing: set[int] = set()
+        self._waits = Waits(run)
         self._most = 0
         self.channels: list[Channel] = []
         for client in clients:
@@ -89,6 +91,7 @@ class ClosedLoop:
 
     def halt(self) -> None:
         self._resting.clear()
+        self._waits.halt()
 
     @property
     def owes(self) -> bool:
@@ -101,8 +104,7 @@ class ClosedLoop:
             self._next(channel, free_ns)
         else:
             following.client = channel.index
-            following.scheduled_ns = free_ns
-            channel.send(following)
+            self._waits.send(channel, following, free_ns)
 
     def _next(self, channel: Channel, free_ns: int) -> None:
         if channel.index >= self._most:

@@ -2,7 +2,7 @@
 
 With a cap, a request that is due while as many as allowed are open waits for one to end: its
 scheduled time stays, so the wait is in the record. Later turns of a conversation are due when the
-turn before has ended.
+turn before has ended, or so much later as a traffic file says.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from kit.load.channel import Channel
 from kit.load.traffic.call import Call
 from kit.load.worker.run import WorkerRun
 from kit.load.worker.timer import Timer
+from kit.load.worker.waits import Waits
 
 #: What is due as soon as this is waited for: the way through the event loop takes as long.
 _SOON_NS = 20_000
@@ -36,6 +37,7 @@ class OpenLoop:
         self._make_channel = make_channel
         self._cap = cap
         self._free: list[Channel] = []
+        self._waits = Waits(run)
         self._start_ns = 0
         self._next_ns: int | None = None
         self._clock = run.clock
@@ -52,8 +54,7 @@ class OpenLoop:
     def freed(self, channel: Channel, call: Call, judgement: Judgement) -> None:
         following = self._run.next_turn(call, channel.answered)
         if following is not None:
-            following.scheduled_ns = call.end_ns
-            channel.send(following)
+            self._waits.send(channel, following, call.end_ns)
             return
         waiting = not self._free and len(self.channels) >= self._cap
         self._free.append(channel)
@@ -66,6 +67,7 @@ class OpenLoop:
     def halt(self) -> None:
         self._next_ns = None
         self._timer.close()
+        self._waits.halt()
 
     @property
     def owes(self) -> bool:

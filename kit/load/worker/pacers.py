@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 from kit.load.channels import Channels
 from kit.load.traffic.arrivals import due_times
@@ -35,16 +36,21 @@ def workers_of(workload: Workload) -> int:
 
 
 def pacer_for(
-    run: WorkerRun, workload: Workload, channels: Channels, worker: int, processes: int
+    run: WorkerRun,
+    workload: Workload,
+    channels: Channels,
+    worker: int,
+    processes: int,
+    within: Path | None = None,
 ) -> Pacer:
-    """The pacer of worker `worker` of `processes`."""
+    """The pacer of worker `worker` of `processes`. within: the trial's folder."""
     arrivals = workload.arrivals
     files = _allow_files()
     if arrivals.kind is not ArrivalKind.CLOSED:
         share = _share(arrivals.concurrency, worker, processes)
         return OpenLoop(
             run,
-            islice(due_times(workload), worker, None, processes),
+            islice(due_times(workload, within), worker, None, processes),
             lambda: channels.make(run),
             min(files, _MOST_OPEN if share is None else share),
         )
@@ -55,7 +61,7 @@ def pacer_for(
         lambda: channels.make(run),
         lambda seconds: round(profile.at(seconds)),
         varies=bool(profile.steps),
-        conversations=workload.turns > 1,
+        conversations=run.has_turns,
     )
 
 

@@ -8,7 +8,7 @@ a fraction of a millisecond, however many rows it writes: while it runs, nothing
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from struct import Struct
 
@@ -61,15 +61,22 @@ class Recorder:
     """Packs calls and appends them to `requests-<worker>.arrows`.
 
     secrets: texts that must not be written, in no form, whatever a server says.
+    places: conversations and turns of requests, by their numbers; None: as `turns` says.
     """
 
     def __init__(
-        self, folder: Path, worker: int, workload: Workload, secrets: Sequence[str] = ()
+        self,
+        folder: Path,
+        worker: int,
+        workload: Workload,
+        secrets: Sequence[str] = (),
+        places: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> None:
         self._worker = worker
         self._secrets = forms(secrets)
         self._warmup = workload.warmup_requests
-        self._turns = workload.turns
+        turns = workload.turns
+        self._places = places or (lambda numbers: (numbers // turns, numbers % turns))
         self._appender = ArrowAppender(folder / f"requests-{worker}.arrows", REQUESTS)
         self._outcome_names = pa.array([str(outcome) for outcome in _OUTCOMES], pa.string())
         self._clock_names = pa.array(["client", "kernel"], pa.string())
@@ -137,8 +144,9 @@ class Recorder:
             for name, kind in _TYPES.items()
         }
         count = len(rows)
-        columns["conversation"] = pa.array(rows["request"] // self._turns)
-        columns["turn"] = pa.array((rows["request"] % self._turns).astype(np.int16))
+        conversations, turns = self._places(rows["request"])
+        columns["conversation"] = pa.array(conversations, pa.int64())
+        columns["turn"] = pa.array(turns.astype(np.int16))
         columns["worker"] = pa.array(np.full(count, self._worker, np.int16))
         columns["warmup"] = pa.array(rows["request"] < self._warmup)
         columns["outcome"] = self._outcome_names.take(pa.array(rows["outcome"]))

@@ -76,7 +76,7 @@ class WorkerRun:
         self._health = health
         self._rules = rules
         self._errors_elsewhere = errors_elsewhere
-        self._turns = workload.turns
+        self.has_turns = traffic.has_turns
         self._limit = workload.requests if workload.requests is not None else 2**62
         self._timeout_ns = round(workload.timeout_s * 1e9)
         self._first_calls = traffic.first_calls(worker, processes, workload.requests)
@@ -105,12 +105,26 @@ class WorkerRun:
         return call
 
     def next_turn(self, call: Call, answered: bytes | None) -> Call | None:
-        """The turn after `call` of its conversation, to be sent now; None when it is over."""
+        """The turn after `call` of its conversation; None when it is over.
+
+        It is to be sent at the time that `turn_due_ns` says.
+        """
         number = call.number + 1
-        if number % self._turns == 0 or number >= self._limit or self.stopping is not None:
+        if not self.has_turns or number >= self._limit or self.stopping is not None:
+            return None
+        if not self._traffic.continues(number):
             return None
         self.sent += 1
         return self._traffic.call(number, answered, call)
+
+    def turn_due_ns(self, call: Call, answered_ns: int) -> int:
+        """When a later turn is to be sent, if the turn before it was answered then."""
+        return self._traffic.turn_due_ns(call.number, self._start_ns, answered_ns)
+
+    def unsent(self) -> None:
+        """A call that was taken is not sent after all."""
+        self.sent -= 1
+        self.check_end()
 
     def exhaust(self) -> None:
         """No more conversations are due."""

@@ -52,11 +52,12 @@ async def run_worker(
     processes = workers_of(workload)
     counters = Counters(counters_path(folder.path, worker), create=True)
     secrets = credentials_from(os.environ).secrets
-    recorder = Recorder(folder.path, worker, workload, secrets)
+    traffic = Traffic(workload, longest_tokens=spec.engine.max_model_tokens, within=folder.path)
+    recorder = Recorder(folder.path, worker, workload, secrets, traffic.places)
     health = ClientHealth(folder.path, worker, clock)
     run = WorkerRun(
         workload,
-        Traffic(workload, longest_tokens=spec.engine.max_model_tokens),
+        traffic,
         recorder,
         counters,
         health,
@@ -72,7 +73,7 @@ async def run_worker(
     with closing(recorder), closing(health), _noted(counters, clock):
         if worker < processes:
             channels = channels_for(spec, endpoint, os.environ)
-            run.pacer = pacer_for(run, workload, channels, worker, processes)
+            run.pacer = pacer_for(run, workload, channels, worker, processes, folder.path)
             ending.listen()
             gc.collect()
             gc.freeze()  # what lives for the whole run need not be looked at again,

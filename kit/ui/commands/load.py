@@ -48,7 +48,8 @@ def add(commands: Subparsers) -> None:
         "KIT_BEARER_TOKEN, KIT_HEADERS (JSON), KIT_CA_FILE, KIT_TLS_VERIFY.",
         examples="http://127.0.0.1:8000 --model llama --concurrency 8 --requests 500\n"
         "https://llm.example --model llama --protocol openai-chat-stream --rate 5 --duration-s 60\n"
-        "grpc://127.0.0.1:8001 --model llama --protocol grpc-stream",
+        "grpc://127.0.0.1:8001 --model llama --protocol grpc-stream\n"
+        "http://127.0.0.1:8000 --model llama --trace mooncake_trace.jsonl --requests 500",
     )
     parser.add_argument("url", help="http://, https://, grpc:// or grpcs://HOST:PORT")
     parser.add_argument(
@@ -77,6 +78,8 @@ def add(commands: Subparsers) -> None:
 def load(args: Namespace) -> int:
     """Run the workload as a study of one trial, and print its outcomes and latencies."""
     from kit.runner.study import run_study
+    from kit.study.plan import first_of_each_cell
+    from kit.study.traces.notes import trace_notes
     from kit.ui.choices import choose
 
     workload = workload_of(args)
@@ -96,6 +99,8 @@ def load(args: Namespace) -> int:
         repeats=1,
     )
     remark(f"study folder: {folder}")
+    for note in trace_notes(first_of_each_cell(spec)):
+        remark(note)
     study = run_study(spec, folder, parallel=1, on_progress=_Line(sys.stderr))
     with busy("reading what came back"):
         found = summary(study)

@@ -61,6 +61,8 @@ def _add_run(commands: Subparsers) -> None:
         "--release 24.05 --scenario control --rate 5,20 --output-tokens 16:48,64\n"
         "--release here --scenario cancel-race --concurrency 1,16 --repeats 5\n"
         "--release 24.10 --scenario all --sequential --least-repeats 3\n"
+        "--release 24.05 --trace AzureLLMInferenceTrace_conv.csv --trace-speed 10 "
+        "--trace-lengths 0.1\n"
         "--spec study.json",
     )
     add_grid(parser)
@@ -204,11 +206,13 @@ def run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFolde
     from kit.kv.advice import foreseen
     from kit.runner.study import run_study
     from kit.study.plan import plan
+    from kit.study.traces.notes import trace_notes
     from kit.ui.progress import TextProgress
 
     show = TextProgress(sys.stderr)
     remark(f"study folder: {folder}")
-    for warning in foreseen(plan(spec)):
+    trials = plan(spec)
+    for warning in [*trace_notes(trials), *foreseen(trials)]:
         remark(warning)
     _prepare(spec)
     try:
