@@ -10,7 +10,8 @@
 
 Without a server of your own: `kit.recorded("first_light")` is a study that was run before, and
 `kit.diagnose("server.log")` reads the log of a server that crashed, and
-`kit.advise("24.05", ["grpc-stream-cancel"])` says before an upgrade what is known to kill it.
+`kit.advise("24.05", ["grpc-stream-cancel"])` says before an upgrade what is known to kill it;
+`kit.preflight(server, ...)` checks server, machine and traffic before anything is sent.
 
 Importing this package loads nothing else; each name below is loaded when it is first used.
 """
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         scenarios,
     )
     from kit.ui.experiments import bisect, kv_experiment
+    from kit.ui.preflighting import preflight
     from kit.ui.study_view import Study
 
 __version__ = "0.1.0"
@@ -46,6 +48,7 @@ _HOMES = {
     **dict.fromkeys(("attach", "container", "panel", "releases", "scenarios"), "kit.ui.api"),
     **dict.fromkeys(("bisect", "kv_experiment"), "kit.ui.experiments"),
     "advise": "kit.ui.advising",
+    "preflight": "kit.ui.preflighting",
     "Study": "kit.ui.study_view",
     "Workload": "kit.study.workload",
 }
@@ -62,6 +65,7 @@ __all__ = [
     "kv_experiment",
     "open",
     "panel",
+    "preflight",
     "recorded",
     "releases",
     "run",

@@ -73,6 +73,14 @@ class ContainerError(MachineError):
     """A container engine or image that cannot be used as asked; says what the engine said."""
 
 
+class PreflightError(KitError):
+    """A study that was not begun: no request of it could be answered (`kit.preflight`)."""
+
+
+class NotConfirmedError(KitError):
+    """Traffic for a server that is not on this machine, which nobody has agreed to."""
+
+
 class StoreError(KitError):
     """A study or trial folder that cannot be written or read."""
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("ui",),
-    ("report",),
+    ("report", "checks"),
     ("reproduce", "kv"),
     ("runner", "plots"),
     ("stats",),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from kit.crash.catalog import Crash, known_crashes
+from kit.crash.origin import release_named
 from kit.errors import UnknownScenarioError
 from kit.study.releases import get_release, load_releases
 from kit.study.scenarios import Scenario, load_scenarios
@@ -106,7 +107,7 @@ def advise(
     >>> advise(release="24.05", traffic=["grpc-stream-cancel"]).risks[0].crash
     'grpc-stream-cancel-state-race'
     """
-    row = get_release(release)
+    row = get_release(release_named(release) or release)
     known = crashes if crashes is not None else known_crashes()
     asked = _scenarios(traffic)
     names = tuple(scenario.name for scenario in asked)

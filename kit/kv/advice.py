@@ -64,14 +64,14 @@ def advise(
     return _warnings_first(rows)
 
 
-def foreseen(trials: Iterable[TrialSpec]) -> list[str]:
-    """Warnings before trials are run, each traffic's once; none where the cache will do."""
-    said: dict[str, None] = {}
-    for spec in trials:
-        if _is_foreseeable(spec):
-            advice = advise(spec.engine, _footprint(spec), _clients(spec), None)
-            said |= {f"{spec.scenario}: {row.text}": None for row in advice if row.warning}
-    return list(said)
+def expected_advice(spec: TrialSpec, *, is_engine_known: bool = False) -> list[Advice]:
+    """What to expect of the cache before a trial is run, warnings first; []: nothing can be told.
+
+    is_engine_known: the trial's engine is what is behind a server that is not the kit's.
+    """
+    if not _is_foreseeable(spec, is_engine_known):
+        return []
+    return advise(spec.engine, _footprint(spec), _clients(spec), None)
 
 
 def trial_advice(trial: TrialFolder) -> list[Advice]:
@@ -160,7 +160,7 @@ def _pressure(row: Seen) -> tuple[bool, float, int]:
     return row.limited, row.peak_fraction, row.preemptions or 0
 
 
-def _is_foreseeable(spec: TrialSpec) -> bool:
+def _is_foreseeable(spec: TrialSpec, is_engine_known: bool = False) -> bool:
     """Closed loop, and every prompt as long as its distribution says."""
     load = spec.workload
     return (
@@ -168,7 +168,7 @@ def _is_foreseeable(spec: TrialSpec) -> bool:
         and load.turns == 1
         and load.trace is None
         and not load.shared_prefix_tokens
-        and spec.server.model is None  # how large another engine's cache is, is not known
+        and (is_engine_known or spec.server.model is None)  # of another, its size is not known
         and _has_engine(spec)
     )
 

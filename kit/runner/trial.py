@@ -36,7 +36,7 @@ from kit.servers.watch.sampler import Watcher
 from kit.study.files import write_whole
 from kit.study.folder import TrialFolder
 from kit.study.result import Outcome, TrialResult, Verdict
-from kit.study.spec import ArrivalKind, Endpoint, ServerKind, TrialSpec
+from kit.study.spec import ArrivalKind, Endpoint, ServerKind, ServerSpec, TrialSpec
 from kit.study.without_pandas import keep_pandas_out
 
 #: How often the server and the load are looked at; a death is noticed at once all the same.
@@ -80,7 +80,7 @@ class Trial:
     def run(self) -> TrialResult:
         """Start, load, stop, judge; the result is written to the folder, last."""
         self._tell("starting")
-        with server_for(self.spec, self.folder, access=_access(self.spec)) as server:
+        with server_for(self.spec, self.folder, access=access_to(self.spec.server)) as server:
             self.starting = True
             try:
                 endpoint = server.start()
@@ -117,7 +117,7 @@ class Trial:
             interval_s=self.spec.sample_interval_s,
             model=self.spec.model,
             called=watched_models(self.spec),
-            access=_access(self.spec),
+            access=access_to(self.spec.server),
         )
         load = Workers(self.spec, endpoint, self.folder)
         self._outside = Outside(server.pid, (self.folder.path, Path(tempfile.gettempdir())))
@@ -271,11 +271,15 @@ class Trial:
         return True
 
 
-def _access(spec: TrialSpec) -> Access | None:
-    """What says who asks, from the environment; only for a server that is not ours."""
-    if spec.server.kind is not ServerKind.ATTACHED:
+def access_to(server: ServerSpec) -> Access | None:
+    """What says who asks, from the environment; only for a server that is not ours.
+
+    Raises:
+        SpecError: the environment's headers or certificates cannot be used.
+    """
+    if server.kind is not ServerKind.ATTACHED:
         return None
-    secure = (spec.server.url or "").startswith(("https:", "grpcs:"))
+    secure = (server.url or "").startswith(("https:", "grpcs:"))
     return Access(
         headers=credentials_from(os.environ).headers,
         tls=tls_context(os.environ) if secure else None,

@@ -79,6 +79,19 @@ def ensure_image(
     return dict(found)
 
 
+def image_here(engine: ContainerEngine, image: str) -> dict[str, Any] | None:
+    """The image's description by the engine; None: it is not there. Nothing is pulled."""
+    import docker
+
+    client = engine.client()
+    try:
+        return dict(client.api.inspect_image(image))
+    except docker.errors.ImageNotFound:
+        return None
+    finally:
+        client.close()
+
+
 def _pull(
     client: Any,
     image: str,

@@ -40,6 +40,9 @@ def run(
     parallel: int | None = None,
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
+    yes: bool = False,
+    most_requests: int = 10_000,
+    most_minutes: float = 10.0,
     **traffic: Any,
 ) -> Study:
     """Run a study: every server under every traffic, `repeats` times; resumes an unfinished one.
@@ -59,6 +62,8 @@ def run(
     folder: where to keep it; None: the newest unfinished folder of the same study below
         `studies/`, else a new one there.
     progress: False shows none; a function is called with each kit.runner.study.StudyProgress.
+    yes, most_requests, most_minutes: of a server that runs already on another machine: send it
+        without asking, and how much at the most.
 
     A keyboard interrupt ends the servers and returns what was done; the same call resumes it.
 
@@ -67,6 +72,7 @@ def run(
             the argument and the nearest valid name.
         StoreError: the folder holds another study.
         UnsupportedPlatformError, LibpythonMissingError, DownloadError: not on this machine.
+        PreflightError, NotConfirmedError: the server has no such model; nobody said yes.
 
     Examples, which start real servers:
 
@@ -75,6 +81,7 @@ def run(
         study = kit.run("24.05", workload=kit.Workload(protocol="grpc-stream"),
                         rate=[5, 20], output_tokens=[16, 64])
     """
+    from kit.ui.consent import Cap
     from kit.ui.running import conduct, spec_of
 
     spec = spec_of(
@@ -92,7 +99,8 @@ def run(
         traffic=traffic,
     )
     where = None if folder is None else as_folder("folder", folder)
-    return conduct(spec, where, parallel=parallel, progress=progress)
+    cap = Cap(requests=most_requests, minutes=most_minutes, yes=yes)
+    return conduct(spec, where, parallel=parallel, progress=progress, cap=cap)
 
 
 def attach(url: str, model: str, *, metrics_url: str | None = None) -> ServerSpec:

@@ -151,6 +151,18 @@ def traffic_of(args: Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in FIELDS if getattr(args, name, None) is not None}
 
 
+def add_cap(parser: ArgumentParser) -> None:
+    """What may go to a server that runs already on another machine."""
+    group = parser.add_argument_group("a server that runs already, on another machine")
+    group.add_argument("--yes", action="store_true", help="send it without asking")
+    group.add_argument(
+        "--most-requests", type=int, default=10_000, metavar="N", help="(%(default)s)"
+    )
+    group.add_argument(
+        "--most-minutes", type=float, default=10.0, metavar="N", help="(%(default)g)"
+    )
+
+
 def add_test(parser: ArgumentParser) -> None:
     """Of a sequential study; what is not given is as in kit.study.sequential.TrialTest."""
     group = parser.add_argument_group("the test that decides a cell")

@@ -16,7 +16,9 @@ from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
 from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import Servers, choose, study_folder
+from kit.ui.consent import Cap, confirm, stopped_after
 from kit.ui.console import print_text, remark
+from kit.ui.preflighting import beforehand
 
 if TYPE_CHECKING:
     from kit.ui.study_view import Study
@@ -26,6 +28,7 @@ OnProgress = Callable[[StudyProgress], None]
 ARGUMENTS = (
     *("servers", "scenario", "release", "workload", "name", "engine", "requests", "repeats"),
     *("least_repeats", "sequential", "seed", "parallel", "folder", "progress"),
+    *("yes", "most_requests", "most_minutes"),
 )
 
 
@@ -63,32 +66,44 @@ def conduct(
     *,
     parallel: int | None = None,
     progress: bool | OnProgress = True,
+    cap: Cap | None = None,
 ) -> Study:
     """Run what is left of a study with its progress shown, and open it.
 
+    cap: for servers that are not on this machine; None: the usual one.
+
     Raises:
         StoreError and what kit.runner.study.run_study raises.
+        PreflightError, NotConfirmedError: nothing was sent.
     """
     from kit.ui.study_view import Study
 
     path = study_folder(spec) if folder is None else folder
+    warnings, minutes = [], None
+    if not (path / "done.json").exists():  # else there is nothing to send
+        warnings = beforehand(spec, parallel=parallel)
+        minutes = confirm(spec, cap or Cap(), in_notebook=in_notebook())
     prepare_servers(spec.servers, _say if progress else None)
-    with shown(progress, path, spec) as on_progress:
+    lines = [f"study folder: {path}", *warnings]
+    with shown(progress, lines) as on_progress, stopped_after(minutes) as over:
         try:
-            run_study(spec, path, parallel=parallel, on_progress=on_progress)
+            run_study(spec, path, parallel=parallel, on_progress=on_progress, stop=over)
         except KeyboardInterrupt:
             if not (path / "study.json").exists():
                 raise  # nothing was begun
             if progress:
                 _say("stopped; what is done is kept, and the same call goes on from there")
+        if progress and over is not None and over.is_set():
+            _say(f"stopped after {minutes:g} minutes; most_minutes= allows more")
     return Study(StudyFolder(path))
 
 
 @contextlib.contextmanager
-def shown(
-    progress: bool | OnProgress, folder: Path, spec: StudySpec
-) -> Iterator[OnProgress | None]:
-    """What shows the progress: HTML in a notebook, else a bar or, in a pipe, a line at times."""
+def shown(progress: bool | OnProgress, lines: Iterable[str]) -> Iterator[OnProgress | None]:
+    """What shows the progress: HTML in a notebook, else a bar or, in a pipe, a line at times.
+
+    lines: said first.
+    """
     from kit.ui.progress import NotebookProgress, TextProgress
 
     if not progress:
@@ -96,11 +111,11 @@ def shown(
     elif callable(progress):
         yield progress
     elif in_notebook():
-        for line in _beforehand(folder, spec):
+        for line in lines:
             print_text(line)
         yield NotebookProgress()
     else:
-        for line in _beforehand(folder, spec):
+        for line in lines:
             _say(line)
         text = TextProgress(sys.stderr)
         try:
@@ -117,16 +132,6 @@ def in_notebook() -> bool:
 
     shell = get_ipython()
     return shell is not None and hasattr(shell, "kernel")
-
-
-def _beforehand(folder: Path, spec: StudySpec) -> list[str]:
-    """Where it is kept, and what to expect of the KV cache."""
-    from kit.kv.advice import foreseen
-    from kit.study.plan import first_of_each_cell
-    from kit.study.traces.notes import trace_notes
-
-    cells = list(first_of_each_cell(spec))
-    return [f"study folder: {folder}", *trace_notes(cells), *foreseen(cells)]
 
 
 def _say(text: str) -> None:

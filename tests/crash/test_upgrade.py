@@ -72,6 +72,10 @@ def test_every_statement_has_a_label_that_the_catalog_backs() -> None:
             assert known_crashes()[risk.crash].hits(release)
 
 
+def test_a_release_is_named_by_its_triton_version_as_well() -> None:
+    assert advise(release="2.46.0", traffic=["control"]).release == "24.05"
+
+
 def test_what_is_not_known_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UnknownScenarioError, match="grpc-stream-cancel"):
         advise(release="24.05", traffic=["grpc-stream-cancle"])

@@ -45,6 +45,7 @@ class EngineApi(ThreadingMixIn, UnixStreamServer):
         self.url = f"unix://{self.path}"
         self.asked: list[str] = []
         self.images = {"tritonserver:test": "amd64"}
+        self.image_environment: list[str] = []
         self.refuse: dict[str, tuple[int, str]] = {}
         self.pull_events: list[dict[str, Any]] = []
         self.created: dict[str, Any] = {}
@@ -122,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
         if built is None:
             self._json({"message": f"No such image: {name}"}, 404)
         else:
-            self._json({"Id": "sha256:1234", "Architecture": built})
+            config = {"Env": self.server.image_environment}
+            self._json({"Id": "sha256:1234", "Architecture": built, "Config": config})
 
     def _pull(self, query: Any, body: bytes) -> None:
         if self._refused("pull"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from synthetic_studies import write_study, write_trial
 
-from kit.kv.advice import advise, foreseen, study_advice, trial_advice
+from kit.kv.advice import advise, expected_advice, study_advice, trial_advice
 from kit.kv.expect import fits_up_to, footprint
 from kit.kv.seen import Seen
 from kit.servers.watch import names
@@ -16,7 +16,16 @@ from kit.study.paths import RECORDED
 from kit.study.plan import plan
 from kit.study.recorded import open_study
 from kit.study.result import Verdict
-from kit.study.spec import ArrivalKind, Arrivals, Engine, StudySpec, embedded, fixed
+from kit.study.spec import (
+    ArrivalKind,
+    Arrivals,
+    Engine,
+    ServerKind,
+    ServerSpec,
+    StudySpec,
+    embedded,
+    fixed,
+)
 
 SMALL = Engine(blocks=32, block_size_tokens=32, max_sequences=32, max_model_tokens=512)
 
@@ -113,11 +122,15 @@ def control(**engine: int) -> StudySpec:
     )
 
 
-def test_before_a_run_only_a_cache_that_fills_is_worth_a_word_and_each_traffic_once() -> None:
-    [warning] = foreseen(plan(control()))
+def test_before_a_run_a_cache_that_fills_is_warned_of() -> None:
+    few, many = (expected_advice(trial)[0] for trial in plan(control())[:2])
 
-    assert warning.startswith("control: At concurrency 16 this traffic needs")
-    assert foreseen(plan(control(blocks=512))) == []
+    assert not few.warning
+    assert many.warning
+    assert many.text.startswith("At concurrency 16 this traffic needs")
+    assert not any(
+        row.warning for trial in plan(control(blocks=512)) for row in expected_advice(trial)
+    )
 
 
 def test_an_open_loop_a_dialogue_and_a_model_without_an_engine_are_not_foreseen() -> None:
@@ -125,10 +138,13 @@ def test_an_open_loop_a_dialogue_and_a_model_without_an_engine_are_not_foreseen(
     load = trial.workload
     open_loop = Arrivals(kind=ArrivalKind.POISSON, rate_per_s=9.0, concurrency=16)
 
-    assert foreseen([trial]) != []
-    assert foreseen([replace(trial, workload=replace(load, arrivals=open_loop))]) == []
-    assert foreseen([replace(trial, workload=replace(load, turns=2))]) == []
-    assert foreseen([replace(trial, model="unary")]) == []
+    assert expected_advice(trial) != []
+    assert expected_advice(replace(trial, workload=replace(load, arrivals=open_loop))) == []
+    assert expected_advice(replace(trial, workload=replace(load, turns=2))) == []
+    assert expected_advice(replace(trial, model="unary")) == []
+    other = replace(trial, server=ServerSpec(kind=ServerKind.CONTAINER, release="24.05", model="m"))
+    assert expected_advice(other) == []
+    assert expected_advice(other, is_engine_known=True) == expected_advice(trial)
 
 
 def test_each_recorded_trial_has_its_advice_and_those_under_pressure_a_warning() -> None:

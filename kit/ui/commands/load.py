@@ -19,6 +19,7 @@ from kit.study.words import aligned
 from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, print_text, read_text, remark
 from kit.ui.options import (
     Subparsers,
+    add_cap,
     add_command,
     add_json,
     add_traffic,
@@ -67,6 +68,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/load-TIME)")
     add_json(parser)
+    add_cap(parser)
     add_traffic(
         parser,
         "What is not given is as in --workload; else 200 requests of 32 + 32 tokens from 16 "
@@ -78,9 +80,9 @@ def add(commands: Subparsers) -> None:
 def load(args: Namespace) -> int:
     """Run the workload as a study of one trial, and print its outcomes and latencies."""
     from kit.runner.study import run_study
-    from kit.study.plan import first_of_each_cell
-    from kit.study.traces.notes import trace_notes
     from kit.ui.choices import choose
+    from kit.ui.consent import Cap, confirm, stopped_after
+    from kit.ui.preflighting import beforehand
 
     workload = workload_of(args)
     _check(args.url, workload)
@@ -99,9 +101,14 @@ def load(args: Namespace) -> int:
         repeats=1,
     )
     remark(f"study folder: {folder}")
-    for note in trace_notes(first_of_each_cell(spec)):
-        remark(note)
-    study = run_study(spec, folder, parallel=1, on_progress=_Line(sys.stderr))
+    for line in beforehand(spec, parallel=1):
+        remark(line)
+    cap = Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes)
+    minutes = confirm(spec, cap)
+    with stopped_after(minutes) as over:
+        study = run_study(spec, folder, parallel=1, on_progress=_Line(sys.stderr), stop=over)
+    if over is not None and over.is_set():
+        remark(f"stopped after {minutes:g} minutes; --most-minutes allows more")
     with busy("reading what came back"):
         found = summary(study)
     if args.json:

@@ -16,6 +16,7 @@ from kit.study.spec import StudySpec, Workload
 from kit.ui.console import CRASHED, DONE, read_text, remark
 from kit.ui.options import (
     Subparsers,
+    add_cap,
     add_command,
     add_folder,
     add_grid,
@@ -30,6 +31,7 @@ from kit.ui.options import (
 if TYPE_CHECKING:
     from kit.study.folder import StudyFolder
     from kit.study.sequential import TrialTest
+    from kit.ui.consent import Cap
 
 AS_SCENARIO = (
     "What is not given is as each scenario says; without a scenario, this is the traffic. "
@@ -85,6 +87,7 @@ def _add_run(commands: Subparsers) -> None:
     add_reports(parser)
     parser.add_argument("--fail-on-crash", action="store_true", help="exit with 3 if a server died")
     add_json(parser)
+    add_cap(parser)
     add_traffic(parser, AS_SCENARIO)
     add_test(parser)
 
@@ -116,10 +119,12 @@ def _add_seed(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from kit.ui.choices import study_folder
+    from kit.ui.consent import Cap
 
     spec = spec_of(args)
     folder = args.out or study_folder(spec)
-    return _print_result(args, run_shown(spec, folder, args.parallel))
+    cap = Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes)
+    return _print_result(args, run_shown(spec, folder, args.parallel, cap))
 
 
 def release_map(args: Namespace) -> int:
@@ -201,28 +206,39 @@ def _test(args: Namespace) -> TrialTest | None:
     return TrialTest(**given) if args.sequential else None
 
 
-def run_shown(spec: StudySpec, folder: Path, parallel: int | None) -> StudyFolder:
-    """Run a study with its progress on standard error."""
-    from kit.kv.advice import foreseen
+def run_shown(
+    spec: StudySpec, folder: Path, parallel: int | None, cap: Cap | None = None
+) -> StudyFolder:
+    """Run a study with its progress on standard error.
+
+    Raises:
+        PreflightError, NotConfirmedError: nothing was sent.
+    """
     from kit.runner.study import run_study
-    from kit.study.plan import plan
-    from kit.study.traces.notes import trace_notes
+    from kit.ui.consent import Cap, confirm, stopped_after
+    from kit.ui.preflighting import beforehand
     from kit.ui.progress import TextProgress
 
     show = TextProgress(sys.stderr)
     remark(f"study folder: {folder}")
-    trials = plan(spec)
-    for warning in [*trace_notes(trials), *foreseen(trials)]:
-        remark(warning)
+    minutes = None
+    if not (folder / "done.json").exists():  # else there is nothing to send
+        for line in beforehand(spec, parallel=parallel):
+            remark(line)
+        minutes = confirm(spec, cap or Cap())
     _prepare(spec)
     try:
-        return run_study(spec, folder, parallel=parallel, on_progress=show)
+        with stopped_after(minutes) as over:
+            study = run_study(spec, folder, parallel=parallel, on_progress=show, stop=over)
     except KeyboardInterrupt:
         show.close()
         remark("stopped; what is done is kept, and the same command goes on from there")
         raise
     finally:
         show.close()
+    if over is not None and over.is_set():
+        remark(f"stopped after {minutes:g} minutes; --most-minutes allows more")
+    return study
 
 
 def _prepare(spec: StudySpec) -> None:

@@ -1,0 +1,88 @@
+"""`kit preflight`: check servers, this machine and the traffic before anything is sent."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from kit.errors import SpecError
+from kit.study.releases import get_release
+from kit.study.spec import ServerKind, ServerSpec
+from kit.ui.console import DONE, FAILED, busy, print_json, print_text
+from kit.ui.options import Subparsers, add_command, add_json, add_list, add_traffic, traffic_of
+
+_SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "preflight",
+        preflight,
+        "check a server, this machine and the traffic before anything is sent",
+        about="Check servers under a traffic before anything is sent: known crashes of the "
+        "release and where to move, vLLM version, KV cache, metrics, GPU, this machine. Nothing "
+        "is started or fetched. Ends with 1 if something blocks the study.",
+        examples="24.10 --scenario cancel-race\n"
+        "http://127.0.0.1:8000 --model llama --concurrency 1,64\n"
+        "25.10 --container --model Qwen/Qwen2.5-0.5B --gpus all --protocol grpc-stream",
+    )
+    parser.add_argument(
+        "server",
+        nargs="+",
+        help="releases (24.05), URLs (http://, grpc://HOST:PORT), or names of images",
+    )
+    add_list(parser, "--scenario", "scenarios; all", metavar="NAME,NAME")
+    parser.add_argument("--model", metavar="NAME", help="what a URL or a container serves")
+    parser.add_argument("--metrics-url", metavar="URL", help="of a URL (port 8002 of its host)")
+    parser.add_argument(
+        "--container", action="store_true", help="releases as their official images"
+    )
+    parser.add_argument("--gpus", metavar="all", help='of a container: "all", "0,1" or UUIDs')
+    parser.add_argument("--host", metavar="ssh://ME@GPU", help="where the container engine is")
+    parser.add_argument("--parallel", type=int, metavar="N", help="trials at a time (one a core)")
+    add_json(parser)
+    add_traffic(
+        parser,
+        "What is not given is as each scenario says; without a scenario, 200 requests of 32 + 32 "
+        "tokens from 16 clients. Several values are a sweep.",
+    )
+
+
+def preflight(args: Namespace) -> int:
+    from kit.ui.preflighting import preflight as check
+
+    servers = [server_of(text, args) for text in args.server]
+    with busy("checking"):
+        found = check(servers, args.scenario, parallel=args.parallel, **traffic_of(args))
+    if args.json:
+        print_json(found.to_json())
+    else:
+        print_text(repr(found))
+    return FAILED if found.blocking else DONE
+
+
+def server_of(text: str, args: Namespace) -> ServerSpec:
+    """The server that a word of the command line names.
+
+    Raises:
+        UnknownReleaseError, SpecError: it names none.
+    """
+    if text.startswith(_SCHEMES):
+        if args.model is None:
+            raise SpecError(f"{text} without a model", "--model NAME", "name it as it is there")
+        return ServerSpec(
+            kind=ServerKind.ATTACHED, url=text, model=args.model, metrics_url=args.metrics_url
+        )
+    is_image = "/" in text or ":" in text
+    if is_image or args.container or args.model or args.gpus or args.host:
+        return ServerSpec(
+            kind=ServerKind.CONTAINER,
+            release=None if is_image else get_release(text).release,
+            image=text if is_image else None,
+            model=args.model,
+            gpus=args.gpus,
+            host=args.host,
+        )
+    release = get_release(text)
+    kind = ServerKind.EMBEDDED if release.wheel else ServerKind.CONTAINER
+    return ServerSpec(kind=kind, release=release.release)

@@ -1,0 +1,173 @@
+"""Asks before traffic goes to a server that is not on this machine, and caps it.
+
+Servers that the kit starts itself, on this machine or by a container engine, are its own to
+crash. One that was there before may be somebody else's.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from kit.errors import NotConfirmedError, SpecError
+from kit.servers.attached import endpoint_of
+from kit.servers.whereabouts import is_on_this_machine
+from kit.study.plan import count, first_of_each_cell
+from kit.study.spec import ServerKind, StudySpec, TrialSpec, Workload
+from kit.study.words import listing, percent
+from kit.ui.console import print_text, remark
+
+MOST_REQUESTS: Final = 10_000
+MOST_MINUTES: Final = 10.0
+#: What was agreed to in this process, so that the same traffic is asked about once.
+_AGREED: Final[set[str]] = set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """The most that goes to a server that is not on this machine, and whether to ask first."""
+
+    requests: int = MOST_REQUESTS
+    minutes: float = MOST_MINUTES
+    yes: bool = False  # somebody agreed already
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or not self.minutes > 0:
+            raise SpecError(
+                f"a cap of {self.requests} requests and {self.minutes:g} minutes",
+                "1 request or more, and more than 0 minutes",
+                "raise most_requests or most_minutes",
+            )
+
+
+def confirm(spec: StudySpec, cap: Cap, *, in_notebook: bool = False) -> float | None:
+    """Get somebody's word before a study goes to a server that is not on this machine.
+
+    Returns the minutes after which it must be stopped; None: all of its servers are here.
+
+    Raises:
+        SpecError: more requests than the cap allows, or no address.
+        NotConfirmedError: nobody can be asked, or the answer was no.
+    """
+    trials = [trial for trial in first_of_each_cell(spec) if _is_away(trial)]
+    if not trials:
+        return None
+    total = requests_of(spec, trials)
+    names = listing(list(dict.fromkeys(trial.server.label for trial in trials)))
+    if total is not None and total > cap.requests:
+        raise SpecError(
+            f"{total:,} requests for {names}, which is not on this machine",
+            f"at most {cap.requests:,}",
+            "send fewer (requests, repeats, fewer values to sweep), or raise most_requests",
+        )
+    text = what_is_sent(spec, trials, cap)
+    if not cap.yes and text not in _AGREED:
+        _ask(text, names, in_notebook)
+        _AGREED.add(text)
+    return cap.minutes
+
+
+def requests_of(spec: StudySpec, trials: list[TrialSpec]) -> int | None:
+    """The most requests of a study, given one trial of each cell; None: as many as the servers
+    answer in the time that is given."""
+    counts = [_requests(trial.workload) for trial in trials]
+    known = [number for number in counts if number is not None]
+    return sum(known) * spec.repeats if len(known) == len(counts) else None
+
+
+def what_is_sent(spec: StudySpec, trials: list[TrialSpec], cap: Cap) -> str:
+    """What goes to whom, how much, for how long, and what it may do there."""
+    loads = [trial.workload for trial in trials]
+    total = requests_of(spec, trials)
+    many = f"{total:,} requests" if total is not None else "as many requests as it answers"
+    names = listing(list(dict.fromkeys(trial.server.label for trial in trials)))
+    prompts = listing(list(dict.fromkeys(str(load.prompt_tokens) for load in loads)))
+    answers = listing(list(dict.fromkeys(str(load.output_tokens) for load in loads)))
+    lines = [
+        f"This sends traffic to {names}, which is not on this machine:",
+        f"  {count(spec):,} trials, {many} in all, by "
+        f"{listing(list(dict.fromkeys(load.protocol.value for load in loads)))}",
+        f"  {_pace(loads)}",
+        f"  prompts of {prompts} tokens, answers of {answers}",
+        *(f"  {line}" for line in dict.fromkeys(_faults(loads))),
+        f"  for {cap.minutes:g} minutes at the most",
+        "It may slow that server down, hang it or crash it, for everybody who uses it.",
+    ]
+    return "\n".join(lines)
+
+
+@contextmanager
+def stopped_after(minutes: float | None) -> Iterator[threading.Event | None]:
+    """An event for run_study that is set when the time is over; None without a limit."""
+    if minutes is None:
+        yield None
+        return
+    over = threading.Event()
+    timer = threading.Timer(minutes * 60, over.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield over
+    finally:
+        timer.cancel()
+
+
+def _is_away(trial: TrialSpec) -> bool:
+    if trial.server.kind is not ServerKind.ATTACHED:
+        return False
+    end = endpoint_of(trial.server.url or "", trial.workload.protocol)
+    return not is_on_this_machine(end.host, end.http_port or end.grpc_port or 0)
+
+
+def _requests(load: Workload) -> int | None:
+    numbers = [load.requests] if load.requests else []
+    if load.duration_s and load.rate:
+        numbers.append(round(load.duration_s * load.rate))
+    return min(numbers) if numbers else None
+
+
+def _pace(loads: list[Workload]) -> str:
+    rates = [load.rate for load in loads if load.rate]
+    clients = [load.concurrency for load in loads if load.concurrency]
+    said = [f"up to {max(rates):g} requests/s"] if rates else []
+    said += [f"up to {max(clients):,} at a time"] if clients else []
+    return ", ".join(said) or "at the times of a trace"
+
+
+def _faults(loads: list[Workload]) -> Iterator[str]:
+    for load in loads:
+        for fault in load.faults:
+            kind = fault.kind.value.replace("_", " ")
+            yield f"on purpose in {percent(fault.fraction)} of the requests: {kind}"
+
+
+def _ask(text: str, names: str, in_notebook: bool) -> None:
+    """Show it and wait for a yes.
+
+    Raises:
+        NotConfirmedError: nobody can be asked, or the answer is another one.
+    """
+    question = "Send it? [y/N] "
+    try:
+        if in_notebook:
+            print_text(text)
+            answer = input(question)
+        elif sys.stdin is not None and sys.stdin.isatty():
+            remark(f"{text}\n{question}")
+            answer = sys.stdin.readline()
+        else:
+            answer = ""
+            remark(text)
+    except (EOFError, RuntimeError):  # a front end without a way to ask
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise NotConfirmedError(
+            f"traffic for {names}, which nobody said yes to",
+            "somebody's word, since that server is not on this machine",
+            "answer y where you are asked, or say so beforehand: yes=True, on the command line "
+            "--yes",
+        )
