@@ -58,6 +58,11 @@ lab: $(STAMP) ## Open JupyterLab on notebooks/
 app: $(STAMP) ## Serve the panel to a browser (Voilà; 127.0.0.1, with a token)
 	@$(PY) -m kit.ui.app $(ARGS)
 
+image: ## Build the container image triton-crash-kit (needs Docker or podman; see compose.yaml)
+	@engine=$$(command -v docker || command -v podman) || { \
+		echo "No docker and no podman on the PATH: install one of them, then run make again."; exit 1; }; \
+	"$$engine" build --tag triton-crash-kit $(ARGS) .
+
 vllm: $(STAMP) ## Install real vLLM for the CPU beside the kit (about 2 GB; ARGS="--version 0.27.1")
 	@$(PY) -m kit vllm install $(ARGS)
 
@@ -122,4 +127,4 @@ $(STAMP): requirements.lock
 	@$(PIP) --quiet --no-deps --no-build-isolation --editable . 2>> $(LOG) || { $(SETUP_FAILED); }
 	@touch $@
 
-.PHONY: investigate lab app vllm setup check test course lint test-vllm bench lock clean distclean help
+.PHONY: investigate lab app image vllm setup check test course lint test-vllm bench lock clean distclean help
