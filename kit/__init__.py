@@ -37,7 +37,9 @@ if TYPE_CHECKING:
         scenarios,
     )
     from kit.ui.experiments import bisect, kv_experiment
+    from kit.ui.limits import find_limit
     from kit.ui.preflighting import preflight
+    from kit.ui.soaking import soak
     from kit.ui.study_view import Study
 
 __version__ = "0.1.0"
@@ -48,7 +50,9 @@ _HOMES = {
     **dict.fromkeys(("attach", "container", "panel", "releases", "scenarios"), "kit.ui.api"),
     **dict.fromkeys(("bisect", "kv_experiment"), "kit.ui.experiments"),
     "advise": "kit.ui.advising",
+    "find_limit": "kit.ui.limits",
     "preflight": "kit.ui.preflighting",
+    "soak": "kit.ui.soaking",
     "Study": "kit.ui.study_view",
     "Workload": "kit.study.workload",
 }
@@ -62,6 +66,7 @@ __all__ = [
     "compare",
     "container",
     "diagnose",
+    "find_limit",
     "kv_experiment",
     "open",
     "panel",
@@ -70,6 +75,7 @@ __all__ = [
     "releases",
     "run",
     "scenarios",
+    "soak",
 ]
 
 

@@ -34,6 +34,8 @@ MARKS = {
         "crash/test_real_server.py",
         "load/test_real_server.py",
         "runner/test_loadtest.py",
+        "runner/test_limit_server.py",
+        "runner/test_soak_server.py",
         "runner/test_trial.py",
         "servers/models/test_server.py",
         "servers/test_embedded.py",

@@ -20,6 +20,7 @@ from kit.report.crashes import StudyCrash, study_crashes, to_do, without_stack
 from kit.report.decision import StudyDecision, study_decision
 from kit.report.figures import drawings, hero
 from kit.report.handout import data_files, markdown
+from kit.report.limit import limit_section
 from kit.report.release_map import what_it_cost
 from kit.report.sentences import (
     answer,
@@ -31,6 +32,7 @@ from kit.report.sentences import (
     source_of,
     versions,
 )
+from kit.report.soak import soak_section
 from kit.report.svg import THEMED
 from kit.report.table import latency
 from kit.runner.agenda import decided
@@ -118,11 +120,19 @@ def render(
     main = hero(
         trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
     )
+    limit = limit_section(study, line)
+    soak = soak_section(study, line)
     is_map = main is not None and main.name == "map"
     table = _table(document, trials)
     has = _worth_a_column([cell for block in table for cell in block["cells"]])
     return page.get_template(TEMPLATE.name).render(
-        headline=decision.overall if len(decision.advice) > 1 else headline(trials),
+        headline=limit.headline
+        if limit is not None
+        else soak.headline
+        if soak is not None
+        else decision.overall
+        if len(decision.advice) > 1
+        else headline(trials),
         decision=decision,
         to_do=to_do(crashes),
         data=data,
@@ -134,6 +144,8 @@ def render(
         width=5 + 2 * has["latency"] + has["kv"],
         client=client_sentence(limits),
         hero=main,
+        limit=limit,
+        soak=soak,
         # A map says it all in one figure; those of its scenarios would be dozens.
         drawings=[] if is_map else list(drawings(trials, requests, samples, limits, line)),
         kv_advice=study_advice(study),

@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from kit.runner.limit import LimitAgenda
 from kit.runner.next_cells import CellState, likely_to_decide, next_cells
 from kit.study.folder import StudyFolder
 from kit.study.once import computed_once
@@ -145,8 +146,10 @@ def cell_of(trial: TrialSpec) -> Cell:
     return Cell(trial.server, trial.scenario, trial.engine, replace(trial.workload, seed=0))
 
 
-def agenda_for(spec: StudySpec, trials: Sequence[TrialSpec]) -> Agenda:
-    """The agenda of a study: sequential if it has a test."""
+def agenda_for(spec: StudySpec, trials: Sequence[TrialSpec], study: StudyFolder) -> Agenda:
+    """The agenda of a study: sequential if it has a test, a search if it looks for a limit."""
+    if spec.limit is not None:
+        return LimitAgenda(spec, study)
     if spec.sequential is None:
         return FixedAgenda(trials)
     return SequentialAgenda(trials, spec.sequential, least=spec.least_repeats)

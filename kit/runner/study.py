@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from kit.runner.agenda import Agenda, agenda_for
+from kit.runner.limit import check_search
 from kit.servers.prepare import prepare_servers
 from kit.servers.traces import sweep
 from kit.servers.vllm_env import environment_for
@@ -76,6 +77,8 @@ def run_study(
             machine cannot run one of the servers; nothing was started.
     """
     trials = plan(spec)
+    if spec.limit is not None:
+        check_search(spec)
     study = StudyFolder.create(folder, spec)
     for trace in dict.fromkeys(trial.workload.trace for trial in trials):
         keep(study.path, trace)
@@ -83,7 +86,7 @@ def run_study(
     for engine in spec.engines:
         environment_for(engine)
     run_trials(
-        agenda_for(spec, trials),
+        agenda_for(spec, trials, study),
         study,
         parallel=parallel or os.cpu_count() or 1,
         on_progress=on_progress,

@@ -30,6 +30,7 @@ from kit.errors import UnknownScenarioError
 from kit.stats.timings import DTYPES, ns_as_float, request_timings, token_gaps
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.grid import COLUMNS, number_of, value_of
+from kit.study.limit import LoadKind
 from kit.study.once import computed_once
 from kit.study.recorded import TABLES, open_study
 from kit.study.result import Outcome, TrialResult, Verdict
@@ -53,6 +54,8 @@ def traffic_columns(spec: StudySpec) -> dict[str, str]:
             is_number = all(isinstance(value, int | float) for value in plain)
             is_whole = is_number and all(value == int(value) for value in plain)
             columns[name] = "string" if not is_number else "Int64" if is_whole else "Float64"
+    if spec.limit is not None and spec.limit.by is LoadKind.RATE:
+        columns[LoadKind.RATE.value] = "Float64"
     return columns
 
 

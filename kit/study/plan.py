@@ -46,6 +46,8 @@ ENGINES = (EngineKind.SIMULATED, EngineKind.VLLM_CPU)
 SERVERS = (ServerKind.EMBEDDED, ServerKind.CONTAINER, ServerKind.ATTACHED)
 #: Least time for a trial's load; one that by its rate or duration takes longer gets longer.
 LOAD_S = 120.0
+#: A soak ends with its requests, however long they take.
+SOAK_S = 7 * 24 * 3600.0
 #: Of a server that is not ours nobody knows how fast it is.
 ATTACHED_LOAD_S = 24 * 3600.0
 
@@ -263,7 +265,7 @@ def _trial(
         engine=engine,
         workload=workload,
         repeat=repeat,
-        timeout_s=_load_s(workload),
+        timeout_s=_load_s(workload) if spec.soak is None else max(SOAK_S, _load_s(workload)),
     )
     if server.kind is ServerKind.ATTACHED:
         return _on_attached(trial)

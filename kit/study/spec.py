@@ -14,7 +14,9 @@ from kit.study.distribution import DistributionKind as DistributionKind
 from kit.study.distribution import fixed as fixed
 from kit.study.distribution import uniform as uniform
 from kit.study.grid import as_grid
+from kit.study.limit import LimitSearch
 from kit.study.sequential import TrialTest
+from kit.study.soak import SoakClaim
 from kit.study.traffic_field import GridValue
 from kit.study.workload import AnswerCheck as AnswerCheck
 from kit.study.workload import ArrivalKind as ArrivalKind
@@ -224,6 +226,8 @@ class StudySpec:
     repeats: int = 3
     sequential: TrialTest | None = None  # stop a cell once decided; `repeats` is then the most
     least_repeats: int = 1  # of a cell that a sequential test has decided sooner
+    limit: LimitSearch | None = None  # look for the load at which its goals break
+    soak: SoakClaim | None = None  # one server life, long enough for this claim
     seed: int = 0
     left_out: dict[str, str] = field(default_factory=dict)  # release: why it could not be run
     schema: int = 2

@@ -25,10 +25,12 @@ from kit.ui.commands import (
     diagnose,
     doctor,
     investigate,
+    limit,
     load,
     preflight,
     report,
     shrink,
+    soak,
     study,
     vllm,
 )
@@ -40,6 +42,8 @@ FAMILIES = (
     bisect,
     shrink,
     investigate,
+    limit,
+    soak,
     load,
     report,
     compare,
@@ -57,9 +61,9 @@ exit codes:
   0    done
   1    an error of the kit, named on standard error with a hint
   2    wrong usage
-  3    run --fail-on-crash, and a server died
+  3    run --fail-on-crash, and a server died; soak, and it failed
   4    nothing was learned: every trial failed on our side, or no request was
-       answered
+       answered; soak, and it is not decided
   130  stopped by Ctrl-C (143: by SIGTERM); what was recorded is kept
 """
 

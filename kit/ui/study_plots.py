@@ -136,6 +136,32 @@ class StudyPlots:
             ax,
         )
 
+    def plot_limit(self, ax: Axes | None = None) -> Axes:
+        """Draw goals and goodput against load, the limit marked; of a study of kit.find_limit.
+
+        ax: as for plot_crashes.
+
+        Raises:
+            SpecError: the study does not look for a limit.
+        """
+        from kit.report.limit import draw_limit
+
+        found = self._study.limit.found
+        note = self._study.provenance
+        return _draw(lambda axes: draw_limit(found, axes), note, 4.4, ax=ax)
+
+    def plot_drift(self, ax: Axes | None = None) -> Axes:
+        """Draw what the server holds, and its latency, over a soak. ax: as for plot_crashes.
+
+        Raises:
+            SpecError: the study is no soak.
+        """
+        from kit.report.soak import draw_drift
+
+        found = self._study.soak.found
+        note = self._study.provenance
+        return _draw(lambda axes: draw_drift(found, axes), note, 3.8, ax=ax)
+
     def plot_pareto(self, ax: Axes | None = None, *, quantile: float = 0.95) -> Axes:
         """Draw throughput against latency, a point a load; reads study.requests.
 

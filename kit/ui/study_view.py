@@ -22,7 +22,7 @@ from kit.study.words import listing, provenance
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes, Words
 from kit.ui.study_plots import StudyPlots
-from kit.ui.study_views import KvView, MapView
+from kit.ui.study_views import KvView, LimitView, MapView, SoakView
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,6 +160,24 @@ class Study(StudyPlots):
         """The map of releases: its answer, how sure it is, what it cost, where crashes came."""
         return MapView(self)
 
+    @cached_property
+    def limit(self) -> LimitView:
+        """The highest load at which the goals hold; of a study of kit.find_limit.
+
+        Raises:
+            SpecError: the study does not look for one.
+        """
+        return LimitView(self)
+
+    @cached_property
+    def soak(self) -> SoakView:
+        """The verdict of a soak, with its evidence; of a study of kit.soak.
+
+        Raises:
+            SpecError: the study is no soak.
+        """
+        return SoakView(self)
+
     def agreement(self, other: Study) -> Words:
         """Whether the cells that another study ran, too, ended alike in both."""
         from kit.report.sentences import compared
@@ -278,7 +296,12 @@ class Study(StudyPlots):
         from textwrap import fill
 
         cells = self._cells
-        parts = [fill(self.answer, 80), self._unfinished(), text_table(cells[:MOST_ROWS], width=80)]
+        parts = [
+            self._verdict,
+            fill(self.answer, 80),
+            self._unfinished(),
+            text_table(cells[:MOST_ROWS], width=80),
+        ]
         if len(cells) > MOST_ROWS:
             parts.append(f"… and {len(cells) - MOST_ROWS} more rows: study.summary has all")
         parts += [fill(f"- {text}", 80, subsequent_indent="  ") for text in self.advice]
@@ -288,7 +311,9 @@ class Study(StudyPlots):
         cells = self._cells
         more = len(cells) - MOST_ROWS
         advice = "".join(f"<li>{safe_html(text)}</li>" for text in self.advice)
+        verdict = safe_html(self._verdict).replace("\n", "<br>")
         parts = [
+            f"<p>{verdict}</p>",
             f"<p><b>{safe_html(self.answer)}</b></p>",
             f"<p>{safe_html(self._unfinished())}</p>",
             f'<div style="overflow-x: auto">{html_table(cells[:MOST_ROWS])}</div>',
@@ -300,6 +325,13 @@ class Study(StudyPlots):
         ]
         body = "".join(part for part in parts if part != "<p></p>")
         return f'<div class="kit-study" style="text-align: left; max-width: 75em">{body}</div>'
+
+    @property
+    def _verdict(self) -> str:
+        """Of a search for a limit, or of a soak; empty for other studies."""
+        if self.spec.limit is not None:
+            return repr(self.limit)
+        return repr(self.soak) if self.spec.soak is not None else ""
 
     def _unfinished(self) -> str:
         """How far it is, if it is not finished; empty if it is."""

@@ -1,7 +1,7 @@
-"""The parts of a study that answer one question each: its KV cache, its map of releases.
+"""The parts of a study that answer one question each: its KV cache, its map of releases, a limit.
 
-`study.kv` and `study.map`; each property is a sentence, a list or a table, and a notebook shows
-it as text.
+`study.kv`, `study.map` and `study.limit`; each property is a sentence, a list or a table, and a
+notebook shows it as text.
 """
 
 from __future__ import annotations
@@ -99,6 +99,100 @@ class KvView:
         if trial is None:
             trial = str(self.table.sort_values("measured_peak")["trial_id"].iloc[-1])
         return self._study.where(trial_id=trial)
+
+
+class LimitView:
+    """The highest load at which a server met its goals, and what that rests on."""
+
+    def __init__(self, study: Study) -> None:
+        from kit.stats.limit_study import limit_of
+
+        #: Everything that was found (kit.stats.limit_study.LimitFound).
+        self.found = limit_of(study._folder)
+
+    @property
+    def value(self) -> float:
+        """The limit: clients, or requests a second. 0: below the loads tried; inf: above."""
+        return self.found.estimate.value
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the limit, at 95 %."""
+        return self.found.estimate.low, self.found.estimate.high
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval is as narrow as was asked for."""
+        return self.found.decided
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a trial and goal: kit.stats.limit_study.LimitFound.table."""
+        return self.found.table
+
+    @property
+    def answer(self) -> Words:
+        """The limit, its interval and what broke first."""
+        from kit.report.limit import limit_sentence
+
+        return Words(limit_sentence(self.found))
+
+    @property
+    def advice(self) -> list[str]:
+        """What else has to be known, and the setting that is safe."""
+        from kit.report.limit import limit_advice, limit_remarks
+
+        return [*limit_remarks(self.found), *limit_advice(self.found)]
+
+    def __repr__(self) -> str:
+        from textwrap import fill
+
+        lines = [
+            fill(text, 80, initial_indent="- ", subsequent_indent="  ") for text in self.advice
+        ]
+        return clean_text("\n".join([fill(self.answer, 80), *lines]))
+
+
+class SoakView:
+    """Whether a server passed a soak, and each thing that was looked at."""
+
+    def __init__(self, study: Study) -> None:
+        from kit.stats.soak_study import soak_of
+
+        #: Everything that was found (kit.stats.soak_study.SoakFound).
+        self.found = soak_of(study._folder)
+
+    @property
+    def status(self) -> str:
+        """The verdict: passed, failed or undecided."""
+        return self.found.status.value
+
+    @property
+    def answer(self) -> Words:
+        """The verdict and what it rests on."""
+        from kit.report.soak import soak_sentence
+
+        return Words(soak_sentence(self.found))
+
+    @property
+    def checks(self) -> pd.DataFrame:
+        """One row a check: name, status, says."""
+        import pandas as pd
+
+        rows = [(one.name, one.status.value, one.says) for one in self.found.checks]
+        return pd.DataFrame(rows, columns=["name", "status", "says"])
+
+    @property
+    def junit(self) -> str:
+        """The checks as JUnit XML."""
+        from kit.report.soak import junit
+
+        return junit(self.found).decode()
+
+    def __repr__(self) -> str:
+        from kit.report.soak import checks_table
+
+        return clean_text(f"{self.answer}\n\n{checks_table(self.found)}")
 
 
 class MapView:

@@ -136,7 +136,7 @@ def test_a_list_is_given_with_commas_or_by_repeating_the_option(words: list[str]
 
 
 def test_each_field_of_the_traffic_is_an_option_with_its_help_and_range() -> None:
-    for command in ("run", "map", "bisect", "load"):
+    for command in ("run", "map", "bisect", "load", "limit", "soak"):
         text = " ".join(COMMANDS[command].format_help().split()).replace("- ", "-")
         for field in FIELDS.values():
             assert option_of(field.name) in text

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import psutil
 
 from kit.servers.processes import seen_below
-from kit.servers.watch.names import PROCESS, SERVER_CPU, SERVER_RSS, STUB_CPU, STUB_RSS, Sample
+from kit.servers.watch.names import (
+    OPEN_FILES,
+    PROCESS,
+    SERVER_CPU,
+    SERVER_RSS,
+    SERVER_SHARED,
+    STUB_CPU,
+    STUB_RSS,
+    Sample,
+)
 
 #: Looking for new processes costs some system calls for each; a model's stubs seldom change.
 RESCAN_S: Final = 2.0
@@ -44,7 +54,8 @@ class ServerProcesses:
         self._at_start = list(self._below.values())
 
     def read(self, *, t_ns: int) -> list[Sample]:
-        """Memory and processor time of the server, and of the processes below it together.
+        """Memory and processor time of the server, and of the processes below it together; its
+        shared memory and open files.
 
         A process that is gone, or dead and not yet waited for, gives no row.
         """
@@ -61,6 +72,8 @@ class ServerProcesses:
             if readings:
                 values.append((rss_name, sum(rss for rss, _ in readings)))
                 values.append((cpu_name, sum(cpu for _, cpu in readings)))
+        if self._server is not None:
+            values += _held(self._server)
         return [Sample(t_ns=t_ns, source=PROCESS, name=name, value=v) for name, v in values]
 
     def server_alive(self) -> bool:
@@ -79,6 +92,20 @@ class ServerProcesses:
             if pid not in self._below:
                 with contextlib.suppress(psutil.Error):  # gone meanwhile
                     self._below[pid] = psutil.Process(pid)
+
+
+def _held(process: psutil.Process) -> list[tuple[str, float]]:
+    """Shared memory and open files of the server; nothing of what the kernel does not tell."""
+    values = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        kilobytes = status.partition("RssShmem:")[2].split()[0]
+        values.append((SERVER_SHARED, 1024.0 * int(kilobytes)))
+    with contextlib.suppress(psutil.Error, OSError):
+        files = float(process.num_fds())
+        if files:  # a dead process that nobody has waited for has none
+            values.append((OPEN_FILES, files))
+    return values
 
 
 def _read(process: psutil.Process) -> tuple[float, float] | None:

@@ -30,6 +30,8 @@ MAX_CONCURRENCY: Final = "max_concurrency"  # label tokens_per_request
 # What the operating system and the health endpoints say.
 SERVER_RSS: Final = "server_rss_bytes"
 SERVER_CPU: Final = "server_cpu_s"  # processor time used so far
+SERVER_SHARED: Final = "server_shared_bytes"  # shared memory that the server has touched
+OPEN_FILES: Final = "server_open_files"  # sockets and pipes too
 STUB_RSS: Final = "stub_rss_bytes"  # all Python stubs and engine processes of the server
 STUB_CPU: Final = "stub_cpu_s"
 SERVER_READY: Final = "server_ready"  # 1 or 0
