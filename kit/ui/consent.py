@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kit.errors import NotConfirmedError, SpecError
+from kit.runner.limit import trial_at
 from kit.servers.attached import endpoint_of
 from kit.servers.whereabouts import is_on_this_machine
 from kit.study.plan import count, first_of_each_cell
@@ -74,6 +75,9 @@ def confirm(spec: StudySpec, cap: Cap, *, in_notebook: bool = False) -> float | 
 def requests_of(spec: StudySpec, trials: list[TrialSpec]) -> int | None:
     """The most requests of a study, given one trial of each cell; None: as many as the servers
     answer in the time that is given."""
+    if spec.limit is not None:  # at most as many as all of its trials at the highest load
+        most = trial_at(spec, spec.limit.high, 0).workload.requests or 0
+        return spec.limit.most_trials * most
     counts = [_requests(trial.workload) for trial in trials]
     known = [number for number in counts if number is not None]
     return sum(known) * spec.repeats if len(known) == len(counts) else None

@@ -41,12 +41,16 @@ def find_limit(
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
+    yes: bool = False,
+    most_requests: int = 10_000,
+    most_minutes: float = 10.0,
     **traffic: Any,
 ) -> Study:
     """Find the highest load at which the goals hold and the server lives.
 
     server: a release, or a server (kit.attach, kit.container). scenario, workload, engine, name,
-        seed, folder, progress, **traffic: as for kit.run, one value each.
+        seed, folder, progress, yes, most_requests, most_minutes, **traffic: as for kit.run, one
+        value each.
     p95_ttft_ms: time to the first token. p95_itl_ms: gap between tokens. p95_e2e_ms: whole answer.
         failed: share of the requests. kv: share of the KV cache in use, p95 over time. None: no
         such goal.
@@ -69,6 +73,7 @@ def find_limit(
         study = kit.find_limit("24.05", p95_ttft_ms=200, protocol="http-generate-stream")
         study.limit
     """
+    from kit.ui.consent import Cap
     from kit.ui.running import conduct
 
     spec = limit_spec(
@@ -94,7 +99,8 @@ def find_limit(
         traffic=traffic,
     )
     where = None if folder is None else as_folder("folder", folder)
-    return conduct(spec, where, parallel=1, progress=progress)
+    cap = Cap(requests=most_requests, minutes=most_minutes, yes=yes)
+    return conduct(spec, where, parallel=1, progress=progress, cap=cap)
 
 
 def limit_spec(

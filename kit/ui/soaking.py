@@ -30,12 +30,16 @@ def soak(
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
+    yes: bool = False,
+    most_requests: int = 10_000,
+    most_minutes: float = 10.0,
     **traffic: Any,
 ) -> Study:
     """Send as many requests as it takes to claim "less than one crash in N", and look for leaks.
 
     server: a release, or a server (kit.attach, kit.container). scenario, workload, engine, name,
-        seed, folder, progress, **traffic: as for kit.run, one value each; disconnects, deadlines
+        seed, folder, progress, yes, most_requests, most_minutes, **traffic: as for kit.run, one
+        value each; disconnects, deadlines
         and a trace as production has them.
     one_in, confidence: the claim, which decides the number of requests: 2,995 for one in 1,000 at
         95 %, if none crashes. failed: share of the requests that may fail.
@@ -52,6 +56,7 @@ def soak(
         study = kit.soak("24.05", "control", one_in=500)
         study.soak
     """
+    from kit.ui.consent import Cap
     from kit.ui.running import conduct
 
     spec = soak_spec(
@@ -65,7 +70,8 @@ def soak(
         traffic=traffic,
     )
     where = None if folder is None else as_folder("folder", folder)
-    return conduct(spec, where, parallel=1, progress=progress)
+    cap = Cap(requests=most_requests, minutes=most_minutes, yes=yes)
+    return conduct(spec, where, parallel=1, progress=progress, cap=cap)
 
 
 def soak_spec(

@@ -10,6 +10,7 @@ from kit.errors import SpecError
 from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, print_text
 from kit.ui.options import (
     Subparsers,
+    add_cap,
     add_command,
     add_folder,
     add_json,
@@ -61,6 +62,7 @@ def add(commands: Subparsers) -> None:
     add_folder(parser, "limit")
     add_reports(parser)
     add_json(parser)
+    add_cap(parser)
     add_traffic(
         parser,
         "One value each. --requests: of one trial, warm-up not counted (400). Else as the scenario "
@@ -115,6 +117,7 @@ def one_value_of(args: Namespace) -> dict[str, Any]:
 def limit(args: Namespace) -> int:
     from kit.ui.choices import study_folder
     from kit.ui.commands.study import run_shown
+    from kit.ui.consent import Cap
     from kit.ui.limits import limit_spec
 
     traffic = one_value_of(args)
@@ -137,7 +140,12 @@ def limit(args: Namespace) -> int:
         seed=args.seed,
         traffic=traffic,
     )
-    study = run_shown(spec, args.out or study_folder(spec), 1)
+    study = run_shown(
+        spec,
+        args.out or study_folder(spec),
+        1,
+        Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes),
+    )
     return _print(study, args)
 
 

@@ -10,6 +10,7 @@ from kit.ui.commands.limit import add_server, one_value_of, server_of
 from kit.ui.console import CRASHED, DONE, NOTHING_LEARNED, busy, print_json, print_text, remark
 from kit.ui.options import (
     Subparsers,
+    add_cap,
     add_command,
     add_folder,
     add_json,
@@ -43,6 +44,7 @@ def add(commands: Subparsers) -> None:
     add_folder(parser, "soak")
     add_reports(parser)
     add_json(parser)
+    add_cap(parser)
     add_traffic(
         parser,
         "One value each; --requests and --duration-s follow from --one-in. Else as the scenario "
@@ -53,6 +55,7 @@ def add(commands: Subparsers) -> None:
 def soak(args: Namespace) -> int:
     from kit.ui.choices import study_folder
     from kit.ui.commands.study import run_shown
+    from kit.ui.consent import Cap
     from kit.ui.soaking import soak_spec
 
     claim = SoakClaim(one_in=args.one_in, confidence=args.confidence, failed=args.failed)
@@ -67,7 +70,12 @@ def soak(args: Namespace) -> int:
         traffic=one_value_of(args),
     )
     remark(f"{claim.words}: {claim.requests:,} requests without a crash")
-    study = run_shown(spec, args.out or study_folder(spec), 1)
+    study = run_shown(
+        spec,
+        args.out or study_folder(spec),
+        1,
+        Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes),
+    )
 
     from kit.report.page import write_report
     from kit.report.soak import checks_table, junit, soak_sentence

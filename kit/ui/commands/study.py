@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kit.errors import SpecError
 from kit.study.encoding import from_json
-from kit.study.spec import StudySpec, Workload
+from kit.study.spec import ServerKind, StudySpec, Workload
 from kit.ui.console import CRASHED, DONE, read_text, remark
 from kit.ui.options import (
     Subparsers,
@@ -246,6 +246,8 @@ def _prepare(spec: StudySpec) -> None:
     from kit.servers.prepare import prepare
     from kit.study.releases import get_release
 
+    if any(server.kind is ServerKind.ATTACHED for server in spec.servers):
+        return  # they run already
     sys.stderr.write("servers (fetched if not in the cache):")
     try:
         for name in spec.releases:
