@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from kit.plots.axes import key, say
+from kit.plots.axes import End, key, label_ends, say
 from kit.plots.columns import check_frame
 from kit.plots.style import FAINT
 from kit.plots.titles import set_title
@@ -57,6 +57,7 @@ def plot_limit(
     ax.set_xlim(left, right)
     ax.set_ylim(_LEAST, 1.6 * _MOST)
     ax.axhline(1.0, color=FAINT, lw=1.2, ls=(0, (4, 2)), gid="goal")
+    ends = []
     for goal, own in table.groupby("goal", sort=False):
         shade, mark, name = _LOOKS[str(goal)]
         ratio = np.where(
@@ -77,15 +78,8 @@ def plot_limit(
                 label=name,
                 gid=f"{'holds' if holds else 'broken'} {goal}",
             )
-        ax.annotate(
-            name,
-            (float(line.index[-1]), float(line.iloc[-1])),
-            xytext=(6, 3),
-            textcoords="offset points",
-            color=shade,
-            fontsize=8.5,
-            annotation_clip=False,
-        )
+        ends.append(End(name=name, x=float(line.index[-1]), y=float(line.iloc[-1]), colour=shade))
+    label_ends(ax, ends)
     _mark_limit(ax, limit, low, high, left, right)
     _goodput(ax, goodput)
     loads = _apart(sorted(table["load"].unique()), right / left)
@@ -130,12 +124,13 @@ def _goodput(ax: Axes, goodput: pd.DataFrame) -> None:
     heights = 0.45 * mean.to_numpy(float) / best
     ax.vlines(mean.index, 0, heights, color="0.75", lw=5, zorder=0, gid="goodput", transform=across)
     ax.annotate(
-        f"{best:.3g}/s",
+        f"{best:.3g} good/s",
         (float(mean.index.to_numpy()[int(mean.to_numpy().argmax())]), 0.45),
         xycoords=across,
-        xytext=(0, 2),
+        xytext=(-6, 0),
         textcoords="offset points",
-        ha="center",
+        ha="right",
+        va="top",
         color="0.4",
         fontsize=8.5,
         gid="best goodput",
