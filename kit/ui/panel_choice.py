@@ -42,6 +42,8 @@ MOST_REPEATS, MOST_TRIALS = 1_000, 20_000
 #: vLLM on a processor loads its model before each trial.
 VLLM_START_S = 20.0
 SUFFIX = ".yaml"
+#: Of a saved choice: a plain file name.
+_NAME = re.compile(r"\w[\w .-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +314,7 @@ def save(choice: Choice, name: str, folder: Path) -> Path:
     Raises:
         SpecError: a name that is no plain file name.
     """
-    if not re.fullmatch(r"[\w][\w .-]{0,63}", name):
+    if not _NAME.fullmatch(name):
         raise SpecError(
             f"the name {name!r}", "letters, digits, space, dot, - and _", "choose a plain name"
         )
@@ -341,5 +343,6 @@ def load(path: Path) -> Choice:
 
 
 def saved(folder: Path) -> list[str]:
-    """Names of the saved choices in `folder`."""
-    return sorted(path.stem for path in folder.glob(f"*{SUFFIX}"))
+    """Names of the saved choices in `folder`; a name that `save` would not take is no such file."""
+    names = (path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}"))
+    return sorted(name for name in names if _NAME.fullmatch(name))

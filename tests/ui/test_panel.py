@@ -25,7 +25,7 @@ from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import choose
 from kit.ui.live import LiveReader, is_running, live_html
 from kit.ui.panel import Panel
-from kit.ui.panel_choice import Choice, check, load, save
+from kit.ui.panel_choice import Choice, check, load, save, saved
 
 TWO = Choice(releases=("23.10", "24.05"), scenarios=("cancel-race",))
 
@@ -317,6 +317,13 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
 def test_a_configuration_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(SpecError, match="name"):
         save(TWO, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["\u202eevil", "a\x1b[31m", "-x", "two\nlines"])
+def test_a_file_that_the_panel_did_not_name_is_not_offered(tmp_path: Path, name: str) -> None:
+    save(TWO, "mine", tmp_path)
+    (tmp_path / f"{name}.yaml").write_text((tmp_path / "mine.yaml").read_text())
+    assert saved(tmp_path) == ["mine"]
 
 
 def test_the_kits_own_errors_are_shown_with_their_hint(tmp_path: Path) -> None:

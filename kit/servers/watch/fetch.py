@@ -16,6 +16,10 @@ from typing import Final
 import httptools
 
 CHUNK_BYTES: Final = 256 * 1024
+#: Of an answer's head, trailer and chunk marks, of which no body grows: more is no answer.
+HEAD_BYTES: Final = 256 * 1024
+#: A body that comes in chunks of a byte has six bytes of marks around each.
+MARKS_A_BYTE: Final = 8
 
 
 class NoAnswer(StrEnum):
@@ -74,7 +78,7 @@ async def get(
     tls: bool | ssl.SSLContext = False,
     headers: Sequence[tuple[str, str]] = (),
 ) -> Answer:
-    """GET `path`; the body is cut at `limit_bytes`.
+    """GET `path`; the body is cut at `limit_bytes`, and a head that does not end is broken off.
 
     With tls=True the certificate is not checked: a server under test mostly has one that it made
     itself. What is secret among `headers` needs a context that checks it.
@@ -114,8 +118,12 @@ async def _exchange(
         lines = [f"GET {path} HTTP/1.1", f"Host: {name}:{port}", "Connection: close"]
         lines += [f"{key}: {value}" for key, value in headers]
         sink.write("\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape"))
+        received = 0
         while not reader.complete and len(reader.body) <= limit_bytes:
+            if received > HEAD_BYTES + MARKS_A_BYTE * len(reader.body):
+                return
             chunk = await source.read(CHUNK_BYTES)
+            received += len(chunk)
             if not chunk:
                 reader.on_end()
                 return

@@ -56,6 +56,13 @@ async def talk_garbage(path: bytes, sink: asyncio.StreamWriter) -> None:
     sink.write(os.urandom(5000))
 
 
+async def never_end_the_head(path: bytes, sink: asyncio.StreamWriter) -> None:
+    sink.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        sink.write(b"X-%d: " % id(path) + b"x" * 65_000 + b"\r\n")
+        await sink.drain()
+
+
 async def hang_up(path: bytes, sink: asyncio.StreamWriter) -> None:
     sink.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + METRICS + b"nv_torn 12")
 
@@ -176,7 +183,7 @@ def test_what_a_torn_answer_of_the_metrics_port_tells_is_tritons(folder: TrialFo
 @pytest.mark.parametrize(
     "answering",
     [
-        *(never_answer, drip, flood, talk_garbage),
+        *(never_answer, drip, flood, talk_garbage, never_end_the_head),
         *(hang_up, have_no_such_page, talk_another_protocol),
     ],
 )
