@@ -82,6 +82,10 @@ class Study(StudyPlots):
         """One row a request, failures and requests in flight at a death included.
 
         Columns: kit.stats.frames.requests_frame; times in ms (`_ms`) or s (`_s`).
+
+        >>> import kit
+        >>> kit.recorded("first_light").requests["outcome"].value_counts().to_dict()
+        {'ok': 4123, 'in_flight': 175, 'refused': 160}
         """
         return requests_frame(self._folder)
 
@@ -105,6 +109,11 @@ class Study(StudyPlots):
         """One row a cell: trials, crashed, latency and KV peak, with the crash share's interval.
 
         A cell is what its trials have in common: release, scenario and whatever else varies.
+
+        >>> import kit
+        >>> cells = kit.recorded("first_light").summary
+        >>> cells[cells["crashed"] > 0][["release", "crashed", "trials"]].to_numpy().tolist()
+        [['23.10', 5, 5], ['24.10', 5, 5]]
         """
         from kit.plots.titles import varying
         from kit.stats.summary import crash_table
@@ -229,11 +238,6 @@ class Study(StudyPlots):
         Raises:
             StoreError: the folder cannot be written.
             MachineError: a PDF is asked for and no browser is here. ExportError: it did not print.
-
-        >>> import kit, tempfile
-        >>> page = kit.recorded("first_light").report(tempfile.mkdtemp())
-        >>> page.name
-        'first_light.html'
         """
         from kit.report.page import write_report
 
