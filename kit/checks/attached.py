@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kit.checks.cache import cache_findings, length_findings
-from kit.checks.finding import Finding, Severity
+from kit.checks.finding import VLLM, Finding, Severity
 from kit.checks.known import TOPIC as RELEASE
 from kit.checks.known import release_findings
 from kit.checks.probe import TIMEOUT_S, Seen, ask
@@ -23,7 +23,6 @@ from kit.study.words import listing
 
 CONNECTION: Final = "connection"
 MODEL: Final = "model"
-VLLM: Final = "vLLM version"
 #: How many names a finding lists.
 _MOST_NAMES: Final = 8
 _REFUSALS: Final = (401, 403)

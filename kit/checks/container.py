@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kit.checks.cache import cache_findings, length_findings
-from kit.checks.finding import Finding, Severity
+from kit.checks.finding import VLLM, Finding, Severity
 from kit.checks.gpu import gpu_findings, gpus_here
 from kit.checks.known import TOPIC as RELEASE
 from kit.checks.known import release_findings
@@ -26,7 +26,6 @@ from kit.study.spec import ServerSpec, TrialSpec
 
 ENGINE: Final = "container engine"
 IMAGE: Final = "image"
-VLLM: Final = "vLLM version"
 SHARED: Final = "shared memory"
 #: With less, a model's stub and vLLM's workers find no room; Docker's own default is 64 MB.
 LEAST_SHM_BYTES: Final = 256 * 10**6

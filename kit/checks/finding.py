@@ -9,6 +9,9 @@ from typing import Final
 
 from kit.study.words import listing
 
+#: A topic that servers of every kind have.
+VLLM: Final = "vLLM version"
+
 
 class Severity(StrEnum):
     """How serious a finding is; the gravest first."""

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from kit.checks.attached import attached_findings
 from kit.checks.cache import cache_findings
-from kit.checks.container import VLLM, ask_engine, container_findings
-from kit.checks.finding import Finding, Preflight, Severity, in_order_of_gravity
+from kit.checks.finding import VLLM, Finding, Preflight, Severity, in_order_of_gravity
 from kit.checks.here import here_findings
 from kit.checks.known import release_findings
 from kit.checks.telling import GPU, METRICS
@@ -56,10 +54,15 @@ def _first_trials(spec: StudySpec) -> list[TrialSpec]:
 
 
 def _of_server(trials: Sequence[TrialSpec], is_quick: bool) -> Iterator[Finding]:
+    # Each kind is loaded only where a study has it: every study is checked before it begins.
     server = trials[0].server
     if server.kind is ServerKind.ATTACHED:
+        from kit.checks.attached import attached_findings
+
         yield from attached_findings(trials, server.label)
     elif server.kind is ServerKind.CONTAINER:
+        from kit.checks.container import ask_engine, container_findings
+
         engine = None if is_quick else ask_engine(server)
         yield from container_findings(trials, server.label, engine)
     else:

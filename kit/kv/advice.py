@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -137,9 +138,13 @@ def _says_something(trial: TrialFolder) -> bool:
 
 def _has_engine(spec: TrialSpec) -> bool:
     """True if the model has an engine behind it, as one that is not the kit's own always has."""
-    if spec.server.model is not None:
-        return True
-    return not ENGINE_MODELS.isdisjoint(served_models(spec.model))
+    return spec.server.model is not None or _calls_an_engine(spec.model)
+
+
+@lru_cache(maxsize=64)
+def _calls_an_engine(model: str) -> bool:
+    """Whether one of the kit's models has an engine, or calls one that has."""
+    return not ENGINE_MODELS.isdisjoint(served_models(model))
 
 
 def _died(trial: TrialFolder) -> bool:

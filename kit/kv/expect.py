@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from kit.load.traffic.draws import whole_quantile
@@ -54,6 +55,7 @@ class Expectation:
         return self.need_fraction > 1.0
 
 
+@lru_cache(maxsize=256)  # a study asks it of each of its cells, which share their lengths
 def footprint(engine: Engine, prompt: Distribution, output: Distribution) -> Footprint:
     """What one sequence of this traffic holds in this engine's cache."""
     size = engine.block_size_tokens
