@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kit.checks.cache import cache_findings, length_findings
 from kit.checks.finding import VLLM, Finding, Severity
-from kit.checks.gpu import gpu_findings, gpus_here
+from kit.checks.gpu import gpu_findings
 from kit.checks.known import TOPIC as RELEASE
 from kit.checks.known import release_findings
 from kit.checks.telling import told_by_official
@@ -19,7 +19,9 @@ from kit.errors import KitError
 from kit.servers.container_engine import address_of, engine_for
 from kit.servers.container_image import image_here, image_of
 from kit.servers.container_options import SHM
+from kit.servers.doctor import LEAST_SHM_BYTES
 from kit.servers.engine_errors import Asked
+from kit.servers.gpu import gpus_here
 from kit.servers.runs import register
 from kit.study.releases import get_release, load_releases
 from kit.study.spec import ServerSpec, TrialSpec
@@ -27,9 +29,6 @@ from kit.study.spec import ServerSpec, TrialSpec
 ENGINE: Final = "container engine"
 IMAGE: Final = "image"
 SHARED: Final = "shared memory"
-#: With less, a model's stub and vLLM's workers find no room; Docker's own default is 64 MB.
-LEAST_SHM_BYTES: Final = 256 * 10**6
-_UNITS: Final = {"b": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,10 +186,12 @@ def _telling(spec: ServerSpec, release: str | None, server: str) -> Iterator[Fin
 
 
 def _shared_memory(spec: ServerSpec, server: str) -> Iterator[Finding]:
-    text = (spec.shm or SHM).lower()
-    digits = text.rstrip("bkmg")
-    size = int(digits) * _UNITS.get(text[len(digits) :] or "b", 1) if digits.isdigit() else None
-    if size is None:
+    import docker
+
+    text = spec.shm or SHM
+    try:
+        size = docker.utils.parse_bytes(text)
+    except docker.errors.DockerException:
         return  # refused, with its name, when the container is made
     if size < LEAST_SHM_BYTES:
         yield Finding(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from kit.checks.finding import Finding, Severity
+from kit.servers.gpu import Gpu
 
 GPU: Final = "GPU"
 DRIVER: Final = "driver"
@@ -20,40 +17,6 @@ LEAST_CAPABILITY: Final = {"25.03": (7, 5)}
 LEAST_DRIVER: Final = {11: 450, 12: 525, 13: 580}
 #: With a larger share of its memory in use, a GPU serves somebody else already.
 _BUSY_FRACTION: Final = 0.1
-_ASKED: Final = "index,uuid,name,compute_cap,driver_version,memory.total,memory.used"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
-    """One GPU as nvidia-smi describes it. Memory in MiB; None: it does not say."""
-
-    index: str
-    uuid: str
-    name: str
-    capability: tuple[int, int] | None
-    driver: str
-    memory_mib: float | None
-    used_mib: float | None
-
-
-def gpus_here() -> list[Gpu] | str:
-    """The GPUs of this machine, or why there are none to be seen."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return "there is no nvidia-smi"
-    ask = [program, f"--query-gpu={_ASKED}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(
-            ask, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"nvidia-smi cannot be asked: {error}"
-    rows = csv.reader(done.stdout.splitlines(), skipinitialspace=True)
-    found = [_gpu(row) for row in rows if len(row) == len(_ASKED.split(","))]
-    if done.returncode or not found:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        return f"nvidia-smi fails: {said[-1] if said else f'exit code {done.returncode}'}"
-    return found
 
 
 def gpu_findings(
@@ -152,27 +115,6 @@ def _driver(driver: str, cuda: str | None, server: str) -> Finding:
         found=f"driver {driver} for an image with CUDA {cuda}",
         server=server,
     )
-
-
-def _gpu(row: Sequence[str]) -> Gpu:
-    index, uuid, name, capability, driver, total, used = (value.strip() for value in row)
-    major, _, minor = capability.partition(".")
-    return Gpu(
-        index=index,
-        uuid=uuid,
-        name=name,
-        capability=(int(major), int(minor)) if major.isdigit() and minor.isdigit() else None,
-        driver=driver,
-        memory_mib=_number(total),
-        used_mib=_number(used),
-    )
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _major(version: str) -> int:

@@ -22,6 +22,7 @@ import psutil
 from kit.errors import KitError, UnsupportedPlatformError
 from kit.servers.browser import BROWSERS, find_browser
 from kit.servers.cache import cache_root
+from kit.servers.gpu import NO_SMI, gpus_here
 from kit.servers.platform import LEAST_OPEN_FILES, architecture_for, libc_here
 from kit.servers.prepare import OWN_LIBPYTHON_BEFORE, lacks_here
 from kit.servers.python import PREFERRED, ServerPython, pythons_here, ways_to_get
@@ -201,25 +202,16 @@ def _vllm() -> Iterator[Check]:
 
 
 def _gpu() -> Iterator[Check]:
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    found = gpus_here()
+    if found == NO_SMI:
         yield _without("GPU", "no NVIDIA driver", "none is needed: servers run on the CPU")
-        return
-    ask = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    done = subprocess.run(
-        ask, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False
-    )
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    if done.returncode or not lines:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        yield _lacks(
-            "GPU",
-            f"nvidia-smi fails: {said[-1] if said else f'exit code {done.returncode}'}",
-            "install the driver again, or restart after its upgrade; no GPU is needed",
-        )
-        return
-    for line in lines:
-        yield _ok("GPU", f"{line} (driver)")
+    elif isinstance(found, str):
+        hint = "install the driver again, or restart after its upgrade; no GPU is needed"
+        yield _lacks("GPU", found, hint)
+    else:
+        for one in found:
+            memory = "" if one.memory_mib is None else f", {one.memory_mib:,.0f} MiB"
+            yield _ok("GPU", f"{one.name}{memory}, driver {one.driver}")
 
 
 def _disk() -> Iterator[Check]:

@@ -14,10 +14,11 @@ import pytest
 import kit
 from kit.checks import here
 from kit.checks.finding import Finding, Preflight, Severity, in_order_of_gravity
-from kit.checks.gpu import Gpu, gpu_findings, gpus_here
+from kit.checks.gpu import gpu_findings
 from kit.checks.here import client_findings
 from kit.checks.run import preflight
 from kit.servers import whereabouts
+from kit.servers.gpu import Gpu, gpus_here
 from kit.servers.whereabouts import is_on_this_machine, is_own_address, tunnel_at
 from kit.study.plan import plan
 from kit.study.spec import TrialSpec, Workload
@@ -156,8 +157,13 @@ def test_gpus_that_are_not_there_block_or_warn_and_what_the_image_does_not_tell_
 @pytest.mark.parametrize(
     ("script", "seen"),
     [
-        ("echo '0, GPU-1, NVIDIA L4, 8.9, 550.54.15, 23034, 12'", [(8, 9)]),
-        ("echo '0, GPU-1, old, [N/A], 390.1, [N/A], 1'", [None]),
+        ("echo '0, GPU-1, NVIDIA L4, 550.54.15, 23034, 12, 8.9'", [(8, 9)]),
+        ("echo '0, GPU-1, old, 390.1, [N/A], 1, [N/A]'", [None]),
+        (
+            "case $1 in *cap*) echo 'not a valid field'; exit 2;; esac; "
+            "echo '0, GPU-1, NVIDIA T4, 470.1, 15109, 2'",
+            [None],
+        ),
         ("echo 'no driver' >&2; exit 9", "nvidia-smi fails: no driver"),
     ],
 )

@@ -105,7 +105,11 @@ def test_a_machine_that_cannot_run_servers_is_told_of_another_way(
 @pytest.mark.parametrize(
     ("script", "state", "words"),
     [
-        ("echo 'NVIDIA L4, 23034 MiB, 550.54'", State.OK, "NVIDIA L4, 23034 MiB, 550.54"),
+        (
+            "echo '0, GPU-1, NVIDIA L4, 550.54, 23034, 1, 8.9'",
+            State.OK,
+            "L4, 23,034 MiB, driver 550",
+        ),
         ("echo 'couldnt talk to the driver'; exit 9", State.LACKS, "couldnt talk to the driver"),
     ],
 )
