@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from kit.errors import NotEnoughDataError, SpecError
-from kit.servers.watch.names import KV_SOURCES, KV_USAGE, SOURCE_WORDS
+from kit.servers.watch.names import KV_SOURCES, SOURCE_WORDS
 from kit.stats.client_limits import client_limits
 from kit.stats.frames import requests_frame, samples_frame, token_gaps_frame
+from kit.stats.judged import judged_requests, kv_usage
 from kit.stats.limit import Estimate, Point, Posterior, design_effect, worst_of
 from kit.stats.timings import measured
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.limit import Goals, LimitSearch, LoadKind
-from kit.study.result import Outcome, TrialResult
+from kit.study.result import TrialResult
 
 #: Of a goal for a p95, what may be worse.
 TAIL = 0.05
@@ -152,7 +153,7 @@ def goal_points(study: StudyFolder, trial: TrialFolder, result: TrialResult) -> 
         dead = Point(load=load, bad=1.0, allowed=TAIL, n=_DEATH)
         points.append(GoalPoint(trial_id=name, goal=DIED, point=dead, value=1.0, wanted=0.0))
     part = study.only([name])
-    judged = _judged(part, is_dead=result.verdict.is_death)
+    judged = judged_requests(requests_frame(part), {name} if result.verdict.is_death else ())
     for goal, wanted, allowed, values in _observed(part, judged, search.goals):
         if not values.size:
             if points:
@@ -178,15 +179,6 @@ def goal_points(study: StudyFolder, trial: TrialFolder, result: TrialResult) -> 
     return points
 
 
-def _judged(study: StudyFolder, *, is_dead: bool) -> pd.DataFrame:
-    """Requests that count, as they were sent; what our own end of the trial cut short does not."""
-    requests = requests_frame(study)
-    kept = requests["judged"].to_numpy(bool)
-    if not is_dead:
-        kept &= (requests["outcome"] != Outcome.IN_FLIGHT.value).to_numpy(bool)
-    return requests[kept].sort_values("t_s", kind="stable")
-
-
 def _observed(
     study: StudyFolder, judged: pd.DataFrame, goals: Goals
 ) -> Iterator[tuple[str, float, float, np.ndarray]]:
@@ -203,7 +195,8 @@ def _observed(
     if goals.failed is not None:
         yield "failed", goals.failed, goals.failed, (~ok).astype(float)
     if goals.kv is not None:
-        yield "kv", goals.kv, TAIL, _kv_usage(study)
+        usage = kv_usage(samples_frame(study))
+        yield "kv", goals.kv, TAIL, usage[usage["t_s"] >= 0]["value"].to_numpy(float)
 
 
 def _first_ms(judged: pd.DataFrame) -> np.ndarray:
@@ -213,20 +206,10 @@ def _first_ms(judged: pd.DataFrame) -> np.ndarray:
     return np.asarray(first + waited)
 
 
-def _kv_usage(study: StudyFolder) -> np.ndarray:
-    """Shares of the cache in use under load, from the source nearest to the engine."""
-    samples = samples_frame(study)
-    usage = samples[(samples["name"] == KV_USAGE) & (samples["t_s"] >= 0)]
-    for source in reversed(KV_SOURCES):
-        own = usage[usage["source"] == source]
-        if len(own):
-            return np.asarray(own.sort_values("t_s")["value"].to_numpy(float))
-    return np.empty(0)
-
-
 def _goodput(study: StudyFolder, trial: TrialFolder, goals: Goals) -> float:
     """Right answers a second that meet the goals for a request (TTFT, latency)."""
-    judged = _judged(study.only([trial.spec.trial_id]), is_dead=True)
+    name = trial.spec.trial_id
+    judged = judged_requests(requests_frame(study.only([name])), {name})
     if judged.empty:
         return 0.0
     good = judged["ok"].to_numpy(bool).copy()

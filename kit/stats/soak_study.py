@@ -11,7 +11,6 @@ import pandas as pd
 
 from kit.errors import SpecError
 from kit.servers.watch.names import (
-    KV_SOURCES,
     KV_USAGE,
     OPEN_FILES,
     SERVER_RSS,
@@ -20,10 +19,10 @@ from kit.servers.watch.names import (
 )
 from kit.stats.frames import requests_frame, samples_frame, trials_frame
 from kit.stats.intervals import evidence_sentence
+from kit.stats.judged import judged_requests, kv_usage
 from kit.stats.timings import measured
 from kit.stats.trend import BLOCKS, SETTLING, Trend, trend
 from kit.study.folder import StudyFolder
-from kit.study.result import Outcome
 from kit.study.soak import SoakClaim
 
 #: Chance of a false alarm over all measures of drift together.
@@ -106,7 +105,8 @@ def soak_of(study: StudyFolder) -> SoakFound:
         )
     trials, requests = trials_frame(study), requests_frame(study)
     counted = trials[trials["counted"]]
-    judged = _judged(requests, counted)
+    own = requests[requests["trial_id"].isin(counted["trial_id"])]
+    judged = judged_requests(own, set(counted.loc[counted["crashed"], "trial_id"]))
     series = pd.concat(
         [_series(study, measure, counted, judged) for measure in MEASURES], ignore_index=True
     )
@@ -119,14 +119,6 @@ def soak_of(study: StudyFolder) -> SoakFound:
         checks=tuple(checks),
         series=series,
     )
-
-
-def _judged(requests: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Requests that count, in the order of time; what our own end cut short does not."""
-    dead = set(trials.loc[trials["crashed"], "trial_id"])
-    own = requests[requests["trial_id"].isin(trials["trial_id"]) & requests["judged"]]
-    cut = (own["outcome"] == Outcome.IN_FLIGHT.value) & ~own["trial_id"].isin(dead)
-    return own[~cut.to_numpy(bool)].sort_values("t_s", kind="stable")
 
 
 def _survival(claim: SoakClaim, trials: pd.DataFrame) -> Check:
@@ -184,11 +176,8 @@ def _series(
 
 def _samples(study: StudyFolder, name: str, trial: str) -> tuple[np.ndarray, np.ndarray]:
     samples = samples_frame(study)
-    own = samples[(samples["name"] == name) & (samples["trial_id"] == trial)]
-    if name == KV_USAGE:
-        told = [source for source in KV_SOURCES if (own["source"] == source).any()]
-        own = own[own["source"] == told[-1]] if told else own
-    own = own.sort_values("t_s")
+    own = samples[samples["trial_id"] == trial]
+    own = kv_usage(own) if name == KV_USAGE else own[own["name"] == name].sort_values("t_s")
     return own["t_s"].to_numpy(float), own["value"].to_numpy(float)
 
 
