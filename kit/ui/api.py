@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kit.errors import StoreError
 from kit.study.paths import RECORDED
+from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS, nearest, wrong
 from kit.ui.arguments import folder as as_folder
-from kit.ui.arguments import nearest, wrong
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +41,8 @@ def run(
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
-    most_requests: int = 10_000,
-    most_minutes: float = 10.0,
+    most_requests: int = MOST_REQUESTS,
+    most_minutes: float = MOST_MINUTES,
     **traffic: Any,
 ) -> Study:
     """Run a study: every server under every traffic, `repeats` times; resumes an unfinished one.

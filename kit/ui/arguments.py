@@ -6,8 +6,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
+from typing import Final
 
 from kit.errors import SpecError
+
+#: The most that goes to a server that runs already on another machine, unless a person says more.
+MOST_REQUESTS: Final = 10_000
+MOST_MINUTES: Final = 10.0
 
 
 def folder(argument: str, value: object) -> Path:

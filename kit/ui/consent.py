@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -20,10 +20,9 @@ from kit.servers.whereabouts import is_on_this_machine
 from kit.study.plan import count, first_of_each_cell
 from kit.study.spec import ServerKind, StudySpec, TrialSpec, Workload
 from kit.study.words import listing, percent
+from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
 from kit.ui.console import print_text, remark
 
-MOST_REQUESTS: Final = 10_000
-MOST_MINUTES: Final = 10.0
 #: What was agreed to in this process, so that the same traffic is asked about once.
 _AGREED: Final[set[str]] = set()
 
@@ -107,8 +106,11 @@ def what_is_sent(spec: StudySpec, trials: list[TrialSpec], cap: Cap) -> str:
 
 
 @contextmanager
-def stopped_after(minutes: float | None) -> Iterator[threading.Event | None]:
-    """An event for run_study that is set when the time is over; None without a limit."""
+def stopped_after(
+    minutes: float | None, *, say: Callable[[str], None] = remark
+) -> Iterator[threading.Event | None]:
+    """An event for run_study that is set when the time is over, which is then said; None without
+    a limit."""
     if minutes is None:
         yield None
         return
@@ -120,6 +122,8 @@ def stopped_after(minutes: float | None) -> Iterator[threading.Event | None]:
         yield over
     finally:
         timer.cancel()
+    if over.is_set():
+        say(f"stopped after {minutes:g} minutes; most_minutes (--most-minutes) allows more")
 
 
 def _is_away(trial: TrialSpec) -> bool:

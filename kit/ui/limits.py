@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.study.limit import Goals, LimitSearch, LoadKind
+from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
 from kit.ui.arguments import folder as as_folder
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def find_limit(
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
-    most_requests: int = 10_000,
-    most_minutes: float = 10.0,
+    most_requests: int = MOST_REQUESTS,
+    most_minutes: float = MOST_MINUTES,
     **traffic: Any,
 ) -> Study:
     """Find the highest load at which the goals hold and the server lives.
@@ -128,15 +129,13 @@ def limit_spec(
     from kit.runner.limit import check_search
     from kit.study.arguments import as_member, check_names
     from kit.study.grid import FIELDS
-    from kit.study.spec import AnswerCheck, ServerKind, ServerSpec, Workload
+    from kit.study.workload import Workload
     from kit.ui.choices import choose
 
     check_names(traffic, FIELDS)
     asked = Goals(**goals)
     if workload is None and scenario is None:
-        attached = isinstance(server, ServerSpec) and server.kind is ServerKind.ATTACHED
-        check = AnswerCheck.NONE if attached else AnswerCheck.EXACT
-        workload = Workload(answer_check=check)
+        workload = Workload()
     is_open = workload is not None and not workload.is_closed_loop
     kind = LoadKind.RATE if is_open or traffic.get("arrivals") else LoadKind.CONCURRENCY
     if by is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from kit.errors import SpecError
 from kit.study.grid import FIELDS, several
+from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
 
 #: What `parser.add_subparsers()` returns; its class is private to argparse.
 Subparsers = Any
@@ -156,10 +157,10 @@ def add_cap(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("a server that runs already, on another machine")
     group.add_argument("--yes", action="store_true", help="send it without asking")
     group.add_argument(
-        "--most-requests", type=int, default=10_000, metavar="N", help="(%(default)s)"
+        "--most-requests", type=int, default=MOST_REQUESTS, metavar="N", help="(%(default)s)"
     )
     group.add_argument(
-        "--most-minutes", type=float, default=10.0, metavar="N", help="(%(default)g)"
+        "--most-minutes", type=float, default=MOST_MINUTES, metavar="N", help="(%(default)g)"
     )
 
 

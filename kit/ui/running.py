@@ -85,16 +85,14 @@ def conduct(
         minutes = confirm(spec, cap or Cap(), in_notebook=in_notebook())
     prepare_servers(spec.servers, _say if progress else None)
     lines = [f"study folder: {path}", *warnings]
-    with shown(progress, lines) as on_progress, stopped_after(minutes) as over:
+    say = _say if progress else _say_nothing
+    with stopped_after(minutes, say=say) as over, shown(progress, lines) as on_progress:
         try:
             run_study(spec, path, parallel=parallel, on_progress=on_progress, stop=over)
         except KeyboardInterrupt:
             if not (path / "study.json").exists():
                 raise  # nothing was begun
-            if progress:
-                _say("stopped; what is done is kept, and the same call goes on from there")
-        if progress and over is not None and over.is_set():
-            _say(f"stopped after {minutes:g} minutes; most_minutes= allows more")
+            say("stopped; what is done is kept, and the same call goes on from there")
     return Study(StudyFolder(path))
 
 
@@ -132,6 +130,10 @@ def in_notebook() -> bool:
 
     shell = get_ipython()
     return shell is not None and hasattr(shell, "kernel")
+
+
+def _say_nothing(text: str) -> None:
+    """For a caller who wants no progress."""
 
 
 def _say(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
 from kit.study.soak import SoakClaim
+from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
 from kit.ui.arguments import folder as as_folder
 
 if TYPE_CHECKING:
@@ -31,16 +32,15 @@ def soak(
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
-    most_requests: int = 10_000,
-    most_minutes: float = 10.0,
+    most_requests: int = MOST_REQUESTS,
+    most_minutes: float = MOST_MINUTES,
     **traffic: Any,
 ) -> Study:
     """Send as many requests as it takes to claim "less than one crash in N", and look for leaks.
 
     server: a release, or a server (kit.attach, kit.container). scenario, workload, engine, name,
         seed, folder, progress, yes, most_requests, most_minutes, **traffic: as for kit.run, one
-        value each; disconnects, deadlines
-        and a trace as production has them.
+        value each; disconnects, deadlines and a trace as production has them.
     one_in, confidence: the claim, which decides the number of requests: 2,995 for one in 1,000 at
         95 %, if none crashes. failed: share of the requests that may fail.
 
@@ -93,14 +93,13 @@ def soak_spec(
     from kit.study.arguments import check_names
     from kit.study.grid import FIELDS
     from kit.study.plan import plan
-    from kit.study.spec import AnswerCheck, ArrivalKind, ServerKind, ServerSpec, Workload
+    from kit.study.spec import ArrivalKind, Workload
     from kit.study.traces.pinned import pinned
     from kit.ui.choices import choose
 
     check_names(traffic, [word for word in FIELDS if word not in ("requests", "duration_s")])
     if workload is None and scenario is None:
-        attached = isinstance(server, ServerSpec) and server.kind is ServerKind.ATTACHED
-        workload = Workload(answer_check=AnswerCheck.NONE if attached else AnswerCheck.EXACT)
+        workload = Workload()
     spec = choose(
         server,
         scenario,

@@ -107,8 +107,6 @@ def load(args: Namespace) -> int:
     minutes = confirm(spec, cap)
     with stopped_after(minutes) as over:
         study = run_study(spec, folder, parallel=1, on_progress=_Line(sys.stderr), stop=over)
-    if over is not None and over.is_set():
-        remark(f"stopped after {minutes:g} minutes; --most-minutes allows more")
     with busy("reading what came back"):
         found = summary(study)
     if args.json:

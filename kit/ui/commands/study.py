@@ -227,18 +227,15 @@ def run_shown(
             remark(line)
         minutes = confirm(spec, cap or Cap())
     _prepare(spec)
-    try:
-        with stopped_after(minutes) as over:
-            study = run_study(spec, folder, parallel=parallel, on_progress=show, stop=over)
-    except KeyboardInterrupt:
-        show.close()
-        remark("stopped; what is done is kept, and the same command goes on from there")
-        raise
-    finally:
-        show.close()
-    if over is not None and over.is_set():
-        remark(f"stopped after {minutes:g} minutes; --most-minutes allows more")
-    return study
+    with stopped_after(minutes) as over:
+        try:
+            return run_study(spec, folder, parallel=parallel, on_progress=show, stop=over)
+        except KeyboardInterrupt:
+            show.close()
+            remark("stopped; what is done is kept, and the same command goes on from there")
+            raise
+        finally:
+            show.close()
 
 
 def _prepare(spec: StudySpec) -> None:
