@@ -85,14 +85,11 @@ def pinned(text: str) -> TraceFile:
 def _of_file(path: str) -> TraceFile:
     trace = read_trace(Path(path))
     due = [row.due_s for row in trace.rows if row.due_s is not None]
-    firsts: dict[int, bool] = {}
-    for row in trace.rows:
-        firsts.setdefault(row.conversation, row.due_s is not None)
     return TraceFile(
         path=path,
         format=trace.format,
         requests=len(trace.rows),
-        span_s=round(max(due), 6) if all(firsts.values()) else None,
+        span_s=round(max(due), 6) if trace.is_timed else None,
         longest_tokens=max(
             (words_of(row.dialogue) if row.dialogue else row.prompt_tokens or 0)
             + (row.output_tokens or 0)

@@ -52,6 +52,11 @@ class Trace:
     sha256: str  # of the file
     rows: tuple[TraceRow, ...]
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether it says when conversations begin; it does so for all of them or for none."""
+        return self.rows[0].due_s is not None
+
 
 def read_trace(path: Path) -> Trace:
     """The requests of a traffic file.
@@ -83,7 +88,11 @@ def _read(path: Path, files: tuple[Path, ...], state: object) -> Trace:
     """As `read_trace`, once for each state of the file."""
     try:
         if files != (path,) or path.suffix == ".arrows":
-            found, rows, data = RECORDED, _recorded(files), [f.read_bytes() for f in files]
+            found, rows, data = (
+                RECORDED,
+                _recorded(files),
+                [read_file(f, limit=MOST_BYTES) for f in files],
+            )
         else:
             data = [read_file(path, limit=MOST_BYTES)]
             found, rows = _written(path, data[0])
