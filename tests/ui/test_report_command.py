@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from synthetic_studies import write_study, write_trial
 
+from kit.study.folder import StudyFolder
 from kit.ui.cli import main
 from kit.ui.commands import report
 
@@ -29,7 +30,7 @@ def test_a_watched_study_is_written_after_each_trial_until_it_is_finished(
                 (study.path / "done.json").write_text("{}")
 
     def write(study: object, into: Path, *, refresh_s: float | None = None) -> Path:
-        trials = report.StudyFolder(tmp_path / "study").trials()
+        trials = StudyFolder(tmp_path / "study").trials()
         written.append((refresh_s, sum(t.result is not None for t in trials)))
         return into / "study.html"
 

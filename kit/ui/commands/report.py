@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kit.cleaning import clean_json
-from kit.study.folder import StudyFolder
 from kit.ui.console import DONE, busy, print_text, remark
 from kit.ui.options import Subparsers, add_command, add_json
+
+if TYPE_CHECKING:
+    from kit.study.folder import StudyFolder
 
 #: How often a study that is watched is looked at, and a browser that shows it loads it anew.
 LOOK_S: Final = 2.0
