@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kit.plots.style import FAINT, INK, spread
-from kit.study.words import milliseconds, percent
+from kit.study.words import in_lines, milliseconds, percent
 
 #: Where a percent axis may end that is not drawn whole, and the step of its ticks.
 ENDS = ((0.05, 0.01), (0.1, 0.02), (0.15, 0.05), (0.25, 0.05), (0.5, 0.1))
@@ -55,7 +54,7 @@ def key(ax: Axes, xlabel: str, *lines: str) -> None:
     width_in = figure.get_size_inches()[0] if figure is not None else 6.4
     columns = ax.get_subplotspec().get_gridspec().ncols if ax.get_subplotspec() else 1  # type: ignore[union-attr]
     most = max(24, int(width_in / columns * 12.5))
-    wrapped = [part for line in lines if line for part in textwrap.wrap(line, most)]
+    wrapped = [part for line in lines if line for part in in_lines(line, most)]
     ax.set_xlabel("\n".join([xlabel, *wrapped]))
 
 
@@ -158,7 +157,7 @@ def figure_title(figure: Figure, sentence: str) -> None:
     """The sentence above all panels of a figure, wrapped to its width."""
     most = max(24, int(figure.get_size_inches()[0] * 0.88 / 0.1))
     figure.suptitle(
-        "\n".join(textwrap.wrap(sentence, most)),
+        "\n".join(in_lines(sentence, most)),
         x=0.01,
         ha="left",
         fontsize=12,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from kit.stats.returns import returns
 from kit.study.grid import COLUMNS
 from kit.study.releases import in_order, neighbours
 from kit.study.sequential import Decision
-from kit.study.words import listing, milliseconds, percent, ranges
+from kit.study.words import in_lines, listing, milliseconds, percent, ranges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -185,10 +184,10 @@ def set_title(ax: Axes, sentence: str) -> None:
     width_in = figure.get_size_inches()[0] if figure is not None else 6.4
     tied = re.sub(r"(?<=\d) (?=(ms|s|%)\b|%)", "\N{NO-BREAK SPACE}", sentence)
     most = max(24, int(width_in * 0.88 / 0.1))
-    wrapped = textwrap.wrap(tied, most)
-    while most > 24 and len(textwrap.wrap(tied, most - 1)) == len(wrapped):
+    wrapped = in_lines(tied, most)
+    while most > 24 and len(in_lines(tied, most - 1)) == len(wrapped):
         most -= 1  # as many lines, but about equally long
-        wrapped = textwrap.wrap(tied, most)
+        wrapped = in_lines(tied, most)
     ax.set_title("\n".join(wrapped))
 
 

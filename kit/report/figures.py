@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from kit.plots.style import STYLE, clean_texts, footnote
 from kit.report.sentences import scenario_title, scenarios_in_order
 from kit.report.svg import themed
 from kit.stats.client_limits import client_sentence
+from kit.study.words import in_lines
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
@@ -79,7 +79,7 @@ class Drawing:
             ax.set_title("")
         clean_texts(figure)
         note = clean_text(self.note, lines=False)
-        footnote(figure, "\n".join(textwrap.wrap(note, int(self.size_in[0] * 17))))
+        footnote(figure, "\n".join(in_lines(note, int(self.size_in[0] * 17))))
         return figure
 
 

@@ -31,6 +31,7 @@ from kit.runner.outside import Outside, shortage
 from kit.servers.base import Access, End, Server
 from kit.servers.factory import server_for, watched_models
 from kit.servers.processes import SHM, stopped_below
+from kit.servers.startlog import was_too_slow
 from kit.servers.watch.liveness import Health
 from kit.servers.watch.sampler import Watcher
 from kit.study.files import write_whole
@@ -46,8 +47,6 @@ PROGRESS_S = 0.25
 SETTLE_S = 0.5
 #: How long a server may take to end once its models are gone.
 EXIT_S = 6.0
-#: What Triton ends with where its stub did not come up in the second that it gives it.
-LOST_LOCK = "interprocess::lock_exception"
 #: More than any stack and what led to it.
 TAIL_BYTES = 4 * 1024 * 1024
 
@@ -102,7 +101,7 @@ class Trial:
         it cannot start has been given something wrong, and one that was too slow tells nothing."""
         end = server.end()
         number = None if end is None else signal_of(end.exit_code)
-        slow = LOST_LOCK in _tail(self.folder.log)
+        slow = was_too_slow(_tail(self.folder.log))
         why = shortage((SHM, self.folder.path))
         if end is None or number not in FAULT_SIGNALS or end.stopped_by or slow or why:
             return Verdict.CLIENT_FAULT, f"{error} ({why})" if why else str(error)

@@ -26,7 +26,7 @@ from kit.servers.python import ServerPython
 from kit.servers.python_env import note, python_env_folders
 from kit.servers.ready import serves
 from kit.servers.runs import Run, register, writable
-from kit.servers.startlog import decisive_lines, failed_to_bind
+from kit.servers.startlog import decisive_lines, failed_to_bind, was_too_slow
 from kit.servers.traces import sweep
 from kit.servers.wheels import server_files
 from kit.study.files import write_whole
@@ -35,7 +35,8 @@ from kit.study.releases import Release
 from kit.study.spec import Endpoint
 
 _HOST = "127.0.0.1"
-_PORT_ATTEMPTS = 5
+#: How often it is started where a port was taken meanwhile, or the machine was too slow.
+_ATTEMPTS = 5
 _READY_POLL_S = 0.05
 _LOG_TAIL_BYTES = 200_000
 
@@ -141,7 +142,8 @@ class EmbeddedServer:
                     return endpoint
                 self.stop(patience_s=0.0)
                 attempts += 1
-                if attempts == _PORT_ATTEMPTS or not failed_to_bind(self._log()):
+                log = self._log()
+                if attempts == _ATTEMPTS or not (failed_to_bind(log) or was_too_slow(log)):
                     raise self._did_not_start(failure)
         except BaseException:
             self.stop(patience_s=0.0)

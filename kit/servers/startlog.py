@@ -23,6 +23,10 @@ _BIND_FAILED = re.compile(
     r"|failed to start (HTTP|GRPC|Metrics|metrics)|[Ff]ailed to bind"
 )
 
+#: What the Python backend ends with where its stub did not come up in the second that it gives it:
+#: the machine was too slow, which tells nothing of the server.
+_LOST_LOCK = "interprocess::lock_exception"
+
 #: What every start on a machine without GPUs prints, what the kit itself causes, and what gRPC
 #: says about sockets, which Triton then says more clearly.
 _NOISE = re.compile(
@@ -60,6 +64,11 @@ def decisive_lines(log: str, *, most: int = 8) -> list[str]:
 def failed_to_bind(log: str) -> bool:
     """Whether the server ended because a port was taken."""
     return _BIND_FAILED.search(log) is not None
+
+
+def was_too_slow(log: str) -> bool:
+    """Whether the server ended because its Python process was not up in time."""
+    return _LOST_LOCK in log
 
 
 def _without_stamp(line: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -19,6 +20,29 @@ def ranges(chosen: Iterable[str], line: Sequence[str]) -> str:
     runs = [list(run) for inside, run in groupby(line, members.__contains__) if inside]
     words = [word for run in runs for word in ([f"{run[0]}–{run[-1]}"] if len(run) > 2 else run)]
     return listing(words)
+
+
+def in_lines(text: str, width: int = 80, *, first: str = "", rest: str = "") -> list[str]:
+    """A paragraph in lines of at most `width` characters; no name breaks, at its hyphen either.
+
+    first, rest: what the first line and all others begin with.
+
+    >>> in_lines("Under cancel-race, 24.10 died.", 14)
+    ['Under', 'cancel-race,', '24.10 died.']
+    """
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def paragraph(text: str, *, first: str = "", rest: str = "") -> str:
+    """The text as a terminal of 80 columns shows it; as in_lines."""
+    return "\n".join(in_lines(text, first=first, rest=rest))
 
 
 def milliseconds(value: float) -> str:

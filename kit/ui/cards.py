@@ -6,19 +6,17 @@ for a terminal (`__repr__`).
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.cleaning import clean_text, safe_html
-from kit.study.words import listing, ranges
+from kit.study.words import in_lines, listing, ranges
 
 if TYPE_CHECKING:
     from kit.crash.match import Match
     from kit.stats.compare import Comparison
 
-COLUMNS = 80
 CARD = (
     "border: 1px solid rgba(128, 128, 128, 0.45); border-radius: 6px; padding: 0.6em 1em; "
     "margin: 0.4em 0; max-width: 60em; line-height: 1.45; text-align: left"
@@ -164,11 +162,4 @@ def known_text(known: Iterable[Match], advice: str) -> list[str]:
 
 
 def wrapped(text: str, *, indent: str = "  ") -> list[str]:
-    return textwrap.wrap(
-        text,
-        COLUMNS,
-        initial_indent=indent,
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,  # names of crashes and scenarios have them
-    )
+    return in_lines(text, first=indent, rest="  ")

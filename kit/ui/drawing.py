@@ -6,7 +6,6 @@ it in a script. Global rcParams stay as they are.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kit.plots.style import STYLE, clean_texts, footnote
+from kit.study.words import in_lines
 
 WIDTH_IN = 7.2
 #: Characters of a footnote that fit into an inch.
@@ -95,7 +95,7 @@ def _kit_style() -> Iterator[None]:
 def _add_note(figure: Figure, note: str) -> None:
     """Beneath what stands there already, if axes of another study share the figure."""
     there = figure.get_supxlabel()
-    lines = textwrap.wrap(note, int(figure.get_size_inches()[0] * NOTE_CHARACTERS))
+    lines = in_lines(note, int(figure.get_size_inches()[0] * NOTE_CHARACTERS))
     text = "\n".join(lines)
     if text not in there:
         footnote(figure, "\n".join(filter(None, (there, text))))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import fill
 
 from kit.report.cells import result_document
 from kit.report.page import write_report
 from kit.report.table import text_table
 from kit.study.folder import StudyFolder
+from kit.study.words import paragraph
 from kit.ui.console import (
     DONE,
     NOTHING_LEARNED,
@@ -51,13 +51,11 @@ def print_study(
 
 
 def _lines(study: Study, cells: list[dict[str, object]], report: Path | None) -> list[str]:
-    lines = [fill(study.answer, COLUMNS), "", text_table(cells, width=COLUMNS)]
+    lines = [paragraph(study.answer), "", text_table(cells, width=COLUMNS)]
     advice = study.advice
     if advice:
         lines += ["", "What to do:"]
-        lines += [
-            fill(text, COLUMNS, initial_indent="- ", subsequent_indent="  ") for text in advice
-        ]
+        lines += [paragraph(text, first="- ", rest="  ") for text in advice]
     if report:
         lines += ["", f"report: {report}"]
     return lines

@@ -18,7 +18,7 @@ from kit.stats.frames import (
 )
 from kit.study.folder import StudyFolder
 from kit.study.spec import StudySpec
-from kit.study.words import listing, provenance
+from kit.study.words import listing, paragraph, provenance
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes, Words
 from kit.ui.study_plots import StudyPlots
@@ -297,18 +297,16 @@ class Study(StudyPlots):
         return [name for name in super().__dir__() if not name.startswith("_")]
 
     def __repr__(self) -> str:
-        from textwrap import fill
-
         cells = self._cells
         parts = [
             self._verdict,
-            fill(self.answer, 80),
+            paragraph(self.answer),
             self._unfinished(),
             text_table(cells[:MOST_ROWS], width=80),
         ]
         if len(cells) > MOST_ROWS:
             parts.append(f"… and {len(cells) - MOST_ROWS} more rows: study.summary has all")
-        parts += [fill(f"- {text}", 80, subsequent_indent="  ") for text in self.advice]
+        parts += [paragraph(text, first="- ", rest="  ") for text in self.advice]
         return clean_text("\n\n".join(filter(None, [*parts, self.provenance])))
 
     def _repr_html_(self) -> str:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kit.cleaning import clean_text
+from kit.study.words import paragraph
 from kit.ui.cards import Words
 
 if TYPE_CHECKING:
@@ -145,12 +146,8 @@ class LimitView:
         return [*limit_remarks(self.found), *limit_advice(self.found)]
 
     def __repr__(self) -> str:
-        from textwrap import fill
-
-        lines = [
-            fill(text, 80, initial_indent="- ", subsequent_indent="  ") for text in self.advice
-        ]
-        return clean_text("\n".join([fill(self.answer, 80), *lines]))
+        lines = [paragraph(text, first="- ", rest="  ") for text in self.advice]
+        return clean_text("\n".join([paragraph(self.answer), *lines]))
 
 
 class SoakView:

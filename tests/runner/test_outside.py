@@ -138,7 +138,10 @@ def test_a_server_that_crashes_before_it_is_ready_has_crashed_at_its_start(
         "import os, signal\n"
         "import kit.servers.embedded as embedded\n"
         "def dead(pid, endpoint):\n"
-        "    os.kill(pid, signal.SIGSEGV)\n"
+        "    try:\n"
+        "        os.kill(pid, signal.SIGSEGV)\n"
+        "    except ProcessLookupError:\n"
+        "        pass\n"
         "    return False\n"
         "embedded.serves = dead\n"
     )

@@ -29,10 +29,12 @@ from kit.servers.guarded import PRIVATE_TMP
 from kit.servers.ports import PortClaim
 from kit.servers.processes import marked
 from kit.servers.python_env import note, python_env_folders, remove_noted
+from kit.servers.ready import serves
 from kit.servers.runs import registered
 from kit.servers.traces import sweep
 from kit.study.folder import TrialFolder
 from kit.study.releases import embedded_releases, get_release
+from kit.study.spec import Endpoint
 
 ALL = [release.release for release in embedded_releases()]
 SOME = ["23.10", "24.05", "24.10"]
@@ -350,6 +352,27 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(
         assert len(claims) == 2
         assert infer(server.endpoint, "x") == "x"
         assert other.getsockname()[1] not in claims[1].ports
+    assert traces_of(run_of(folder)) == []
+
+
+def test_a_start_that_was_too_slow_for_the_python_backend_is_tried_again(
+    repository: Path, folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow: list[int] = []
+
+    def as_if_slow(pid: int, endpoint: Endpoint) -> bool:
+        if not slow:
+            with folder.log.open("a") as log:
+                log.write("terminate called after throwing 'boost::interprocess::lock_exception'\n")
+            os.kill(pid, signal.SIGABRT)
+            slow.append(pid)
+            return False
+        return serves(pid, endpoint)
+
+    monkeypatch.setattr(embedded, "serves", as_if_slow)
+    with quick_server(repository, folder) as server:
+        assert server.pid not in slow
+        assert infer(server.endpoint, "x") == "x"
     assert traces_of(run_of(folder)) == []
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from kit.study.words import in_lines
 from kit.ui.console import DONE, busy, print_json, print_text
 from kit.ui.options import Subparsers, add_command, add_json
 
 if TYPE_CHECKING:
     from kit.servers.doctor import Check
 
-_WIDTH = 80
 #: Before a line: what is well needs no word.
 _MARKS = {"ok": "ok", "lacks": "LACKS", "without": "-"}
 
@@ -56,11 +55,4 @@ def page(checks: list[Check]) -> str:
 
 
 def _wrapped(text: str, head: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return in_lines(text, first=head, rest=" " * len(head))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
@@ -153,6 +152,7 @@ def _print(study: StudyFolder, args: Namespace) -> int:
     from kit.report.limit import limit_advice, limit_remarks, limit_sentence
     from kit.report.page import write_report
     from kit.stats.limit_study import limit_of
+    from kit.study.words import paragraph
 
     with busy("writing the report"):
         found = limit_of(study)
@@ -180,11 +180,8 @@ def _print(study: StudyFolder, args: Namespace) -> int:
             }
         )
     else:
-        lines = [fill(limit_sentence(found), 80)]
-        lines += [
-            fill(text, 80, initial_indent="- ", subsequent_indent="  ")
-            for text in (*remarks, *advice)
-        ]
+        lines = [paragraph(limit_sentence(found))]
+        lines += [paragraph(text, first="- ", rest="  ") for text in (*remarks, *advice)]
         print_text("\n".join([*lines, "", f"report: {report}"]))
     return DONE if found.points else NOTHING_LEARNED
 
