@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from kit.plots.axes import figure_title, key, say
 from kit.plots.style import CELL_COLOURS, FAINT, colour
-from kit.stats.compare import SURE, Comparison, compare, two_levels
+from kit.stats.compare import Comparison, compare, headline, two_levels
 from kit.stats.intervals import share
-from kit.study.words import listing
 
+_RATIO = "#5a76e4"
 #: Ticks of a ratio's axis that reaches less far than the number before them.
 RATIO_TICKS = (
     (2.2, (0.5, 0.8, 1, 1.25, 2)),
@@ -58,7 +58,7 @@ def plot_compare(
     left.set_xticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
     key(left, "servers that died", f"● {names[0]}   □ {names[1]}   bars: 95 % intervals")
     _ratio_axis(right, found, names)
-    figure_title(figure, _title(found, names))
+    figure_title(figure, headline(found))
     return np.array([left, right], dtype=object)
 
 
@@ -107,30 +107,24 @@ def _latency(ax: Axes, y: int, one: Comparison) -> None:
         words = "not enough requests"
         if ratio is not None:
             words = f"never on {one.first.name if ratio.value else one.second.name}"
-        ax.annotate(
-            words,
-            (0.5, y),
-            xycoords=("axes fraction", "data"),
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            color=FAINT,
-            style="italic",
-        )
+        _beside(ax, y, words, color=FAINT, style="italic")
         return
     low, high = max(ratio.low, 1e-3), min(ratio.high, 1e3)
-    ax.plot([low, high], [y, y], color="#5a76e4", lw=1.8, alpha=0.7)
-    ax.plot(
-        ratio.value, y, marker="D", ms=7, color="#5a76e4", ls="none", gid=f"ratio {one.traffic}"
-    )
+    ax.plot([low, high], [y, y], color=_RATIO, lw=1.8, alpha=0.7)
+    ax.plot(ratio.value, y, marker="D", ms=7, color=_RATIO, ls="none", gid=f"ratio {one.traffic}")
+    _beside(ax, y, f"{ratio.value:.2f}×", color=_RATIO)
+
+
+def _beside(ax: Axes, y: int, words: str, **look: Any) -> None:
+    """Right of the row, clear of the line at 1."""
     ax.annotate(
-        f"{ratio.value:.2f}×",
-        (ratio.value, y),
-        xytext=(0, 7),
-        textcoords="offset points",
-        ha="center",
+        words,
+        (1.02, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
         fontsize=8.5,
-        color="#5a76e4",
+        annotation_clip=False,
+        **look,
     )
 
 
@@ -157,27 +151,3 @@ def _ratio_axis(ax: Axes, found: list[Comparison], names: tuple[str, str]) -> No
     ax.set_xticks([], minor=True)
     ax.axvline(1.0, color=FAINT, lw=1.0, ls="--", gid="the same")
     key(ax, "median latency (log scale)", f"{names[0]} over {names[1]}")
-
-
-def _title(found: list[Comparison], names: tuple[str, str]) -> str:
-    """Who dies more, where that is sure; else that nothing tells them apart."""
-    worse: dict[str, list[str]] = {}
-    for one in found:
-        if one.log_rank_p is not None and one.log_rank_p < SURE and one.crash_rate is not None:
-            side = one.first if one.crash_rate.value > 1 else one.second
-            worse.setdefault(side.name, []).append(one.traffic)
-    if len(worse) == 1:
-        [(name, where)] = worse.items()
-        other = next(n for n in names if n != name)
-        few = f"{len(where)} of {len(found)} kinds of traffic" if len(where) > 2 else listing(where)
-        under = f" under {'all traffic' if len(where) == len(found) > 1 else few}"
-        return f"{name} dies more than {other}{under}"
-    if worse:
-        parts = [f"{name} under {listing(where)}" for name, where in worse.items()]
-        return f"Each dies more somewhere: {listing(parts)}"
-    died = sum(one.first.died + one.second.died for one in found)
-    of = sum(one.first.trials + one.second.trials for one in found)
-    if not died:
-        return f"Neither {names[0]} nor {names[1]} died in {of} trials"
-    whole = "under this traffic" if len(found) == 1 else "under any one traffic"
-    return f"{names[0]} and {names[1]} cannot be told apart {whole}"

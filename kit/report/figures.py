@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 from matplotlib import style
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -42,10 +42,11 @@ class Drawing:
 
     name: str
     caption: str
-    plot: Callable[[Axes], object]
+    plot: Callable[[Any], object]  # given the Axes, or the Figure if it has several panels
     size_in: tuple[float, float]
     note: str  # where its data come from
     titled: bool = True  # False: the page says its title just above it
+    panels: bool = False
 
     @property
     def shape(self) -> str:
@@ -62,7 +63,8 @@ class Drawing:
             metadata = {"Date": None, "Creator": None}
             figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
         label = f'<svg role="img" aria-label="{safe_html(self.caption)}" '
-        svg = themed(buffer.getvalue(), prefix=self.name).replace('<svg role="img" ', label, 1)
+        written = clean_text(buffer.getvalue())  # a name may be the id of a mark as well
+        svg = themed(written, prefix=self.name).replace('<svg role="img" ', label, 1)
         return Markup(svg)  # noqa: S704 - by matplotlib
 
     def save(self, path: Path) -> None:
@@ -73,10 +75,9 @@ class Drawing:
 
     def _drawn(self, *, titled: bool) -> Figure:
         figure = Figure(figsize=self.size_in, layout="constrained")
-        ax = figure.add_subplot()
-        self.plot(ax)
+        self.plot(figure if self.panels else figure.add_subplot())
         if not titled:
-            ax.set_title("")
+            figure.suptitle("") if self.panels else figure.gca().set_title("")
         clean_texts(figure)
         note = clean_text(self.note, lines=False)
         footnote(figure, "\n".join(in_lines(note, int(self.size_in[0] * 17))))

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from kit import __version__
 from kit.cleaning import clean_text
@@ -25,16 +23,14 @@ from kit.report.release_map import what_it_cost
 from kit.report.sentences import (
     answer,
     command,
-    frame_text,
     headline,
-    scenario_title,
     scenarios_in_order,
     source_of,
     versions,
 )
 from kit.report.soak import soak_section
-from kit.report.svg import THEMED
 from kit.report.table import latency
+from kit.report.templates import THEME, page_template
 from kit.runner.agenda import decided
 from kit.servers.watch.names import NOT_EXPORTED, WATCHER_FAILED
 from kit.stats.client_limits import client_limits, client_sentence
@@ -46,9 +42,9 @@ from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
 from kit.study.recorded import open_study
 from kit.study.releases import in_order
-from kit.study.words import percent, provenance
+from kit.study.words import provenance
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+TEMPLATE = "page.html.j2"
 
 
 def write_report(study: StudyFolder | Path, into: Path, *, refresh_s: float | None = None) -> Path:
@@ -106,16 +102,6 @@ def render(
         engines=trials["engine"],
         kit=__version__,
     )
-    page = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters |= {"frame": frame_text, "percent": percent, "scenario": scenario_title}
-    page.filters["latency"] = latency
     skipped = not_applicable(spec)
     main = hero(
         trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
@@ -125,7 +111,9 @@ def render(
     is_map = main is not None and main.name == "map"
     table = _table(document, trials)
     has = _worth_a_column([cell for block in table for cell in block["cells"]])
-    return page.get_template(TEMPLATE.name).render(
+    return page_template(TEMPLATE).render(
+        name=spec.name,
+        theme=THEME,
         headline=limit.headline
         if limit is not None
         else soak.headline
@@ -156,18 +144,12 @@ def render(
         skipped=skipped,
         provenance=line,
         versions=versions(study),
-        theme=[(variable, light, dark) for light, (variable, dark) in THEMED.items()],
         command=command(spec),
         whole_spec=to_json(spec).decode(),
         damage=study.damage,
         refresh_s=None if document["finished"] else refresh_s,
         cost=what_it_cost(study) if spec.sequential and len(trials) else None,
     )
-
-
-def _shown(value: object) -> object:
-    """What stands in the page: text that came from anywhere is cleaned, then escaped by Jinja."""
-    return clean_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _among(row: Mapping[Any, Any], cells: Iterable[Mapping[Any, Any]]) -> bool:

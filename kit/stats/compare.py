@@ -18,10 +18,13 @@ from kit.stats.intervals import Interval, rate_ratio
 from kit.stats.latency import quantile_ratio
 from kit.stats.summary import crash_table
 from kit.stats.survival import log_rank, log_rank_exact, median_survival, survival_table
+from kit.study.grid import COLUMNS
 from kit.study.releases import in_order
+from kit.study.words import listing
 
-#: What must be the same on both sides, unless it is what is compared.
-LIKE = ("study", "scenario", "release", "engine", "concurrency", "protocol")
+#: What must be the same on both sides, unless it is what is compared: these, and every other field
+#: of the traffic that a study varied.
+LIKE = tuple(dict.fromkeys(("study", "scenario", "release", "engine", *COLUMNS)))
 #: Below this chance, if both sides were alike, one is called worse.
 SURE = 0.05
 
@@ -123,6 +126,80 @@ def sentence(found: Comparison) -> str:
         halves = [f"half of {s.name} by {s.half_died_by:,.0f}" for s in (a, b) if s.half_died_by]
         said += f"; died, in requests: {' and '.join(halves)}" if halves else ""
     return f"{found.traffic}: {said}; {_latency(found)}."
+
+
+def headline(found: Sequence[Comparison]) -> str:
+    """Who dies more, where that is sure; else that nothing tells them apart."""
+    names = (found[0].first.name, found[0].second.name)
+    worse: dict[str, list[str]] = {}
+    for one in found:
+        if one.log_rank_p is not None and one.log_rank_p < SURE and one.crash_rate is not None:
+            side = one.first if one.crash_rate.value > 1 else one.second
+            worse.setdefault(side.name, []).append(one.traffic)
+    if len(worse) == 1:
+        [(name, where)] = worse.items()
+        other = next(n for n in names if n != name)
+        few = f"{len(where)} of {len(found)} kinds of traffic" if len(where) > 2 else listing(where)
+        under = f" under {'all traffic' if len(where) == len(found) > 1 else few}"
+        return f"{name} dies more than {other}{under}"
+    if worse:
+        parts = [f"{name} under {listing(where)}" for name, where in worse.items()]
+        return f"Each dies more somewhere: {listing(parts)}"
+    died = sum(one.first.died + one.second.died for one in found)
+    of = sum(one.first.trials + one.second.trials for one in found)
+    if not died:
+        return f"Neither {names[0]} nor {names[1]} died in {of} trials"
+    whole = "under this traffic" if len(found) == 1 else "under any one traffic"
+    return f"{names[0]} and {names[1]} cannot be told apart {whole}"
+
+
+def on_one_side(
+    trials: pd.DataFrame, *, by: str = "release", levels: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """What only one of the two had, by its name: traffic that compare() leaves out.
+
+    Raises:
+        SpecError: as compare.
+    """
+    kinds, like = _kinds(trials, by, levels)
+    both = pd.DataFrame([key for own in kinds.values() for key in own], columns=like)
+    shown = [at for at, name in enumerate(like) if both[name].nunique() > 1]
+    shown = shown or [like.index("scenario")]
+    first, second = kinds
+    return {
+        name: sorted({" ".join(key[at] for at in shown) for key in kinds[name] - kinds[other]})
+        for name, other in ((first, second), (second, first))
+    }
+
+
+def had_by_both(
+    trials: pd.DataFrame, *, by: str = "release", levels: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The counted trials of both, under traffic that both had.
+
+    Raises:
+        SpecError: as compare.
+    """
+    kinds, like = _kinds(trials, by, levels)
+    shared = set.intersection(*kinds.values())
+    own = trials[trials["counted"] & trials[by].astype(str).isin(list(kinds))]
+    return own[[key in shared for key in _keys(own, like)]]
+
+
+def _kinds(
+    trials: pd.DataFrame, by: str, levels: Sequence[str]
+) -> tuple[dict[str, set[tuple[str, ...]]], list[str]]:
+    """The kinds of traffic of each of the two, and the columns that make one."""
+    counted = trials[trials["counted"]]
+    like = [column for column in LIKE if column in counted and column != by]
+    named = counted[by].astype(str)
+    return {
+        name: set(_keys(counted[named == name], like)) for name in two_levels(counted, by, levels)
+    }, like
+
+
+def _keys(trials: pd.DataFrame, like: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(map(str, key)) for key in trials[list(like)].itertuples(index=False)]
 
 
 def overall(trials: pd.DataFrame, *, by: str = "release", levels: Sequence[str] = ()) -> str:

@@ -273,12 +273,14 @@ def compare(
     >>> found = kit.compare(old, new, by="release")
     >>> found[0].first.name, found[0].first.died, found[0].second.name, found[0].second.died
     ('24.10', 5, '24.05', 0)
+
+    `found.report()` writes it as a page of its own; `found.plot()` draws it.
     """
     from kit.ui.comparing import compared
     from kit.ui.study_view import Study
 
     studies = [one if isinstance(one, Study) else open(one) for one in (first, second)]
-    return compared(studies, by=by, levels=levels)
+    return compared([study._folder for study in studies], by=by, levels=levels)
 
 
 def panel(

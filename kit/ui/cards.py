@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kit.cleaning import clean_text, safe_html
 from kit.study.words import in_lines, listing, ranges
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from kit.crash.match import Match
+    from kit.report.compare import ComparedStudies
     from kit.stats.compare import Comparison
 
 CARD = (
@@ -103,14 +107,51 @@ class Crashes(tuple[Crash, ...]):
 class Comparisons(tuple["Comparison", ...]):
     """Comparisons of two sides, one for each traffic that both had; a tuple that shows itself."""
 
-    __slots__ = ()
+    def __new__(cls, compared: ComparedStudies) -> Comparisons:
+        made = super().__new__(cls, compared.found)
+        made._compared = compared
+        return made
+
+    _compared: ComparedStudies
 
     @property
     def sentences(self) -> list[str]:
-        """Which side is worse, how much and how surely: one sentence a traffic."""
-        from kit.stats.compare import sentence
+        """Which side is worse, how much and how surely: one sentence a traffic, one over all."""
+        return self._compared.sentences
 
-        return [sentence(one) for one in self]
+    def plot(self, figure: Figure | None = None) -> Any:
+        """Draw deaths of both sides, and the ratio of their median latencies; the two axes."""
+        from kit.plots.compare import compare_size_in, plot_compare
+        from kit.ui.drawing import draw_panels
+
+        both = self._compared
+        return draw_panels(
+            lambda where: plot_compare(
+                both.trials, both.requests, where, by=both.by, levels=both.levels
+            ),
+            note=both.provenance,
+            size_in=compare_size_in(len(self)),
+            figure=figure,
+        )
+
+    def report(self, folder: str | Path = "reports", *, pdf: bool = False) -> Path:
+        """Write the comparison into `folder`: one HTML file, the same as Markdown and as JSON.
+
+        It says as well what else two studies differ in, what traffic only one of them had, and
+        which crashes only one side saw. pdf: as for study.report. Returns the HTML file's path.
+
+        Raises:
+            StoreError: the folder cannot be written.
+            MachineError: a PDF is asked for and no browser is here. ExportError: it did not print.
+        """
+        from kit.report.compare import write_comparison
+
+        page = write_comparison(self._compared, Path(folder).expanduser())
+        if pdf:
+            from kit.report.pdf import write_pdf
+
+            write_pdf(page)
+        return page
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{safe_html(sentence)}</li>" for sentence in self.sentences)

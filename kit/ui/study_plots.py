@@ -246,18 +246,7 @@ class StudyPlots:
         Raises:
             SpecError, NotEnoughDataError: as study.compare.
         """
-        from kit.plots.compare import compare_size_in, plot_compare
-        from kit.stats.compare import compare
-        from kit.ui.drawing import draw_panels
-
-        study, levels = self._study, (first, second)
-        rows = len(compare(study.trials, study.requests, levels=levels))
-        return draw_panels(
-            lambda where: plot_compare(study.trials, study.requests, where, levels=levels),
-            note=study.provenance,
-            size_in=compare_size_in(rows),
-            figure=figure,
-        )
+        return self._study.compare(first, second).plot(figure)
 
     def _one(
         self, plot: Callable[[Study, Axes], object], ax: Axes | None, height_in: float = 4.2

@@ -260,7 +260,7 @@ class Study(StudyPlots):
         """
         from kit.ui import comparing
 
-        return comparing.compared([self], by=by, levels=(first, second))
+        return comparing.compared([self._folder], by=by, levels=(first, second))
 
     def script(self, trial: str | None = None) -> str:
         """Write a trial's traffic as one Python script that needs nothing of the kit.

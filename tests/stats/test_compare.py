@@ -112,10 +112,12 @@ def test_the_command_compares_two_studies_cell_by_cell(study: StudyFolder, tmp_p
     for release in later.spec.releases:
         for repeat in range(5):
             write_trial(later, release, repeat=repeat, requests=200, concurrency=16)
-    first, second, last = kit("compare", study.path, later.path).splitlines()
-    assert first.startswith("cancel-race 23.10: study is worse than later: 5 of 5 servers died")
-    assert second.startswith("cancel-race 24.05: neither study nor later died")
-    assert last.startswith("Over all traffic: study against later")
+    said = " ".join(kit("compare", study.path, later.path, "--out", tmp_path).split())
+    assert "cancel-race 23.10: study is worse than later: 5 of 5 servers died" in said
+    assert "cancel-race 24.05: neither study nor later died" in said
+    assert "Over all traffic: study against later" in said
+    assert "The studies differ in servers" in said
+    assert (tmp_path / "study-against-later.html").exists()
     levels = ["--level", "24.10", "--level", "24.05"]
     race = json.loads(kit("compare", study.path, *levels, "--scenario", "cancel-race", "--json"))
     assert [(one["first"]["died"], one["second"]["died"]) for one in race] == [(5, 0)]
