@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pyarrow.compute as pc
 
-from kit.cleaning import clean_text, safe_html
+from kit.cleaning import safe_html
 from kit.runner.study import STOP
 from kit.servers.watch.names import KV_USAGE, WAITING
 from kit.study.folder import StudyFolder, TrialFolder
@@ -22,7 +22,7 @@ from kit.study.plan import count
 from kit.study.result import Outcome, TrialResult
 from kit.study.spec import TrialSpec
 from kit.study.words import milliseconds, percent
-from kit.ui.progress import bar, clock, ending_of, name_of
+from kit.ui.progress import clock, ending_of, name_of
 
 #: Latencies and the request rate are of the requests that ended in so many seconds.
 WINDOW_S = 5.0
@@ -249,25 +249,22 @@ def live_html(live: LiveStudy) -> str:
     )
 
 
-def crash_html(live: LiveStudy) -> str:
-    """The newest crash, announced: which trial, what it died of."""
+def last_death(live: LiveStudy) -> str:
+    """How many servers died, and the last one's end, in one line; empty: none died."""
     died = [(spec, result) for spec, result in live.done if result.verdict.is_death]
     if not died:
         return ""
     spec, result = died[-1]
+    last = f"{' '.join(name_of(spec).split())} {ending_of(result)}"
+    return f"{len(died)} of {len(live.done)} servers died. Last: {last}"
+
+
+def crash_html(live: LiveStudy) -> str:
+    """The newest death, announced."""
+    tally, _, last = last_death(live).partition(" Last: ")
+    if not tally:
+        return ""
     return (
-        '<p class="kit-crash" role="status"><strong>'
-        f"{len(died)} of {len(live.done)} servers died.</strong> Last: "
-        f"{safe_html(' '.join(name_of(spec).split()))} {safe_html(ending_of(result))}</p>"
+        f'<p class="kit-crash" role="status"><strong>{safe_html(tally)}</strong> '
+        f"Last: {safe_html(last)}</p>"
     )
-
-
-def live_text(live: LiveStudy) -> str:
-    """The same as lines for a terminal."""
-    share = len(live.done) / live.total if live.total else 1.0
-    left = f", about {clock(live.left_s)} left" if live.left_s is not None else ""
-    lines = [f"{bar(share)} {len(live.done)} of {live.total} trials{left}"]
-    for trial in live.running:
-        facts = "  ".join(f"{name} {value}" for name, value in facts_of(trial))
-        lines.append(f"  {' '.join(name_of(trial.spec).split())}  {trial.phase}  {facts}")
-    return clean_text("\n".join(lines))

@@ -102,13 +102,19 @@ class TextProgress:
             self._begin(progress)
         for spec, result in progress.done:
             self._write_ending(spec, result, progress)
+        self._keep_below(progress)
+        self._stream.flush()
+
+    def _keep_below(self, progress: StudyProgress) -> None:
         if self._redraws:
             self._bar = summary_line(progress)[: self._columns - 1]
             self._stream.write(self._bar)
         elif progress.running and progress.elapsed_s - self._last_line_s >= HEARTBEAT_S:
-            self._stream.write(f"  {summary_line(progress)}\n")
+            self._write(f"  {summary_line(progress)}")
             self._last_line_s = progress.elapsed_s
-        self._stream.flush()
+
+    def _write(self, line: str) -> None:
+        self._stream.write(f"{line}\n")
 
     def close(self) -> None:
         """Take the bar away, so that what is written next begins on a line of its own."""
@@ -119,8 +125,8 @@ class TextProgress:
         """Trials that ended in an earlier run of the same study are counted, not listed."""
         self._written = {spec.trial_id for spec, _ in progress.done}
         if self._written:
-            self._stream.write(
-                f"resumed: {len(self._written)} of {progress.total} trials were there already\n"
+            self._write(
+                f"resumed: {len(self._written)} of {progress.total} trials were there already"
             )
 
     def _write_ending(self, spec: TrialSpec, result: TrialResult, progress: StudyProgress) -> None:
@@ -129,7 +135,7 @@ class TextProgress:
             return
         self._written.add(spec.trial_id)
         number = f"{len(self._written):>{len(str(progress.total))}}/{progress.total}"
-        self._stream.write(f"{number}  {name_of(spec)}  {ending_of(result)}\n")
+        self._write(f"{number}  {name_of(spec)}  {ending_of(result)}")
         self._last_line_s = progress.elapsed_s
 
     def _clear(self) -> None:

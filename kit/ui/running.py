@@ -86,7 +86,7 @@ def conduct(
     prepare_servers(spec.servers, _say if progress else None)
     lines = [f"study folder: {path}", *warnings]
     say = _say if progress else _say_nothing
-    with stopped_after(minutes, say=say) as over, shown(progress, lines) as on_progress:
+    with stopped_after(minutes, say=say) as over, shown(progress, path, lines) as on_progress:
         try:
             run_study(spec, path, parallel=parallel, on_progress=on_progress, stop=over)
         except KeyboardInterrupt:
@@ -97,12 +97,15 @@ def conduct(
 
 
 @contextlib.contextmanager
-def shown(progress: bool | OnProgress, lines: Iterable[str]) -> Iterator[OnProgress | None]:
-    """What shows the progress: HTML in a notebook, else a bar or, in a pipe, a line at times.
+def shown(
+    progress: bool | OnProgress, folder: Path, lines: Iterable[str]
+) -> Iterator[OnProgress | None]:
+    """What shows the progress: HTML in a notebook, the live view on a terminal, else lines.
 
-    lines: said first.
+    folder: of the study. lines: said first.
     """
-    from kit.ui.progress import NotebookProgress, TextProgress
+    from kit.ui.dashboard import text_progress
+    from kit.ui.progress import NotebookProgress
 
     if not progress:
         yield None
@@ -115,7 +118,7 @@ def shown(progress: bool | OnProgress, lines: Iterable[str]) -> Iterator[OnProgr
     else:
         for line in lines:
             _say(line)
-        text = TextProgress(sys.stderr)
+        text = text_progress(sys.stderr, folder)
         try:
             yield text
         finally:

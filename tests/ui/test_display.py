@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from kit.cleaning import clean_json, clean_text, safe_html
 from kit.errors import DamagedStudyWarning, ServerStartError
@@ -21,7 +22,8 @@ from kit.study.result import Signature, TrialResult, Verdict
 from kit.study.spec import Arrivals, ServerSpec, TrialSpec, Workload
 from kit.ui.cards import Crash, Crashes, Words
 from kit.ui.cli import main
-from kit.ui.live import LiveStudy, LiveTrial, live_html, live_text
+from kit.ui.dashboard import live_view
+from kit.ui.live import LiveStudy, LiveTrial, live_html
 from kit.ui.panel import error_html, failure_html
 from kit.ui.progress import TextProgress, progress_html, summary_line
 
@@ -79,12 +81,18 @@ def written(stream: io.StringIO) -> str:
     return stream.getvalue()
 
 
+def on_terminal(live: LiveStudy) -> str:
+    console = Console(file=io.StringIO(), width=400, height=60)
+    console.print(live_view(live, elapsed_s=1.0))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
 SHOWN: dict[str, Callable[[], str]] = {
     "progress in a pipe": lambda: written(io.StringIO()),
     "a bar": lambda: summary_line(PROGRESS),
     "progress in a notebook": lambda: progress_html(PROGRESS),
     "the live view": lambda: live_html(LIVE),
-    "the live view as text": lambda: live_text(LIVE),
+    "the live view on a terminal": lambda: on_terminal(LIVE),
     "an error": lambda: str(ERROR),
     "an error in the panel": lambda: error_html(ERROR),
     "another error in the panel": lambda: failure_html(ValueError(HOSTILE)),

@@ -216,10 +216,10 @@ def run_shown(
     """
     from kit.runner.study import run_study
     from kit.ui.consent import Cap, confirm, stopped_after
+    from kit.ui.dashboard import text_progress
     from kit.ui.preflighting import beforehand
-    from kit.ui.progress import TextProgress
 
-    show = TextProgress(sys.stderr)
+    show = text_progress(sys.stderr, folder)
     remark(f"study folder: {folder}")
     minutes = None
     if not (folder / "done.json").exists():  # else there is nothing to send
