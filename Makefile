@@ -78,6 +78,9 @@ test: $(STAMP) lint ## Every check and every test; the few that fail beside othe
 	@echo "pytest"; rm -f .pytest_cache/v/cache/lastfailed; \
 		$(PY) -m pytest -n $(PROCESSES) --dist worksteal $(ARGS) || $(PY) tests/again.py $$?
 
+test-long: $(STAMP) ## The same tests, each simulation and campaign at its full length
+	@TRITON_CRASH_KIT_LONG_TESTS=1 $(PY) -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
+
 course: $(STAMP) ## Derive the students' notebooks of the course from those with the solutions
 	@$(PY) -m kit dev course
 
@@ -127,4 +130,4 @@ $(STAMP): requirements.lock
 	@$(PIP) --quiet --no-deps --no-build-isolation --editable . 2>> $(LOG) || { $(SETUP_FAILED); }
 	@touch $@
 
-.PHONY: investigate lab app image vllm setup check test course lint test-vllm bench lock clean distclean help
+.PHONY: investigate lab app image vllm setup check test test-long course lint test-vllm bench lock clean distclean help

@@ -93,7 +93,7 @@ class ComparedStudies:
     def sides(self) -> tuple[str, str]:
         return self.found[0].first.name, self.found[0].second.name
 
-    @property
+    @cached_property
     def sentences(self) -> list[str]:
         """One a traffic; where there are several, one over all of it at last."""
         said = [sentence(one) for one in self.found]
@@ -101,12 +101,12 @@ class ComparedStudies:
             said.append(overall(self.trials, by=self.by, levels=self.levels))
         return said
 
-    @property
+    @cached_property
     def left_out(self) -> dict[str, list[str]]:
         """Traffic that only one side had, by its name."""
         return on_one_side(self.trials, by=self.by, levels=self.levels)
 
-    @property
+    @cached_property
     def crashes(self) -> list[CrashRow]:
         """Every kind of death on either side under the traffic of both, the commonest first."""
         own = had_by_both(self.trials, by=self.by, levels=self.levels)
@@ -126,7 +126,7 @@ class ComparedStudies:
         ]
         return sorted(rows, key=lambda row: -row.first - row.second)
 
-    @property
+    @cached_property
     def differences(self) -> list[tuple[str, str, str]]:
         """What else two studies differ in: name, the first's value, the second's."""
         if len(self.studies) != 2:

@@ -208,9 +208,11 @@ def overall(trials: pd.DataFrame, *, by: str = "release", levels: Sequence[str] 
     first, second = two_levels(counted, by, levels)
     both = counted[counted[by].astype(str).isin((first, second))].astype({by: "string"})
     like = [column for column in LIKE if column in both and column != by]
+    both["_traffic"] = [" ".join(key) for key in _keys(both, like)]  # one stratum, quickly fitted
+    strata = ["_traffic"]
     try:
-        p = log_rank(both, by=by, strata=like).p_value
-        (row,) = hazard_ratios(both, [by], baselines={by: second}, strata=like).to_dict("records")
+        p = log_rank(both, by=by, strata=strata).p_value
+        (row,) = hazard_ratios(both, [by], baselines={by: second}, strata=strata).to_dict("records")
     except NotEnoughDataError as error:
         return f"Over all traffic: nothing can be said ({error.given})."
     ratio = Interval(value=row["ratio"], low=row["low"], high=row["high"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from kit.stats.compare import compare, overall, sentence
 from kit.stats.frames import requests_frame, trials_frame
 from kit.stats.survival import log_rank, log_rank_exact
 from kit.study.folder import StudyFolder
+from kit.ui.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +101,26 @@ def test_what_cannot_be_compared_is_refused(study: StudyFolder) -> None:
         compare(apart, requests, levels=["24.10", "24.05"])
 
 
-def kit(*words: object) -> str:
-    command = [sys.executable, "-m", "kit", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def printed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert main([*map(str, words)]) == 0
+    return capsys.readouterr().out
 
 
-def test_the_command_compares_two_studies_cell_by_cell(study: StudyFolder, tmp_path: Path) -> None:
+def test_the_command_compares_two_studies_cell_by_cell(
+    study: StudyFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     later = write_study(tmp_path / "later", ["23.10", "24.05"], ["cancel-race"])
     for release in later.spec.releases:
         for repeat in range(5):
             write_trial(later, release, repeat=repeat, requests=200, concurrency=16)
-    said = " ".join(kit("compare", study.path, later.path, "--out", tmp_path).split())
+    said = " ".join(printed(capsys, "compare", study.path, later.path, "--out", tmp_path).split())
     assert "cancel-race 23.10: study is worse than later: 5 of 5 servers died" in said
     assert "cancel-race 24.05: neither study nor later died" in said
     assert "Over all traffic: study against later" in said
     assert "The studies differ in servers" in said
     assert (tmp_path / "study-against-later.html").exists()
     levels = ["--level", "24.10", "--level", "24.05"]
-    race = json.loads(kit("compare", study.path, *levels, "--scenario", "cancel-race", "--json"))
+    race = json.loads(
+        printed(capsys, "compare", study.path, *levels, "--scenario", "cancel-race", "--json")
+    )
     assert [(one["first"]["died"], one["second"]["died"]) for one in race] == [(5, 0)]

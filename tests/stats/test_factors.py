@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from effort import many
 from matplotlib.axes import Axes
 
 from kit.errors import NotEnoughDataError
@@ -130,14 +131,14 @@ def test_without_a_fault_trial_there_is_no_answer() -> None:
 
 
 def test_a_factor_that_does_nothing_is_rarely_taken_to_matter() -> None:
-    """Random deaths; at a chance of 1 in 100 each, 30 designs of 3 factors give about one."""
+    """Random deaths; at a chance of 1 in 100 each, 10 designs of 3 factors give 0.3."""
     false_alarms = 0
-    for seed in range(30):
+    for seed in range(many(10, 30)):
         pick = pd.Series(range(len(BY_CHANCE))).sample(frac=0.5, random_state=seed)
         frame = BY_CHANCE.assign(crashed=BY_CHANCE.index.isin(pick))
         false_alarms += sum(factor.matters for factor in factors(frame))
 
-    assert false_alarms <= 5
+    assert false_alarms <= many(3, 5)
 
 
 def test_the_study_has_both_vllm_versions_none_at_all_and_the_same_traffic_for_all() -> None:

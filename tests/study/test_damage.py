@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from effort import many
 from synthetic_studies import write_study, write_trial
 
 from kit.errors import DamagedStudyWarning, KitError, StoreError
@@ -24,7 +25,7 @@ from kit.study.recorded import open_study, record_study
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-FLIPS = 250
+FLIPS = many(60, 250)
 
 #: Flips one bit after the other and reads the file: a dead reader is a dead process here. argv:
 #: the file, the table's name, the number of flips. Prints what came of them.
