@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def modules() -> list[Path]:
     return [path for path in found if not path.is_relative_to(MODELS)]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
@@ -70,10 +76,11 @@ def floor(module: str) -> int:
     raise AssertionError(f"{module} has no place in FLOORS of {Path(__file__).name}")
 
 
+@cache
 def imported_from_kit(path: Path) -> set[str]:
     """Names of the kit's modules that this file imports, at the top or inside functions."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "kit"}
         elif isinstance(node, ast.ImportFrom):
@@ -85,6 +92,7 @@ def imported_from_kit(path: Path) -> set[str]:
     return found - {"kit.__version__"}
 
 
+@cache
 def tracked_files() -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -129,7 +137,7 @@ def test_server_models_import_nothing_of_the_kit() -> None:
 
 def test_rooms_reexport_nothing() -> None:
     for path in set((ROOT / "kit").rglob("__init__.py")) - {DOOR}:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             assert is_docstring, f"{path} line {node.lineno}"
 
@@ -141,9 +149,7 @@ def test_modules_stay_small() -> None:
 
 def test_every_module_says_what_it_is() -> None:
     named = [path for path in modules() if path.read_text("utf-8").strip()]
-    assert [
-        dotted(p) for p in named if not ast.get_docstring(ast.parse(p.read_text("utf-8")))
-    ] == []
+    assert [dotted(p) for p in named if not ast.get_docstring(parsed(p))] == []
 
 
 def test_modules_below_the_statistics_import_no_heavy_library() -> None:

@@ -12,7 +12,9 @@ from kit.study.releases import Wheel
 #: A server with a model takes some 100, its stub and a load worker with 16 clients 40 more.
 LEAST_OPEN_FILES = 256
 
-_USE_A_CONTAINER = "use a container or an attached server instead (server kind 'container')"
+_USE_A_CONTAINER = (
+    "use a container (kit.container(release), --container) or a server elsewhere (kit.attach(url))"
+)
 
 
 def architecture_for(

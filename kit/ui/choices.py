@@ -22,11 +22,9 @@ from kit.study.releases import embedded_releases, embedded_wheel, get_release
 from kit.study.scenarios import load_scenarios
 from kit.study.sequential import TrialTest
 from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec, Workload
+from kit.ui.server_words import ALL, HERE
 
 STUDIES = "studies"
-ALL = "all"
-#: Of releases: all that this machine can run; an old one needs a Python that may not be there.
-HERE = "here"
 #: One server, or several.
 Servers = str | ServerSpec | Iterable[str | ServerSpec]
 

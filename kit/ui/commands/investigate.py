@@ -46,9 +46,10 @@ def investigate(args: Namespace) -> int:
     The study comes first and here, since a terminal shows its progress and a Ctrl-C ends it
     cleanly; the notebook then finds all trials done.
     """
-    from kit.ui.choices import ALL, HERE, study_folder
+    from kit.ui.choices import study_folder
     from kit.ui.notebooks import FIRST_LIGHT, execute, notebook_spec, parameters_of
     from kit.ui.results import print_study
+    from kit.ui.server_words import ALL, HERE
     from kit.ui.stand_ins import best_here
 
     notebook = args.notebook or FIRST_LIGHT

