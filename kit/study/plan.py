@@ -149,6 +149,15 @@ def count(spec: StudySpec) -> int:
     return trials
 
 
+def most_trials(spec: StudySpec) -> int:
+    """How many trials a study runs at the most; a search for a limit says so itself.
+
+    Raises:
+        SpecError: as count.
+    """
+    return spec.limit.most_trials if spec.limit is not None else count(spec)
+
+
 def plan(spec: StudySpec) -> list[TrialSpec]:
     """The trials of a study, first repeats first, so that an early stop has seen every cell.
 

@@ -17,7 +17,7 @@ from kit.errors import NotConfirmedError, SpecError
 from kit.runner.limit import trial_at
 from kit.servers.attached import endpoint_of
 from kit.servers.whereabouts import is_on_this_machine
-from kit.study.plan import count, first_of_each_cell
+from kit.study.plan import first_of_each_cell, most_trials
 from kit.study.spec import ServerKind, StudySpec, TrialSpec, Workload
 from kit.study.words import listing, percent
 from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
@@ -94,7 +94,7 @@ def what_is_sent(spec: StudySpec, trials: list[TrialSpec], cap: Cap) -> str:
     answers = listing(list(dict.fromkeys(str(load.output_tokens) for load in loads)))
     lines = [
         f"This sends traffic to {names}, which is not on this machine:",
-        f"  {count(spec):,} trials, {many} in all, by "
+        f"  {most_trials(spec):,} trials, {many} in all, by "
         f"{listing(list(dict.fromkeys(load.protocol.value for load in loads)))}",
         f"  {_pace(loads)}",
         f"  prompts of {prompts} tokens, answers of {answers}",

@@ -18,7 +18,7 @@ from kit.runner.study import STOP
 from kit.servers.watch.names import KV_USAGE, WAITING
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.locks import is_locked
-from kit.study.plan import count
+from kit.study.plan import most_trials
 from kit.study.result import Outcome, TrialResult
 from kit.study.spec import TrialSpec
 from kit.study.words import milliseconds, percent
@@ -77,7 +77,7 @@ class LiveReader:
             StoreError, SpecError: the folder holds no study that can be read.
         """
         if self._total is None:
-            self._total = count(self.study.spec)
+            self._total = most_trials(self.study.spec)
         running = is_running(self.study.path)
         live, ended = [], []
         again: list[tuple[TrialSpec, TrialResult]] = []  # they say nothing of a server

@@ -120,7 +120,12 @@ def add_grid(parser: ArgumentParser) -> None:
     add_list(
         parser, "--release", "releases; all, or here: all that run here", metavar="24.05,24.10"
     )
-    add_list(parser, "--server", "images, or URLs of what runs already", metavar="URL,IMAGE")
+    add_list(
+        parser,
+        "--server",
+        "images (25.10: NVIDIA's), or URLs of what runs already",
+        metavar="URL,IMAGE",
+    )
     add_list(parser, "--scenario", "scenarios; all", metavar="NAME,NAME")
     parser.add_argument("--repeats", type=int, metavar="N", help="trials of each cell (3)")
     parser.add_argument("--parallel", type=int, metavar="N", help="trials at a time (one a core)")

@@ -31,8 +31,9 @@ from kit.study.releases import embedded_releases
 from kit.study.scenarios import load_scenarios
 from kit.study.spec import StudySpec
 from kit.ui.choices import studies_here, study_folder
+from kit.ui.consent import Cap, confirm
 from kit.ui.live import LiveReader, ask_to_stop, is_running, live_html, running_study
-from kit.ui.panel_choice import Checked, Choice, check, load, save, saved
+from kit.ui.panel_choice import Checked, Choice, Question, check, load, save, saved
 
 RunStudy = Callable[..., StudyFolder]
 HERE = Path(__file__).parent
@@ -174,6 +175,13 @@ class Panel:
         self._checked = checked
         if checked.spec is None:
             self._show()
+            return
+        try:
+            confirm(
+                checked.spec, Cap(yes=True)
+            )  # the box is ticked; how much is capped all the same
+        except KitError as error:
+            self._show(**{"": f"{error.given}. Expected: {error.expected}; {error.hint}."})
             return
         from kit.runner.study import run_study
 
@@ -317,6 +325,18 @@ def _fields() -> dict[str, Any]:
         "releases": [[r.release, f"{r.release} (Triton {r.triton})"] for r in embedded_releases()],
         "scenarios": [[name, f"{name}: {s.title}"] for name, s in load_scenarios().items()],
         "engines": [[kind.value, kind.value] for kind in ENGINES],
+        "questions": [
+            [Question.CRASH, "Which servers crash, and how soon?"],
+            [Question.LIMIT, "How much can one server take?"],
+            [Question.SOAK, "May I deploy it? (soak)"],
+        ],
+        "goals": [
+            ["p95_ttft_ms", "ms to the first token, p95"],
+            ["p95_itl_ms", "ms between two tokens, p95"],
+            ["p95_e2e_ms", "ms for a whole answer, p95"],
+            ["failed", "share that may fail, such as 0.01"],
+            ["kv", "share of the KV cache, such as 0.9"],
+        ],
         "traffic": [[row.name, row.unit, row.help] for row in FIELDS.values()],
     }
 
@@ -330,6 +350,21 @@ def _table(folder: Path) -> str:
     return html_table(cells) if cells else ""
 
 
+def _answer(study: StudyFolder) -> str:
+    """The limit that was found, or whether the soak passed; a table says it all for others."""
+    from kit.ui.study_view import Study
+
+    view = Study(study)
+    try:
+        found = view.limit if study.spec.limit else view.soak if study.spec.soak else None
+    except KitError as error:
+        return error_html(error)
+    if found is None:
+        return ""
+    advice = "".join(f"<li>{safe_html(text)}</li>" for text in getattr(found, "advice", ()))
+    return f"<p><strong>{safe_html(found.answer)}</strong></p><ul>{advice}</ul>"
+
+
 def _end_html(study: StudyFolder, job: StudyJob | None, stopped: bool) -> str:
     """The table, whether it can go on, and what to do next."""
     said = ""
@@ -339,6 +374,7 @@ def _end_html(study: StudyFolder, job: StudyJob | None, stopped: bool) -> str:
         said = "<p>Stopped; Run goes on with the same study.</p>"
     path = str(study.path)
     return (
-        f"{said}{_table(study.path)}<p>Study folder: <code>{safe_html(path)}</code>. What to do, "
-        f"and the report: <code>kit.open({safe_html(repr(path))}).report()</code></p>"
+        f"{said}{_answer(study)}{_table(study.path)}<p>Study folder: "
+        f"<code>{safe_html(path)}</code>. What to do, and the report: "
+        f"<code>kit.open({safe_html(repr(path))}).report()</code></p>"
     )

@@ -6,14 +6,11 @@ is answered at once.
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from enum import StrEnum
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import msgspec
@@ -22,11 +19,17 @@ import yaml
 from kit.errors import KitError, SpecError
 from kit.study.files import write_whole
 from kit.study.grid import FIELDS, as_grid, several
-from kit.study.paths import RECORDED
 from kit.study.plain_yaml import from_yaml
-from kit.study.plan import count
-from kit.study.spec import EngineKind, StudySpec, Workload
+from kit.study.plan import most_trials
+from kit.study.soak import SoakClaim
+from kit.study.spec import EngineKind, ServerSpec, StudySpec, Workload
+from kit.ui.arguments import MOST_MINUTES
 from kit.ui.choices import choose
+from kit.ui.limits import limit_spec
+from kit.ui.panel_code import command_line, python_call
+from kit.ui.panel_plan import expected_minutes, plan_sentences
+from kit.ui.server_words import SCHEMES, server_named
+from kit.ui.soaking import soak_spec
 
 #: More than these is a slip of the finger, or needs more machines than one.
 LIMITS = {
@@ -39,18 +42,30 @@ LIMITS = {
     "processes": 64,
 }
 MOST_REPEATS, MOST_TRIALS = 1_000, 20_000
-#: vLLM on a processor loads its model before each trial.
-VLLM_START_S = 20.0
 SUFFIX = ".yaml"
 #: Of a saved choice: a plain file name.
 _NAME = re.compile(r"\w[\w .-]{0,63}")
+
+
+class Question(StrEnum):
+    """What a study of the panel asks."""
+
+    CRASH = "crash"
+    LIMIT = "limit"
+    SOAK = "soak"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The panel's fields as they stand; texts as typed, so that what is wrong can be shown."""
 
+    question: str = Question.CRASH.value
     releases: tuple[str, ...] = ()
+    images: str = ""  # of containers: releases or names of images, with commas between
+    url: str = ""  # of a server that runs already
+    model: str = ""  # what the containers or the URL serve
+    gpus: str = ""  # of the containers
+    agreed: bool = False  # the traffic may go to that URL
     engine: str = EngineKind.SIMULATED.value
     scenarios: tuple[str, ...] = ()
     own: bool = False  # traffic of one's own in place of scenarios
@@ -58,6 +73,8 @@ class Choice:
     repeats: str = "3"
     sequential: bool = False
     minutes: str = ""  # budget; "" = none
+    goals: dict[str, str] = field(default_factory=dict)  # of a limit: kit.study.limit.Goals
+    one_in: str = "1000"  # of a soak: less than one crash in so many requests
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Choice:
@@ -83,7 +100,8 @@ class Choice:
     def as_data(self) -> dict[str, Any]:
         """Plain data, without what is not set."""
         data: dict[str, Any] = msgspec.to_builtins(self)
-        data["traffic"] = {name: text for name, text in self.traffic.items() if text.strip()}
+        for texts in ("traffic", "goals"):
+            data[texts] = {name: text for name, text in data[texts].items() if text.strip()}
         return data
 
 
@@ -104,41 +122,48 @@ class Checked:
 def check(choice: Choice) -> Checked:
     """The study that a choice describes and what it will cost, or what is wrong with each field."""
     problems: dict[str, str] = {}
-    if not choice.releases:
-        problems["releases"] = "Choose at least one release."
-    if not choice.own and not choice.scenarios:
+    servers = _servers(choice, problems)
+    if not choice.own and not choice.scenarios and not choice.url.strip():
         problems["scenarios"] = "Choose at least one scenario, or your own traffic."
     grid: dict[str, list[object]] = {}
     for name, text in choice.traffic.items():
         if not text.strip():
             continue
         try:
-            grid[name] = _values(name, text)
+            grid[name] = values_of(name, text)
         except KitError as error:
             problems[f"traffic.{name}"] = _words(error)
     repeats = _number(problems, "repeats", choice.repeats, MOST_REPEATS)
     budget = _number(problems, "minutes", choice.minutes, 7 * 24 * 60) if choice.minutes else None
+    goals = {
+        name: _number(problems, f"goals.{name}", text, 1e9)
+        for name, text in choice.goals.items()
+        if text.strip()
+    }
+    one_in = _number(problems, "one_in", choice.one_in, 1e9)
     if problems:
         return Checked(problems=problems)
     assert repeats is not None
+    assert one_in is not None
     try:
-        spec = choose(
-            choice.releases,
-            None if choice.own else choice.scenarios,
-            Workload() if choice.own else None,
-            name="panel",
-            engine=choice.engine,
-            repeats=int(repeats),
-            sequential=choice.sequential,
-            **grid,  # type: ignore[arg-type]
-        )
-        trials = count(spec)
+        match Question(choice.question):
+            case Question.CRASH:
+                spec = _crash_spec(choice, servers, grid, int(repeats))
+            case Question.LIMIT:
+                spec = _limit_spec(choice, servers, grid, goals)
+            case Question.SOAK:
+                spec = _soak_spec(choice, servers, grid, int(one_in))
+        trials = most_trials(spec)
+    except ValueError:
+        return Checked(problems={"question": f"Choose one of {', '.join(Question)}."})
     except KitError as error:
         return Checked(problems={"": _words(error)})
     if trials > MOST_TRIALS:
         return Checked(
             problems={"": f"{trials:,} trials. Expected: {MOST_TRIALS:,} at most; choose fewer."}
         )
+    if choice.url.strip():
+        budget = min(budget or MOST_MINUTES, MOST_MINUTES)
     minutes = expected_minutes(spec, trials)
     return Checked(
         problems={},
@@ -146,13 +171,123 @@ def check(choice: Choice) -> Checked:
         trials=trials,
         minutes=minutes,
         budget_min=budget,
-        plan=tuple(_plan(spec, trials, minutes, budget)),
+        plan=tuple(plan_sentences(spec, trials, minutes, budget)),
         python=python_call(choice),
         command=command_line(choice),
     )
 
 
-def _values(name: str, text: str) -> list[object]:
+def _servers(choice: Choice, problems: dict[str, str]) -> list[str | ServerSpec]:
+    """Releases, containers and the URL; what is wrong with them goes into `problems`."""
+    servers: list[str | ServerSpec] = list(choice.releases)
+    given = {"model": choice.model.strip(), "gpus": choice.gpus.strip()}
+    try:
+        images = filter(None, (part.strip() for part in choice.images.split(",")))
+        servers += [server_named(image, given, container=True) for image in images]
+    except KitError as error:
+        problems["images"] = _words(error)
+    if url := choice.url.strip():
+        if not url.startswith(SCHEMES):
+            problems["url"] = f"{url!r}. Expected: an address with {', '.join(SCHEMES)}."
+        elif not given["model"]:
+            problems["model"] = "The name of the model on that server is missing."
+        else:
+            servers.append(server_named(url, given))
+        if not choice.agreed:
+            problems["agreed"] = (
+                "It may slow that server down, hang it or crash it, for everybody who uses it. "
+                "Tick the box if the traffic may go there."
+            )
+    if not servers and not problems.keys() & {"images", "url", "model"}:
+        problems["releases"] = "Choose at least one release, or another server."
+    return servers
+
+
+def _traffic(choice: Choice) -> tuple[tuple[str, ...] | None, Workload | None]:
+    """Scenarios, or a workload of one's own."""
+    if choice.own or not choice.scenarios:
+        return None, Workload()
+    return choice.scenarios, None
+
+
+def _crash_spec(
+    choice: Choice,
+    servers: list[str | ServerSpec],
+    grid: dict[str, list[object]],
+    repeats: int,
+) -> StudySpec:
+    scenarios, workload = _traffic(choice)
+    has_others = any(isinstance(server, ServerSpec) for server in servers)
+    return choose(
+        servers,
+        scenarios,
+        workload,
+        name="panel",
+        engine=None if has_others and not choice.releases else choice.engine,
+        repeats=repeats,
+        sequential=choice.sequential,
+        **grid,  # type: ignore[arg-type]
+    )
+
+
+def _single(
+    choice: Choice, servers: list[str | ServerSpec], grid: Mapping[str, list[object]]
+) -> dict[str, Any]:
+    """What a search and a soak take: one server, one traffic.
+
+    Raises:
+        SpecError: there are several.
+    """
+    scenarios, workload = _traffic(choice)
+    many = [name for name, values in grid.items() if len(values) > 1]
+    if len(servers) > 1 or len(scenarios or ()) > 1 or many:
+        what = many[0] if many else "server" if len(servers) > 1 else "scenario"
+        raise SpecError(
+            f"more than one {what}", f"one {what} for this question", "choose one of them"
+        )
+    return {
+        "server": servers[0],
+        "scenario": scenarios[0] if scenarios else None,
+        "workload": workload,
+        "engine": choice.engine if isinstance(servers[0], str) else None,
+        "seed": 0,
+        "traffic": {name: values[0] for name, values in grid.items()},
+    }
+
+
+def _limit_spec(
+    choice: Choice,
+    servers: list[str | ServerSpec],
+    grid: dict[str, list[object]],
+    goals: Mapping[str, float | None],
+) -> StudySpec:
+    one = _single(choice, servers, grid)
+    requests = one["traffic"].pop("requests", None)
+    return limit_spec(
+        one.pop("server"),
+        one.pop("scenario"),
+        goals=goals,
+        by=None,
+        low=None,
+        high=None,
+        within=0.05,
+        most_trials=12,
+        requests=400 if requests is None else int(requests),
+        name="limit",
+        **one,
+    )
+
+
+def _soak_spec(
+    choice: Choice, servers: list[str | ServerSpec], grid: dict[str, list[object]], one_in: int
+) -> StudySpec:
+    one = _single(choice, servers, grid)
+    return soak_spec(
+        one.pop("server"), one.pop("scenario"), claim=SoakClaim(one_in=one_in), name="soak", **one
+    )
+
+
+def values_of(name: str, text: str) -> list[object]:
     values: list[object] = list(as_grid({name: text}).get(name, ()))
     for given in several(text, FIELDS[name].is_text) if name in LIMITS else ():
         numbers = [float(n) for n in re.findall(r"\d+(?:\.\d+)?", str(given))]
@@ -163,149 +298,19 @@ def _values(name: str, text: str) -> list[object]:
     return values
 
 
-def _number(problems: dict[str, str], name: str, text: str, most: int) -> float | None:
+def _number(problems: dict[str, str], name: str, text: str, most: float) -> float | None:
     if not re.fullmatch(r"\d+(\.\d+)?", text.strip()) or not 0 < float(text) <= most:
-        problems[name] = f"{name} {text!r}. Expected: a number from 1 to {most:,}."
+        least = "from 1" if name == "repeats" else "above 0, up"
+        problems[name] = f"{name} {text!r}. Expected: a number {least} to {most:,.0f}."
         return None
-    if name == "repeats" and "." in text:
-        problems[name] = f"repeats {text!r}. Expected: a whole number."
+    if name in ("repeats", "one_in") and "." in text:
+        problems[name] = f"{name} {text!r}. Expected: a whole number."
         return None
     return float(text)
 
 
 def _words(error: KitError) -> str:
     return f"{error.given}. Expected: {error.expected}; {error.hint}."
-
-
-def _plan(spec: StudySpec, trials: int, minutes: float, budget: float | None) -> list[str]:
-    """What Run will do, before it is pressed: its product, time, servers and memory."""
-    parts = [_many(len(spec.releases), "release")]
-    parts.append(_many(len(spec.scenarios), "scenario") if spec.scenarios else "own traffic")
-    parts += [
-        f"{len(values)} values of {name}" if len(values) > 1 else f"{name} {values[0]}"
-        for name, values in spec.grid.items()
-    ]
-    parts.append(_many(spec.repeats, "repeat"))
-    most = "up to " if spec.sequential else ""
-    said = [f"{most}{_many(trials, 'trial')}: {' × '.join(parts)}"]
-    at_once = min(trials, os.cpu_count() or 1)
-    time = f"about {_minutes(minutes)}, {at_once} at a time, by the pace of recorded trials"
-    if budget is not None and budget < minutes:
-        time += f"; the budget of {_minutes(budget)} ends it at about "
-        time += f"{max(1, int(trials * budget / minutes)):,} trials"
-    said.append(time)
-    each = server_gib()
-    said.append(
-        f"starts {_many(trials, 'server')} on 127.0.0.1, one a trial, and removes each afterwards: "
-        f"{', '.join(spec.releases)}"
-    )
-    said.append(f"memory: about {at_once * each:.1f} GiB for {_many(at_once, 'server')} at a time")
-    return said
-
-
-def _many(number: int, word: str) -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
-def _minutes(minutes: float) -> str:
-    if minutes < 1:
-        return "a minute" if minutes > 0.5 else "half a minute"
-    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
-
-
-@cache
-def _pace() -> dict[str, tuple[float, float, int]]:
-    """Of each scenario, by the recorded release map: seconds before the load, seconds of load,
-    requests asked; "" = over all."""
-    import pyarrow.parquet as pq
-
-    rows: dict[str, list[tuple[float, float]]] = {}
-    table = pq.read_table(RECORDED / "release_map" / "trials.parquet", columns=["result"])
-    for text in table["result"].to_pylist():
-        result = msgspec.json.decode(text)
-        start, load, end = (result.get(f"{n}_ns") for n in ("started", "load_started", "ended"))
-        if None in (start, load, end):
-            continue
-        seconds = (load - start) / 1e9, (end - load) / 1e9
-        for name in (result["trial_id"].split("_")[1], ""):
-            rows.setdefault(name, []).append(seconds)
-    return {
-        name: (median(a for a, _ in found), median(b for _, b in found), 200)
-        for name, found in rows.items()
-    }
-
-
-def expected_minutes(spec: StudySpec, trials: int) -> float:
-    """Minutes that so many trials take, by recorded ones of the same scenarios (2 cores)."""
-    pace = _pace()
-    names = spec.scenarios or ("",)
-    asked = [float(str(n)) for n in spec.grid.get("requests", ())]
-    requests = sum(asked) / len(asked) if asked else float(spec.requests or 200)
-    each = []
-    for name in names:
-        before, load, of = pace.get(name, pace[""])
-        each.append(before + load * requests / of)
-    seconds = sum(each) / len(each)
-    if any(engine.kind is EngineKind.VLLM_CPU for engine in spec.engines):
-        seconds += VLLM_START_S
-    return seconds * trials / min(trials, os.cpu_count() or 1) / 60
-
-
-@cache
-def server_gib() -> float:
-    """Memory of one embedded server with its stubs, GiB: the median peak of recorded trials."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    path = RECORDED / "first_light" / "samples.parquet"
-    names = ("server_rss_bytes", "stub_rss_bytes")
-    table = pq.read_table(path, columns=["trial", "name", "value"])
-    total = 0.0
-    for name in names:
-        own = table.filter(pc.equal(table["name"], name))
-        peaks = own.group_by("trial").aggregate([("value", "max")])["value_max"].to_pylist()
-        total += median(peaks) if peaks else 0.0
-    return total / 2**30
-
-
-def python_call(choice: Choice) -> str:
-    """The same study as a call of kit.run."""
-    parts = [repr(_one(list(choice.releases)))]
-    if choice.own:
-        parts.append("workload=kit.Workload()")
-    else:
-        parts.append(f"scenario={_one(list(choice.scenarios))!r}")
-    if choice.engine != EngineKind.SIMULATED:
-        parts.append(f"engine={choice.engine!r}")
-    for name, text in choice.traffic.items():
-        if text.strip():
-            parts.append(f"{name}={_one([_literal(v) for v in _values(name, text)])!r}")
-    parts.append(f"repeats={int(choice.repeats)}")
-    parts += ["sequential=True"] if choice.sequential else []
-    return f"kit.run({', '.join(parts)})"
-
-
-def command_line(choice: Choice) -> str:
-    """The same study as a command."""
-    words = ["python", "-m", "kit", "run", "--release", ",".join(choice.releases)]
-    if not choice.own:
-        words += ["--scenario", ",".join(choice.scenarios)]
-    if choice.engine != EngineKind.SIMULATED:
-        words += ["--engine", choice.engine]
-    for name, text in choice.traffic.items():
-        if text.strip():
-            words += [f"--{name.replace('_', '-')}", ",".join(map(str, _values(name, text)))]
-    words += ["--repeats", choice.repeats.strip()]
-    words += ["--sequential"] if choice.sequential else []
-    return shlex.join(words)
-
-
-def _literal(value: object) -> object:
-    return value if isinstance(value, int | float | str) else str(value)
-
-
-def _one(values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else values
 
 
 def save(choice: Choice, name: str, folder: Path) -> Path:

@@ -84,7 +84,7 @@ function render({ model, el: root }) {
   };
 
   const traffic = ([name, unit, help]) => text(
-    `traffic.${name}`, unit ? `${name} (${unit})` : name, help,
+    `traffic.${name}`, unit && unit !== name ? `${name} (${unit})` : name, help,
     () => choice.traffic[name] || "", (value) => { choice.traffic[name] = value; });
 
   const flag = (name, title) => {
@@ -94,6 +94,27 @@ function render({ model, el: root }) {
     inputs.push(() => { box.checked = choice[name]; });
     return el("label", { class: "kit-flag", for: box.id }, box, el("span", { text: title }));
   };
+
+  // Fields of one question, or of a server elsewhere, are there only where they are about something.
+  const when = (isShown, ...children) => {
+    const group = el("div", { class: "kit-when" }, ...children);
+    conditions.push(() => { group.hidden = !isShown(); });
+    return group;
+  };
+  const plain = (name, title, hint, options = null) => text(
+    name, title, hint, () => choice[name], (value) => { choice[name] = value; drawConditions(); }, options);
+  const conditions = [];
+  const drawConditions = () => { for (const draw of conditions) draw(); };
+  const others = el("details", {}, el("summary", { text: "Servers in containers, or one that runs already" }),
+    plain("images", "containers", "25.10, or names of images"),
+    plain("gpus", "GPUs of the containers", "all, or 0,1"),
+    plain("url", "URL", "http://HOST:8000, grpc://HOST:8001"),
+    plain("model", "model", "what the container or the URL serves"),
+    when(() => choice.url.trim(), flag("agreed", "this traffic may go to that server"), problem("agreed")));
+  const goals = when(() => choice.question === "limit", ...fields.goals.map(([name, hint]) => text(
+    `goals.${name}`, name, hint, () => choice.goals[name] || "", (value) => { choice.goals[name] = value; })));
+  const claim = when(() => choice.question === "soak",
+    text("one_in", "less than one crash in (requests)", "1000", () => choice.one_in, (v) => { choice.one_in = v; }));
 
   const releases = checks("releases", "Releases", fields.releases);
   const scenarios = checks("scenarios", "Scenarios", fields.scenarios);
@@ -132,12 +153,15 @@ function render({ model, el: root }) {
 
   const editable = el("fieldset", { class: "kit-editable" },
     el("legend", { text: "What to run" }),
-    releases.group, scenarios.group, flag("own", "my own traffic, in place of scenarios"),
+    plain("question", "question", "", fields.questions),
+    releases.group, others, scenarios.group, flag("own", "my own traffic, in place of scenarios"),
     text("engine", "engine", "", () => choice.engine, (v) => { choice.engine = v; }, fields.engines),
     ...shown.map(traffic),
     el("details", {}, el("summary", { text: "More of the traffic" }), ...more.map(traffic)),
-    text("repeats", "repeats", "trials of a cell", () => choice.repeats, (v) => { choice.repeats = v; }),
-    flag("sequential", "stop a cell once it is decided (repeats are then the most)"),
+    goals, claim,
+    when(() => choice.question === "crash",
+      text("repeats", "repeats", "trials of a cell", () => choice.repeats, (v) => { choice.repeats = v; }),
+      flag("sequential", "stop a cell once it is decided (repeats are then the most)")),
     text("minutes", "budget (minutes)", "none", () => choice.minutes, (v) => { choice.minutes = v; }),
     configurations);
   // JupyterLab must not take keys that are typed here as its own shortcuts.
@@ -178,7 +202,8 @@ function render({ model, el: root }) {
     version = choice.version || version;
     delete choice.version;
     releases.set(); scenarios.set(); for (const set of inputs) set();
-    show();
+    others.open = Boolean(choice.images || choice.url);
+    drawConditions(); show();
   };
   delete choice.version; delete choice.loaded;
   releases.set(); scenarios.set();
@@ -198,7 +223,7 @@ function render({ model, el: root }) {
   model.on("change:live", drawLive);
   model.on("change:results", drawResults);
   root.append(form);
-  show(); drawLive(); drawResults();
+  drawConditions(); show(); drawLive(); drawResults();
   return () => {
     model.off("msg:custom", openReport);
     model.off("change:view", show); model.off("change:choice", take);

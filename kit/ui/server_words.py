@@ -33,14 +33,17 @@ def add_server_options(parser: ArgumentParser) -> None:
         group.add_argument(f"--{name}", metavar=metavar, help=help)
 
 
-def server_of(text: str, args: Namespace) -> ServerSpec:
+def server_of(text: str, args: Namespace, *, container: bool | None = None) -> ServerSpec:
     """The server that a word of the command line names, with add_server_options.
+
+    container: a release is its image; None: if --container says so.
 
     Raises:
         UnknownReleaseError, SpecError: it names none.
     """
     given = {name: getattr(args, name) for name in ("model", "metrics_url", *CONTAINER_FIELDS)}
-    return server_named(text, given, container=args.container)
+    is_image = args.container if container is None else container
+    return server_named(text, given, container=is_image)
 
 
 def server_named(

@@ -5,6 +5,7 @@ test_panel_browser.py, where a person's keys and clicks reach it through Jupyter
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from kit.study.folder import StudyFolder
 from kit.study.result import Verdict
 from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import choose
+from kit.ui.cli import parser
+from kit.ui.commands.study import spec_of
 from kit.ui.live import LiveReader, is_running, live_html
 from kit.ui.panel import Panel
 from kit.ui.panel_choice import Choice, check, load, save, saved
@@ -407,3 +410,79 @@ def test_a_change_of_a_field_is_answered_soon(tmp_path: Path) -> None:
     begin = time.process_time()  # of this process alone: others may be busy
     shown.choice = changed(repeats="1000", traffic={"concurrency": "1,2,3,4,5"})
     assert time.process_time() - begin < 0.1
+
+
+def test_a_limit_and_a_soak_are_chosen_like_a_study() -> None:
+    one = changed(releases=["24.05"], scenarios=[], own=True)
+    limit = check(Choice.of({**one.as_data(), "question": "limit", "goals": {"p95_e2e_ms": "200"}}))
+    assert limit.spec is not None
+    assert limit.spec.limit is not None
+    assert limit.spec.limit.goals.p95_e2e_ms == 200
+    assert limit.plan[0].startswith("up to 12 trials of 400 requests")
+    assert "how much it can take with p95 latency ≤ 200 ms" in limit.plan[0]
+    assert limit.python.startswith("kit.find_limit('24.05', workload=kit.Workload()")
+    assert "kit limit 24.05" in limit.command
+    assert "--p95-e2e-ms 200" in limit.command
+    soak = check(Choice.of({**one.as_data(), "question": "soak", "one_in": "100"}))
+    assert soak.spec is not None
+    assert soak.spec.soak is not None
+    assert soak.plan[0].startswith("1 server, 299 requests: ")
+    assert "kit soak 24.05 --one-in 100" in soak.command
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"question": "limit"}, ""),  # two releases
+        ({"question": "limit", "goals": {"kv": "much"}}, "goals.kv"),
+        ({"question": "soak", "one_in": "2.5"}, "one_in"),
+        ({"question": "why"}, "question"),
+        ({"url": "llm.example:8000", "agreed": True}, "url"),
+        ({"url": "http://llm.example:8000", "agreed": True}, "model"),
+        ({"url": "http://llm.example:8000", "model": "m"}, "agreed"),
+        ({"images": "24.99"}, "images"),
+    ],
+)
+def test_what_does_not_go_with_a_question_or_a_server_is_said_beside_its_field(
+    fields: dict[str, Any], problem: str
+) -> None:
+    assert list(check(changed(**fields)).problems) == [problem]
+
+
+def test_containers_and_a_server_that_runs_already_are_chosen_like_releases() -> None:
+    mixed = check(changed(releases=["24.05"], images="25.10, triton:mine"))
+    assert mixed.spec is not None
+    assert [server.kind.value for server in mixed.spec.servers] == [
+        *("embedded", "container", "container")
+    ]
+    assert "kit.container('25.10'), kit.container(image='triton:mine')" in mixed.python
+    assert "--release 24.05 --server 25.10,triton:mine --scenario" in mixed.command
+    away = check(
+        changed(
+            releases=[],
+            scenarios=[],
+            url="grpc://llm.example:8001",
+            model="llama",
+            agreed=True,
+            traffic={"rate": "5", "duration_s": "60", "protocol": "grpc-stream"},
+        )
+    )
+    assert away.problems == {}
+    assert away.budget_min == 10, "nobody raises the cap by leaving it empty"
+    assert "which is neither started nor stopped" in away.plan[1]
+    assert "kit.attach('grpc://llm.example:8001', model='llama')" in away.python
+    assert away.command.endswith("--yes")
+
+
+def test_the_command_of_a_choice_is_read_as_the_same_study() -> None:
+    for choice in (
+        TWO,
+        changed(releases=["24.05"], images="25.10"),
+        changed(releases=["24.05"], question="limit", scenarios=[], own=True),
+    ):
+        checked = check(choice)
+        assert checked.spec is not None, checked.problems
+        args = parser().parse_args(shlex.split(checked.command)[3:])
+        assert args.function
+        if choice.question == "crash":
+            assert spec_of(args).servers == checked.spec.servers

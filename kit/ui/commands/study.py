@@ -211,7 +211,7 @@ def servers_of(args: Namespace) -> list[str | ServerSpec]:
             "add --container, or name the server: --server URL",
         )
     named = [server_of(text, args) for text in releases] if args.container else releases
-    return [*named, *(server_of(text, args) for text in others)]
+    return [*named, *(server_of(text, args, container=True) for text in others)]
 
 
 def _test(args: Namespace) -> TrialTest | None:

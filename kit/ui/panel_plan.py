@@ -1,0 +1,138 @@
+"""What a study will do and cost, in sentences, before it is run; by the pace of recorded trials."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from statistics import median
+
+import msgspec
+
+from kit.study.paths import RECORDED
+from kit.study.spec import EngineKind, ServerKind, StudySpec
+from kit.ui.arguments import MOST_MINUTES
+
+#: vLLM on a processor loads its model before each trial.
+VLLM_START_S = 20.0
+
+
+def plan_sentences(spec: StudySpec, trials: int, minutes: float, budget: float | None) -> list[str]:
+    """What Run will do, before it is pressed: its product, time, servers and memory."""
+    at_once = min(trials, os.cpu_count() or 1) if _is_parallel(spec) else 1
+    kinds = {server.kind for server in spec.servers}
+    if kinds == {ServerKind.ATTACHED}:
+        labels = ", ".join(server.label for server in spec.servers)
+        return [
+            _product(spec, trials),
+            f"sends to {labels}, which is neither started nor stopped; for "
+            f"{_minutes(budget or MOST_MINUTES)} at the most",
+        ]
+    time = f"about {_minutes(minutes)}, {at_once} at a time, by the pace of recorded trials"
+    if budget is not None and budget < minutes:
+        time += f"; the budget of {_minutes(budget)} ends it at about "
+        time += f"{max(1, int(trials * budget / minutes)):,} trials"
+    labels = ", ".join(server.label for server in spec.servers)
+    place = "on 127.0.0.1" if kinds == {ServerKind.EMBEDDED} else "here or in containers"
+    said = [
+        _product(spec, trials),
+        time,
+        f"starts {_many(trials, 'server')} {place}, one a trial, and removes each afterwards: "
+        f"{labels}",
+    ]
+    if kinds == {ServerKind.EMBEDDED}:
+        servers = _many(at_once, "server")
+        said.append(f"memory: about {at_once * server_gib():.1f} GiB for {servers} at a time")
+    else:
+        said.append("images that are not here yet are pulled first, some 10 to 20 GB each")
+    return said
+
+
+def _is_parallel(spec: StudySpec) -> bool:
+    return spec.limit is None and spec.soak is None
+
+
+def _product(spec: StudySpec, trials: int) -> str:
+    """ "24 trials: 2 releases × 1 scenario × …", or what a search or a soak will do."""
+    if spec.soak is not None:
+        return f"1 server, {spec.soak.requests:,} requests: {spec.soak.words}"
+    if spec.limit is not None:
+        return (
+            f"up to {_many(trials, 'trial')} of {spec.limit.requests:,} requests, each at the load "
+            f"where it tells most: how much it can take with {spec.limit.goals.words}"
+        )
+    is_mixed = any(server.kind is not ServerKind.EMBEDDED for server in spec.servers)
+    parts = [_many(len(spec.servers), "server" if is_mixed else "release")]
+    parts.append(_many(len(spec.scenarios), "scenario") if spec.scenarios else "own traffic")
+    parts += [
+        f"{len(values)} values of {name}" if len(values) > 1 else f"{name} {values[0]}"
+        for name, values in spec.grid.items()
+    ]
+    parts.append(_many(spec.repeats, "repeat"))
+    most = "up to " if spec.sequential else ""
+    return f"{most}{_many(trials, 'trial')}: {' × '.join(parts)}"
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def _minutes(minutes: float) -> str:
+    if minutes < 1:
+        return "a minute" if minutes > 0.5 else "half a minute"
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+
+
+@cache
+def _pace() -> dict[str, tuple[float, float, int]]:
+    """Of each scenario, by the recorded release map: seconds before the load, seconds of load,
+    requests asked; "" = over all."""
+    import pyarrow.parquet as pq
+
+    rows: dict[str, list[tuple[float, float]]] = {}
+    table = pq.read_table(RECORDED / "release_map" / "trials.parquet", columns=["result"])
+    for text in table["result"].to_pylist():
+        result = msgspec.json.decode(text)
+        start, load, end = (result.get(f"{n}_ns") for n in ("started", "load_started", "ended"))
+        if None in (start, load, end):
+            continue
+        seconds = (load - start) / 1e9, (end - load) / 1e9
+        for name in (result["trial_id"].split("_")[1], ""):
+            rows.setdefault(name, []).append(seconds)
+    return {
+        name: (median(a for a, _ in found), median(b for _, b in found), 200)
+        for name, found in rows.items()
+    }
+
+
+def expected_minutes(spec: StudySpec, trials: int) -> float:
+    """Minutes that so many trials take, by recorded ones of the same scenarios (2 cores)."""
+    pace = _pace()
+    names = spec.scenarios or ("",)
+    asked = [float(str(n)) for n in spec.grid.get("requests", ())]
+    requests = sum(asked) / len(asked) if asked else float(spec.requests or 200)
+    requests = float(spec.limit.requests) if spec.limit is not None else requests
+    each = []
+    for name in names:
+        before, load, of = pace.get(name, pace[""])
+        each.append(before + load * requests / of)
+    seconds = sum(each) / len(each)
+    if any(engine.kind is EngineKind.VLLM_CPU for engine in spec.engines):
+        seconds += VLLM_START_S
+    return seconds * trials / (min(trials, os.cpu_count() or 1) if _is_parallel(spec) else 1) / 60
+
+
+@cache
+def server_gib() -> float:
+    """Memory of one embedded server with its stubs, GiB: the median peak of recorded trials."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path = RECORDED / "first_light" / "samples.parquet"
+    names = ("server_rss_bytes", "stub_rss_bytes")
+    table = pq.read_table(path, columns=["trial", "name", "value"])
+    total = 0.0
+    for name in names:
+        own = table.filter(pc.equal(table["name"], name))
+        peaks = own.group_by("trial").aggregate([("value", "max")])["value_max"].to_pylist()
+        total += median(peaks) if peaks else 0.0
+    return total / 2**30
