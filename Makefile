@@ -52,8 +52,9 @@ endef
 investigate: $(STAMP) ## Run the investigation on real Triton releases and write the report (3 minutes)
 	@$(PY) -m kit investigate $(ARGS)
 
-lab: $(STAMP) ## Open JupyterLab on notebooks/
-	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks $(ARGS)
+lab: $(STAMP) ## Open JupyterLab on the first notebook
+	@$(PY) -m jupyterlab --config=kit/ui/jupyter/jupyter_lab_config.json --notebook-dir=notebooks \
+		--LabApp.default_url=/lab/tree/00_start_here.ipynb $(ARGS)
 
 app: $(STAMP) ## Serve the panel to a browser (Voilà; 127.0.0.1, with a token)
 	@$(PY) -m kit.ui.app $(ARGS)
@@ -128,6 +129,7 @@ $(STAMP): requirements.lock
 	@: > $(LOG)
 	@($(WITH_UV)) || { $(WITH_PIP); } || { $(SETUP_FAILED); }
 	@$(PIP) --quiet --no-deps --no-build-isolation --editable . 2>> $(LOG) || { $(SETUP_FAILED); }
+	@mkdir -p $(VENV)/etc/jupyter && cp kit/ui/jupyter/jupyter_lab_config.json $(VENV)/etc/jupyter/
 	@touch $@
 
 .PHONY: investigate lab app image vllm setup check test test-long course lint test-vllm bench lock clean distclean help
