@@ -85,6 +85,9 @@ test-long: $(STAMP) ## The same tests, each simulation and campaign at its full 
 course: $(STAMP) ## Derive the students' notebooks of the course from those with the solutions
 	@$(PY) -m kit dev course
 
+outputs: $(STAMP) ## Run the notebooks from recorded data and keep the outputs that readers see in them
+	@$(PY) -m kit dev outputs $(ARGS)
+
 lint: $(STAMP) ## Format, lint and types
 	@echo "ruff format"; $(VENV)/bin/ruff format --check
 	@echo "ruff check"; $(VENV)/bin/ruff check
@@ -132,4 +135,4 @@ $(STAMP): requirements.lock
 	@mkdir -p $(VENV)/etc/jupyter && cp kit/ui/jupyter/jupyter_lab_config.json $(VENV)/etc/jupyter/
 	@touch $@
 
-.PHONY: investigate lab app image vllm setup check test test-long course lint test-vllm bench lock clean distclean help
+.PHONY: investigate lab app image vllm setup check test test-long course outputs lint test-vllm bench lock clean distclean help
