@@ -36,4 +36,4 @@ EXPOSE 8888
 ENTRYPOINT ["tini", "--"]
 # The port is published on the loopback of the machine (compose.yaml, and the command above), and
 # the address that JupyterLab prints has its token.
-CMD ["make", "lab", "ARGS=--ip=0.0.0.0 --port=8888 --no-browser --LabApp.default_url=/lab/tree/00_start_here.ipynb"]
+CMD ["make", "lab", "ARGS=--ip=0.0.0.0 --port=8888 --no-browser"]

@@ -52,8 +52,9 @@ endef
 investigate: $(STAMP) ## Run the investigation on real Triton releases and write the report (3 minutes)
 	@$(PY) -m kit investigate $(ARGS)
 
-lab: $(STAMP) ## Open JupyterLab on notebooks/
-	@$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --notebook-dir=notebooks $(ARGS)
+lab: $(STAMP) ## Open JupyterLab on the first notebook
+	@$(PY) -m jupyterlab --config=kit/ui/jupyter/jupyter_lab_config.json --notebook-dir=notebooks \
+		--LabApp.default_url=/lab/tree/00_start_here.ipynb $(ARGS)
 
 app: $(STAMP) ## Serve the panel to a browser (Voilà; 127.0.0.1, with a token)
 	@$(PY) -m kit.ui.app $(ARGS)
@@ -83,6 +84,9 @@ test-long: $(STAMP) ## The same tests, each simulation and campaign at its full 
 
 course: $(STAMP) ## Derive the students' notebooks of the course from those with the solutions
 	@$(PY) -m kit dev course
+
+outputs: $(STAMP) ## Run the notebooks from recorded data and keep the outputs that readers see in them
+	@$(PY) -m kit dev outputs $(ARGS)
 
 lint: $(STAMP) ## Format, lint and types
 	@echo "ruff format"; $(VENV)/bin/ruff format --check
@@ -128,6 +132,7 @@ $(STAMP): requirements.lock
 	@: > $(LOG)
 	@($(WITH_UV)) || { $(WITH_PIP); } || { $(SETUP_FAILED); }
 	@$(PIP) --quiet --no-deps --no-build-isolation --editable . 2>> $(LOG) || { $(SETUP_FAILED); }
+	@mkdir -p $(VENV)/etc/jupyter && cp kit/ui/jupyter/jupyter_lab_config.json $(VENV)/etc/jupyter/
 	@touch $@
 
-.PHONY: investigate lab app image vllm setup check test test-long course lint test-vllm bench lock clean distclean help
+.PHONY: investigate lab app image vllm setup check test test-long course outputs lint test-vllm bench lock clean distclean help

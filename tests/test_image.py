@@ -1,8 +1,9 @@
-"""The container image: its files agree with each other and with what they build."""
+"""The container image, the dev container and Binder: their files agree with what they build."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -15,6 +16,8 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
+#: How JupyterLab starts in `.venv`, for `make lab` and on Binder.
+LAB_CONFIG = ROOT / "kit/ui/jupyter/jupyter_lab_config.json"
 LAB = COMPOSE["services"]["lab"]
 #: Debian's own Python 3 by its code name.
 DEBIAN_PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
@@ -46,21 +49,55 @@ def test_one_port_is_served_published_on_loopback_and_forwarded() -> None:
     assert container["forwardPorts"] == [int(port)]
 
 
-def test_its_command_opens_the_first_notebook() -> None:
-    command = json.loads(word(r"^CMD (.*)"))
-    dry = subprocess.run(
-        ["make", "--dry-run", "--assume-old=.venv/.made-from-lock", *command[1:]],
+def dry_make(*words: str, built: str = "--assume-old=.venv/.made-from-lock") -> str:
+    """The commands that make would run, where .venv is built already."""
+    return subprocess.run(
+        ["make", "--dry-run", built, *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
         env={"PATH": "/usr/bin:/bin"},
     ).stdout
+
+
+def test_its_command_opens_the_first_notebook() -> None:
+    command = json.loads(word(r"^CMD (.*)"))
+    dry = dry_make(*command[1:])
     assert "-m jupyterlab" in dry
     assert "--notebook-dir=notebooks" in dry
     assert "--ip=0.0.0.0" in dry
     (first,) = re.findall(r"default_url=/lab/tree/(\S+)", dry)
     assert (ROOT / "notebooks" / first).is_file()
+
+
+def test_jupyter_lab_opens_the_first_notebook_without_news_however_it_is_started() -> None:
+    config = json.loads(LAB_CONFIG.read_text("utf-8"))["LabApp"]
+    assert (ROOT / config["default_url"].removeprefix("/lab/tree/")).is_file()
+    assert config["news_url"] is None
+    assert config["check_for_updates_class"] == "jupyterlab.NeverCheckForUpdate"
+    name = str(LAB_CONFIG.relative_to(ROOT))
+    assert f"--config={name}" in dry_make("lab")
+    assert f"cp {name} .venv/etc/jupyter/" in dry_make("setup", built="--always-make")
+    assert name in (ROOT / "binder/postBuild").read_text("utf-8")
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text("utf-8"))
+    (opened,) = container["customizations"]["codespaces"]["openFiles"]
+    assert (ROOT / opened).is_file()
+
+
+def test_binder_builds_the_kit_from_the_lock_in_a_python_that_the_servers_know() -> None:
+    script = ROOT / "binder" / "postBuild"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    steps = script.read_text("utf-8")
+    assert "make setup" in steps
+    assert "ipykernel install" in steps
+    here, whole = (
+        yaml.safe_load((ROOT / name).read_text("utf-8"))["dependencies"]
+        for name in ("binder/environment.yml", "environment.yml")
+    )
+    assert set(here) <= {entry for entry in whole if isinstance(entry, str)}
+    assert {"anywidget", "ipywidgets"} <= {entry.partition(">=")[0] for entry in here}
 
 
 def test_it_runs_as_a_user_who_owns_what_it_writes() -> None:

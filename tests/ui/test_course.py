@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kit.errors import SpecError
 from kit.ui.course import expected, experiments, history, material
 from kit.ui.course.exercises import EXERCISES, check
 from kit.ui.course.student import COURSE, SOLUTIONS, student_text, student_version
+from kit.ui.kept import differences
 
 PARTS = sorted(SOLUTIONS.glob("*.ipynb"))
 every_part = pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
@@ -23,7 +25,7 @@ every_part = pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
 #: What students typically answer instead; every exercise has at least one.
 WRONG: dict[str, list[Any]] = {
     "1.1": [0.1, 0, 18],
-    "1.2": [4000.0, 0.0, "four"],
+    "1.2": [4000.0, 2.49, 0.0, "four"],
     "1.3": ["a", "c", ""],
     "2.1": [0.0, 1.0, None],
     "2.2": [14.4, 0.5],
@@ -176,7 +178,12 @@ def shown(path: Path) -> str:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Path]]:
     with SharedKernel() as kernel:
-        yield lambda path: kernel.execute(path, {}, into=tmp_path_factory.mktemp(path.stem))
+
+        @cache
+        def executed(path: Path) -> Path:
+            return kernel.execute(path, {}, into=tmp_path_factory.mktemp(path.stem))
+
+        yield executed
 
 
 @every_part
@@ -184,6 +191,14 @@ def test_every_solution_passes_its_checks(path: Path, run: Callable[[Path], Path
     text = shown(run(path))
     assert "✗" not in text
     assert text.count("✓") == path.read_text("utf-8").count('check(\\"')
+
+
+@every_part
+def test_the_outputs_that_a_solution_keeps_are_those_of_a_run(
+    path: Path, run: Callable[[Path], Path]
+) -> None:
+    ran = nbformat.read(run(path), as_version=4)
+    assert differences(nbformat.read(path, as_version=4), ran) == [], "run `make outputs`"
 
 
 def test_a_students_notebook_runs_to_its_end_unanswered(run: Callable[[Path], Path]) -> None:

@@ -16,14 +16,22 @@ import pytest
 from shared_kernel import SharedKernel
 
 from kit.errors import SpecError, StoreError
+from kit.ui.kept import differences, keeps, notebooks_with_outputs
 from kit.ui.notebooks import execute, notebook_spec, parameters_of
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
-MOST_LINES = 10
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+COURSE = sorted(FOLDER.glob("course/**/*.ipynb"))
+MOST_LINES, MEDIAN_LINES = 10, 4
+#: Of the outputs that are kept: of one notebook, and of all.
+MOST_BYTES, MOST_BYTES_IN_ALL = 300_000, 2_000_000
 
 FIRST_LIGHT = next(path for path in NOTEBOOKS if path.stem == "01_reproduce_the_crash")
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+with_the_course = pytest.mark.parametrize(
+    "path", NOTEBOOKS + COURSE, ids=lambda path: str(path.relative_to(FOLDER).with_suffix(""))
+)
 
 
 def cells(path: Path, kind: str) -> list[Any]:
@@ -32,8 +40,9 @@ def cells(path: Path, kind: str) -> list[Any]:
 
 
 def lines(cell: Any) -> int:
-    """Lines that say something; the blank ones between imports do not."""
-    return sum(bool(line.strip()) for line in cell.source.splitlines())
+    """Lines that say something; blank ones, and the marks around a solution, do not."""
+    said = re.sub(r"^### (BEGIN|END) SOLUTION$", "", cell.source, flags=re.MULTILINE)
+    return sum(bool(line.strip()) for line in said.splitlines())
 
 
 def texts(cell: Any) -> list[str]:
@@ -43,11 +52,18 @@ def texts(cell: Any) -> list[str]:
     return ["".join(text) for kind, text in shown if kind.startswith("text/")] + printed
 
 
-@every_notebook
-def test_a_notebook_is_committed_without_output(path: Path) -> None:
-    for cell in cells(path, "code"):
-        assert cell.outputs == []
-        assert cell.execution_count is None
+@with_the_course
+def test_the_cells_that_are_tagged_keep_their_output_and_no_other_does(path: Path) -> None:
+    code = cells(path, "code")
+    assert [c.id for c in code if bool(c.outputs) != keeps(c)] == [], "run `make outputs`"
+    assert [c.id for c in code if c.execution_count is not None] == []
+    assert any(map(keeps, code)) == (path in notebooks_with_outputs())
+
+
+def test_the_outputs_that_are_kept_are_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in notebooks_with_outputs()}
+    assert {name: size for name, size in sizes.items() if size > MOST_BYTES} == {}
+    assert sum(sizes.values()) < MOST_BYTES_IN_ALL
 
 
 @every_notebook
@@ -58,11 +74,11 @@ def test_a_notebook_is_numbered_and_its_title_is_a_question(path: Path) -> None:
     assert re.match(r"# [^\n]*\?(\n|$)", first.source)
 
 
-@every_notebook
+@with_the_course
 def test_code_cells_are_short_and_define_nothing(path: Path) -> None:
     code = cells(path, "code")
     assert {c.id: lines(c) for c in code if lines(c) > MOST_LINES} == {}
-    assert median(map(lines, code)) <= 6
+    assert median(map(lines, code)) <= MEDIAN_LINES
     banned = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Lambda)
     for cell in code:
         tree = ast.parse(cell.source)  # magics do not parse, and have no place here
@@ -117,6 +133,14 @@ def test_a_notebook_runs_from_recorded_data_and_draws(
     assert blank == []
     outputs = [out for cell in run for out in cell.outputs]
     assert [out.text for out in outputs if out.get("name") == "stderr"] == []
+
+
+@every_notebook
+def test_the_outputs_that_are_kept_are_those_of_a_run(
+    path: Path, executed: Callable[[Path], Path]
+) -> None:
+    ran = nbformat.read(executed(path), as_version=4)
+    assert differences(nbformat.read(path, as_version=4), ran) == [], "run `make outputs`"
 
 
 def test_first_light_answers_in_its_second_cell_and_writes_the_report(

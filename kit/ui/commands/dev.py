@@ -56,6 +56,15 @@ def add(commands: Subparsers) -> None:
         "derive the students' notebooks of the course from those with the solutions",
     )
 
+    outputs = add_command(
+        actions,
+        "outputs",
+        keep_outputs,
+        "run the notebooks from recorded data, and keep the outputs that a reader finds in them",
+        examples="notebooks/03_compare_releases.ipynb",
+    )
+    outputs.add_argument("notebooks", nargs="*", type=Path, help="all of them, if none is named")
+
     past = add_command(
         actions,
         "history",
@@ -82,6 +91,16 @@ def derive_course(args: Namespace) -> int:
 
     for path in write_students():
         print(path.name)
+    return DONE
+
+
+def keep_outputs(args: Namespace) -> int:
+    from kit.ui.kept import keep, notebooks_with_outputs
+
+    for path in args.notebooks or notebooks_with_outputs():
+        with busy(f"running {path.name}"):
+            found = keep(path.resolve())
+        print(f"{path.name}: {f'wrote {len(found)} outputs' if found else 'as it was'}")
     return DONE
 
 

@@ -123,6 +123,7 @@ EXERCISES: dict[str, tuple[str, Judge, str]] = {
             slips=[
                 (lambda: 1000 * expected.mean_open(), "Latencies are in milliseconds."),
                 (expected.mean_latency_s, "That is the time of one request."),
+                (expected.mean_open_from_zero, "The load began with the first `t_s`, not at 0."),
             ],
         ),
         "the server works on that many requests at once, whatever the number of its threads.",
@@ -141,7 +142,7 @@ EXERCISES: dict[str, tuple[str, Judge, str]] = {
     "2.1": (
         "Divide the rows in which `reused` is true by all rows of that concurrency.",
         _number(lambda: expected.reuse_share(16), within=0.02),
-        "with one client it never happens; with many it is the rule.",
+        "with one client it never happens; with many it happens all the time.",
     ),
     "2.2": (
         "If each request crashes with chance p, the mean number before the crash is (1 - p) / p.",
@@ -159,7 +160,7 @@ EXERCISES: dict[str, tuple[str, Judge, str]] = {
         "The chance to come through all requests is (1 - p) to the power of their number.",
         _number(
             expected.chance_to_survive_200,
-            within=0.05,
+            within=0.25,  # a chance that was rounded to three digits is good enough
             slips=[(lambda: 1 - expected.chance_to_survive_200(), "That is the chance to crash.")],
         ),
         "so a run that came through says much, and still is no proof.",
@@ -206,7 +207,7 @@ EXERCISES: dict[str, tuple[str, Judge, str]] = {
             "c",
             {
                 "a": "24.08 is later than 24.05.",
-                "b": "The fix came with 23.12, long before 24.05.",
+                "b": "The fix came with 23.12, months before 24.05.",
             },
         ),
         "a newer release is not a safer one: look at the line.",

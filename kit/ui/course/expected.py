@@ -43,6 +43,13 @@ def mean_latency_s() -> float:
 
 def mean_open() -> float:
     loop = _loop()
+    busy_s = float(loop["end_s"].max() - loop["t_s"].min())
+    return len(loop) / busy_s * mean_latency_s()
+
+
+def mean_open_from_zero() -> float:
+    """The same with the wait before the first request counted in: a typical slip."""
+    loop = _loop()
     return len(loop) / float(loop["end_s"].max()) * mean_latency_s()
 
 

@@ -31,6 +31,7 @@ class Change:
     first_branch: str  # release branch, "r23.10"
     last_branch: str
     effect: str
+    diff: str  # a line of its diff that shows the effect, with its "+" or "-"
     opens: tuple[str, ...]  # names of faults
     closes: tuple[str, ...]
 
@@ -51,6 +52,7 @@ def changes() -> list[Change]:
             first_branch=row["branches"][0],
             last_branch=row["branches"][1],
             effect=" ".join(row["effect"].split()),
+            diff=row["diff"],
             opens=tuple(row["opens"]),
             closes=tuple(row["closes"]),
         )
@@ -98,7 +100,8 @@ def faults_by_release() -> pd.DataFrame:
 def differences(clone: Path) -> list[str]:
     """What this file says and a clone of the repository does not; empty if they agree.
 
-    Compared are each commit's id, date, title and the branches at both ends of its range.
+    Compared are each commit's id, date and title, a line of its diff, and the branches at both
+    ends of its range.
 
     Raises:
         StoreError: `clone` is no git repository, or lacks a branch.
@@ -109,6 +112,9 @@ def differences(clone: Path) -> list[str]:
         wanted = f"{change.date.isoformat()}|{change.title}"
         if said != wanted:
             found.append(f"{change.commit[:7]}: here {wanted!r}, there {said!r}")
+        shown = _git(clone, "show", "--format=", change.commit).splitlines()
+        if change.diff not in [line[:1] + line[1:].strip() for line in shown]:
+            found.append(f"{change.commit[:7]}: no line {change.diff!r} in its diff")
         found += [
             f"{change.commit[:7]} is not in {branch}"
             for branch in (change.first_branch, change.last_branch)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
+from kit.plots.axes import latency_ticks
 from kit.plots.style import DEATH, FAINT, INK
 from kit.plots.titles import set_title
 from kit.study.words import percent
@@ -60,11 +61,11 @@ def _open(series: dict[str, pd.DataFrame], ax: Axes) -> None:
     colours = (SAFE, OTHER, DEATH, INK)
     for colour, (label, frame) in zip(colours, series.items(), strict=False):
         ax.step(frame["t_s"], frame["open"], where="post", color=colour, lw=1.2)
-        ax.annotate(
-            label, (0, frame["open"].max()), xytext=(6, 3), textcoords="offset points", color=colour
-        )
+        most = frame["open"].max()
+        first_s = frame.loc[frame["open"] == most, "t_s"].iloc[0]
+        ax.annotate(label, (first_s, most), xytext=(6, 3), textcoords="offset points", color=colour)
     ax.set_xlim(left=0)
-    ax.set_ylim(0)
+    ax.set_ylim(0, 1.12 * max(frame["open"].max() for frame in series.values()))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("seconds under load")
     ax.set_ylabel("requests open")
@@ -139,7 +140,9 @@ def _iterations(seen: pd.Series, model: pd.Series, ax: Axes) -> None:
     ax.set_xlabel("requests completed before the crash")
     ax.set_ylabel("servers still alive")
     set_title(
-        ax, f"{len(ordered)} lives of one release: from {ordered[0]:.0f} to {ordered[-1]:.0f}"
+        ax,
+        f"{len(ordered)} lives ended after {ordered[0]:.0f} to {ordered[-1]:.0f} requests: "
+        "one chance explains them all",
     )
 
 
@@ -237,6 +240,8 @@ def _loops(closed: pd.DataFrame, opened: pd.DataFrame, ax: Axes) -> None:
     ax.set_xscale("log")
     ax.set_ylim(0, 1.02)
     ax.set_yticks([0, 0.5, 0.9, 0.99], ["0 %", "50 %", "90 %", "99 %"])
-    ax.set_xlabel("latency in ms (log scale)")
+    ax.set_xticks(*latency_ticks(10, 2000))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("latency (log scale)")
     ax.set_ylabel("requests answered within")
     set_title(ax, "The closed loop hides a stall of two seconds")

@@ -3,7 +3,8 @@
 In a solution notebook the answer of an exercise stands between the lines
 `### BEGIN SOLUTION` and `### END SOLUTION` (nbgrader's marks). The student's copy has
 `name = ...` there for each name that the block sets, so it runs from top to bottom, and every
-check says that it is not answered yet. Cells tagged `instructor` are left out.
+check says that it is not answered yet. Cells tagged `instructor` are left out, and so are the
+outputs that the solution notebook keeps: a student sees them by running the cells.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import nbformat
 from kit.errors import SpecError
 from kit.study.files import write_whole
 from kit.study.paths import NOTEBOOKS
+from kit.ui.kept import TAG as KEEP
 
 COURSE = NOTEBOOKS / "course"
 SOLUTIONS = COURSE / "solutions"
 _BLOCK = re.compile(r"^### BEGIN SOLUTION\n(.*?)^### END SOLUTION$", re.MULTILINE | re.DOTALL)
+#: A link out of the folder: the student's copy lies one folder higher.
+_UPWARD = re.compile(r"\]\(\.\./")
 INSTRUCTOR = "instructor"
 
 
@@ -33,9 +37,12 @@ def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     copy: nbformat.NotebookNode = nbformat.from_dict(notebook)  # type: ignore[no-untyped-call]
     copy.cells = [c for c in copy.cells if INSTRUCTOR not in c.metadata.get("tags", [])]
     for cell in copy.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _UPWARD.sub("](", cell.source)
         if cell.cell_type == "code":
             cell.source = _BLOCK.sub(lambda found: _blank(found.group(1)), cell.source)
             cell.outputs, cell.execution_count = [], None
+            _untag(cell)
             if "### BEGIN SOLUTION" in cell.source or "### END SOLUTION" in cell.source:
                 raise SpecError(
                     f"a solution mark without its other half in cell {cell.id}",
@@ -43,6 +50,14 @@ def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                     "add the missing one",
                 )
     return copy
+
+
+def _untag(cell: nbformat.NotebookNode) -> None:
+    tags = [tag for tag in cell.metadata.get("tags", []) if tag != KEEP]
+    if tags:
+        cell.metadata["tags"] = tags
+    else:
+        cell.metadata.pop("tags", None)
 
 
 def _blank(block: str) -> str:
