@@ -21,15 +21,15 @@ _LOOPS = (
 )
 #: Functions that run as long as an engine does: an exception that was traced through one ended it.
 _ENDED_IN = (
-    "in run_busy_loop", "in run_engine_core", "in _process_engine_step", "in worker_busy_loop",
-    "in _wait_for_response", "in get_response", "in run_mp_engine", "in run_engine_loop",
-    "in _log_task_completion", "in _raise_exception_on_finish", "in _run_engine",
-)  # fmt: skip
+    r"(?:run_busy_loop|run_engine_core|_process_engine_step|worker_busy_loop|_wait_for_response"
+    r"|get_response|run_mp_engine|run_engine_loop|_log_task_completion|_raise_exception_on_finish"
+    r"|_run_engine)"
+)
 #: Functions that run while an engine comes up, likewise.
 _STARTS_IN = (
-    "in make_async_mp_client", "in make_client", "in launch_core_engines",
-    "in wait_for_engine_startup", "in build_async_engine_client_from_engine_args",
-)  # fmt: skip
+    r"(?:make_async_mp_client|make_client|launch_core_engines|wait_for_engine_startup"
+    r"|build_async_engine_client_from_engine_args)"
+)
 _FRAME = r"File \"[^\"]{1,300}[/\\]vllm[/\\][^\"]{1,120}\", line \d{1,6}, "
 
 # fmt: off
@@ -58,7 +58,7 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.START, "during initialization",
        r"(?:Engine|Worker|EngineCore)\b.{0,60}(?:died|failed|exited) during initialization.{0,80"
        r"}", at=Where.ERROR, of=_E),
-    _p(Topic.START, _STARTS_IN, rf"{_FRAME}(?:{'|'.join(_STARTS_IN)})$", at=Where.START, of=_E),
+    _p(Topic.START, 'File "', rf"{_FRAME}in {_STARTS_IN}$", guard=_STARTS_IN, at=Where.START, of=_E),
     _p(Topic.START, ("on startup is less than", "No available memory for the cache blocks",
                      "maximum number of tokens that can be stored in KV cache"),
        r"(?:Free memory on device .{1,120} on startup is less than"
@@ -124,7 +124,7 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.EXIT, "[rank",
        r"\[rank\d{1,5}\]:\s{0,20}(?:[\w.]{1,120}(?:Error|Exception)\b|Traceback \(most"
        r"|File \".{1,300}, line \d).{0,160}", at=Where.START),
-    _p(Topic.ENGINE, _ENDED_IN, rf"{_FRAME}(?:{'|'.join(_ENDED_IN)})$", at=Where.START, of=_E),
+    _p(Topic.ENGINE, 'File "', rf"{_FRAME}in {_ENDED_IN}$", guard=_ENDED_IN, at=Where.START, of=_E),
     _p(Topic.ENGINE, "Process ",
        r"Process (?:EngineCore|VllmWorker|SpawnProcess|Worker|Engine|ApiServer"
        r"|APIServer)[\w\-]{0,20}:\s*$", at=Where.START, of=_E),
