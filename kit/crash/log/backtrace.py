@@ -23,8 +23,8 @@ GAP = 50
 #: The same for frames without numbers, where only nearness tells what belongs together.
 _NEAR = {
     Shape.PYTHON: 4,
-    Shape.FAULTHANDLER: 1,
-    Shape.SEGFAULT: 2,
+    Shape.FAULTHANDLER: 5,
+    Shape.SEGFAULT: 5,
     Shape.ABSL: 2,
     Shape.KERNEL: 0,
 }

@@ -58,7 +58,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.START, "during initialization",
        r"(?:Engine|Worker|EngineCore)\b.{0,60}(?:died|failed|exited) during initialization.{0,80"
        r"}", at=Where.ERROR, of=_E),
-    _p(Topic.START, 'File "', rf"{_FRAME}in {_STARTS_IN}$", guard=_STARTS_IN, at=Where.START, of=_E),
+    _p(Topic.START, 'File "',
+       rf"{_FRAME}in {_STARTS_IN}$", guard=_STARTS_IN, at=Where.START, of=_E),
     _p(Topic.START, ("on startup is less than", "No available memory for the cache blocks",
                      "maximum number of tokens that can be stored in KV cache"),
        r"(?:Free memory on device .{1,120} on startup is less than"

@@ -215,7 +215,7 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.OUT_OF_MEMORY, "invoked oom-killer",
        r"(?P<name>[\w.:\-]{1,40}) invoked oom-killer", fatal=False),
     _p(Topic.OUT_OF_MEMORY, ("OOMKilled", "OOM Killed"),
-       r"(?:[Rr]eason\"?:\s{0,20}\"?OOM ?Killed|\"?OOMKilled\"?[:=]\s{0,4}[Tt]rue"
+       r"(?:\"?[Rr]eason\"?:\s{0,20}\"?OOM ?Killed|\"?OOMKilled\"?[:=]\s{0,4}[Tt]rue"
        r"|^\s{0,20}OOM ?Killed\b(?!\"?\s?[:=])"
        r"|\s[01]/\d{1,2}\s+OOMKilled\b|\bOOMKilled \(exit code 137\))", signal=9),
     _p(Topic.OUT_OF_MEMORY, "OOMKilled",
