@@ -111,6 +111,8 @@ def _component_of(
     return _of_stack(backtrace, build)
 
 
+#: glibc's own function by which it reports a damaged heap.
+_FOUND_DAMAGED = re.compile(r"^_{0,3}(?:GI_)?_{0,3}malloc_printerr")
 _GRPC_WORDS = re.compile(r"GRPC_CALL_ERROR|ASSERTION FAILED")
 _GPU_WORDS = re.compile(r"c10::|CUDA|NCCL")
 _HEAP_WORDS = re.compile(r"free|malloc|realloc|corrupted|munmap_chunk|detected")
@@ -140,6 +142,8 @@ def _of_stack(backtrace: Backtrace, build: Build | None) -> Component:
         return Component.OTHER
     if backtrace.shape is Shape.FAULTHANDLER:
         return Component.OTHER
+    if any(_FOUND_DAMAGED.match(frame.symbol or "") for frame in backtrace.frames):
+        return Component.LIBC_ABORT
     frames = fault_frames(backtrace)
     if was_waiting(backtrace):
         return Component.OTHER

@@ -41,6 +41,10 @@ _SERVERS = re.compile(
     r"/vllm/|/sglang/|/tensorrt_llm/|/lmdeploy/|/text_generation_server/|/(?:bin|Scripts)/vllm\b|tritonserver"
     r"|triton_python_backend|/ray/serve/|/launch_triton_server"
 )
+#: A file of a Python model or of the backend that runs it.
+_MODEL = re.compile(r"(?:^|[/\\])model\.py|triton_python_backend|tritonserver")
+#: Where in its source an engine wrote a line: "[core.py:591]".
+_PLACE = re.compile(r"\[?[\w/\-]{1,120}\.py:\d{1,6}")
 _CLIENTS = re.compile(r"/tritonclient/|/openai/_|/requests/|/httpx/|/aiohttp/client|/locust/")
 #: What follows from a death and does not explain it.
 _CONSEQUENCES = re.compile(
@@ -90,7 +94,7 @@ def find_death(scan: Scan) -> Death | None:
             count=_count(scan.backtraces),
         )
     for topic in _TOLD:
-        if notices := [n for n in scan.notices.get(topic, []) if n.fatal]:
+        if notices := [n for n in scan.notices.get(topic, []) if n.fatal and _is_told(n, scan)]:
             return _of_words(topic, notices, scan)
     return _of_exception(scan)
 
@@ -100,6 +104,20 @@ def _of_dead_processes(scan: Scan) -> list[Backtrace]:
     if Topic.DEBUGGER not in scan.topics or Topic.CORE in scan.topics:
         return scan.backtraces
     return [b for b in scan.backtraces if b.shape is not Shape.GDB or b.signal is not None]
+
+
+def _is_told(notice: Notice, scan: Scan) -> bool:
+    """Not by a frame of a process that somebody only looked into or interrupted, nor by the
+    exception of a call that an engine only reports to its caller.
+    """
+    if 'File "' not in notice.text and "Traceback (most" not in notice.text:
+        return True
+    place = _PLACE.match(notice.text)
+    if place and any(place[0] in n.text for n in scan.notices.get(Topic.CONTINUES, [])):
+        return False
+    return Topic.DEBUGGER not in scan.topics and not any(
+        text.startswith("KeyboardInterrupt") for _, text in scan.raised
+    )
 
 
 def _restarted(notices: list[Notice]) -> bool:
@@ -117,6 +135,8 @@ def _of_words(topic: Topic, notices: list[Notice], scan: Scan) -> Death:
     process = Process(told.subject.value)
     if process is Process.UNKNOWN:
         process = _process_named(scan)
+    if process is Process.UNKNOWN and scan.engine and told.text.startswith("[rank"):
+        process = Process.ENGINE
     return Death(
         process=process,
         signal=signal,
@@ -188,8 +208,9 @@ def _process_of(crash: Backtrace, scan: Scan) -> Process:
     if named is Process.STUB:
         return named
     if crash.shape is Shape.FAULTHANDLER:
-        engine = _runs_engine(scan)
-        return Process.ENGINE if engine else Process.STUB
+        if _runs_engine(scan):
+            return Process.ENGINE
+        return Process.STUB if _runs_model(scan) else named
     modules = " ".join(frame.module or "" for frame in fault_frames(crash))
     symbols = " ".join(frame.symbol or "" for frame in crash.frames)
     if "triton_python_backend_stub" in modules or "python::Stub::" in symbols:
@@ -204,6 +225,13 @@ def _process_of(crash: Backtrace, scan: Scan) -> Process:
 def _runs_engine(scan: Scan) -> bool:
     return scan.engine or any(
         "/vllm/" in (frame.source or "") for b in scan.backtraces for frame in b.frames
+    )
+
+
+def _runs_model(scan: Scan) -> bool:
+    """Whether a Python model of Triton's is on a stack, or Triton wrote into the log."""
+    return bool(scan.stated) or any(
+        _MODEL.search(frame.source or "") for b in scan.backtraces for frame in b.frames
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from kit.cleaning import clean_text
+from kit.crash.outlook import Outlook
 from kit.report.crashes import ToDo
 from kit.report.decision import StudyDecision
 from kit.report.sentences import command, headline
@@ -27,9 +28,15 @@ def markdown_text(text: str) -> str:
 
 
 def markdown(
-    study: StudyFolder, document: dict[str, Any], decision: StudyDecision, remedies: list[ToDo]
+    study: StudyFolder,
+    document: dict[str, Any],
+    decision: StudyDecision,
+    remedies: list[ToDo],
+    known: Outlook,
 ) -> str:
-    """The report in short: decision, how sure, what was not tried, what to do, table, command."""
+    """The report in short: decision, how sure, what was not tried, what is known beyond it, what to
+    do, table, command.
+    """
     several = len(decision.advice) > 1
     title = decision.overall if several else headline(trials_frame(study))
     rows = [f"# {markdown_text(title)}", "", markdown_text(decision.question), ""]
@@ -43,6 +50,8 @@ def markdown(
         )
     if decision.not_tried:
         rows += ["", f"Not tried: {markdown_text('; '.join(decision.not_tried))}."]
+    if known.line:
+        rows += ["", f"Beyond this study: {markdown_text(known.line)}."]
     rows += [
         f"\n{markdown_text(name)} was left out: {markdown_text(why)}."
         for name, why in study.spec.left_out.items()

@@ -12,12 +12,14 @@ import pandas as pd
 
 from kit import __version__
 from kit.cleaning import clean_text
+from kit.crash.outlook import Outlook
 from kit.kv.advice import study_advice
 from kit.report.cells import result_document
 from kit.report.crashes import StudyCrash, study_crashes, to_do, without_stack
 from kit.report.decision import StudyDecision, study_decision
 from kit.report.figures import drawings, hero
 from kit.report.handout import data_files, markdown
+from kit.report.known import known_beyond
 from kit.report.limit import limit_section
 from kit.report.release_map import what_it_cost
 from kit.report.sentences import (
@@ -65,7 +67,8 @@ def write_report(study: StudyFolder | Path, into: Path, *, refresh_s: float | No
     data = data_files(folder, name)
     decision = study_decision(folder)
     crashes = study_crashes(folder, trials_frame(folder))
-    page = render(folder, document, decision, crashes, list(data), refresh_s).encode()
+    known = known_beyond(folder, trials_frame(folder))
+    page = render(folder, document, decision, crashes, known, list(data), refresh_s).encode()
     try:
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,7 +76,7 @@ def write_report(study: StudyFolder | Path, into: Path, *, refresh_s: float | No
     written = into / f"{name}.html"
     for path in (written, into / "latest.html"):
         write_whole(path, page)
-    text = markdown(folder, document, decision, to_do(crashes)).encode()
+    text = markdown(folder, document, decision, to_do(crashes), known).encode()
     for path in (into / f"{name}.md", into / "latest.md"):
         write_whole(path, text)
     for file, content in data.items():
@@ -88,6 +91,7 @@ def render(
     document: dict[str, Any],
     decision: StudyDecision,
     crashes: list[StudyCrash],
+    known: Outlook,
     data: Sequence[str] = (),
     refresh_s: float | None = None,
 ) -> str:
@@ -122,6 +126,7 @@ def render(
         if len(decision.advice) > 1
         else headline(trials),
         decision=decision,
+        known=known,
         to_do=to_do(crashes),
         data=data,
         answer=answer(trials),

@@ -276,6 +276,8 @@ class Panel:
             "state": self._state,
             "problems": checked.problems | problems,
             "plan": list(checked.plan),
+            "known": checked.known,
+            "known_more": list(checked.known_more),
             "python": checked.python,
             "command": checked.command,
             "report": self.study is not None and self._state == "idle",

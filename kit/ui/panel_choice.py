@@ -27,7 +27,7 @@ from kit.ui.arguments import MOST_MINUTES
 from kit.ui.choices import choose
 from kit.ui.limits import limit_spec
 from kit.ui.panel_code import command_line, python_call
-from kit.ui.panel_plan import expected_minutes, plan_sentences
+from kit.ui.panel_plan import expected_minutes, known_before, plan_sentences
 from kit.ui.server_words import SCHEMES, server_named
 from kit.ui.soaking import soak_spec
 
@@ -115,6 +115,8 @@ class Checked:
     minutes: float | None = None  # expected
     budget_min: float | None = None
     plan: tuple[str, ...] = ()  # sentences
+    known: str = ""  # of these releases under this traffic, in one line
+    known_more: tuple[str, ...] = ()  # what that rests on, and what nobody has measured
     python: str = ""
     command: str = ""
 
@@ -165,6 +167,7 @@ def check(choice: Choice) -> Checked:
     if choice.url.strip():
         budget = min(budget or MOST_MINUTES, MOST_MINUTES)
     minutes = expected_minutes(spec, trials)
+    known, more = known_before(spec)
     return Checked(
         problems={},
         spec=spec,
@@ -172,6 +175,8 @@ def check(choice: Choice) -> Checked:
         minutes=minutes,
         budget_min=budget,
         plan=tuple(plan_sentences(spec, trials, minutes, budget)),
+        known=known,
+        known_more=more,
         python=python_call(choice),
         command=command_line(choice),
     )

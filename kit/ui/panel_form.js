@@ -121,6 +121,8 @@ function render({ model, el: root }) {
   const shown = fields.traffic.filter(([name]) => ["concurrency", "requests"].includes(name));
   const more = fields.traffic.filter(([name]) => !["concurrency", "requests"].includes(name));
   const plan = el("div", { class: "kit-plan", "aria-live": "polite" });
+  const knownLine = el("summary"), knownMore = el("ul");
+  const known = el("details", { class: "kit-known" }, knownLine, knownMore);
   const whole = el("p", { class: "kit-problem", role: "alert" });
   const live = el("div", { class: "kit-live" });
   const results = el("div", { class: "kit-outcome", "aria-live": "polite" });
@@ -167,7 +169,7 @@ function render({ model, el: root }) {
   // JupyterLab must not take keys that are typed here as its own shortcuts.
   const form = el("form", { class: "kit-panel", "data-lm-suppress-shortcuts": "true",
     "aria-label": "Triton crash kit", onsubmit: (event) => event.preventDefault() },
-    editable, plan, whole, el("div", { class: "kit-buttons" }, run, stop, report, opened),
+    editable, plan, known, whole, el("div", { class: "kit-buttons" }, run, stop, report, opened),
     live, results, el("details", { class: "kit-as-code" }, el("summary", { text: "The same as code" }), python.row, command.row));
 
   const show = () => {
@@ -182,6 +184,9 @@ function render({ model, el: root }) {
     }
     whole.textContent = answered ? view.problems[""] || "" : "";
     plan.replaceChildren(...view.plan.map((line) => el("p", { text: line })));
+    known.hidden = !view.known;
+    knownLine.textContent = `Known before this run: ${view.known}`;
+    knownMore.replaceChildren(...(view.known_more || []).map((line) => el("li", { text: line })));
     python.shown.textContent = view.python;
     command.shown.textContent = view.command;
     const focus = form.contains(document.activeElement) ? document.activeElement : null;

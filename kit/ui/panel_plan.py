@@ -9,6 +9,7 @@ from statistics import median
 import msgspec
 
 from kit.study.paths import RECORDED
+from kit.study.plan import trials_of
 from kit.study.spec import EngineKind, ServerKind, StudySpec
 from kit.ui.arguments import MOST_MINUTES
 
@@ -136,3 +137,15 @@ def server_gib() -> float:
         peaks = own.group_by("trial").aggregate([("value", "max")])["value_max"].to_pylist()
         total += median(peaks) if peaks else 0.0
     return total / 2**30
+
+
+def known_before(spec: StudySpec) -> tuple[str, tuple[str, ...]]:
+    """What is known before a run, as `kit advise` tells it of one release: a line, and more."""
+    from kit.crash.outlook import outlook
+    from kit.crash.traffic import traffic_of
+
+    traffic = spec.scenarios or traffic_of(next(trials_of(spec)))
+    found = outlook(spec.releases, traffic)
+    faults = (f"{one.crash}: {one.text}. {one.advice}" for one in found.faults)
+    sentences = (f"{text[:1].upper()}{text[1:]}." for text in found.more)
+    return found.line, (*faults, *sentences)

@@ -524,6 +524,14 @@ def test_a_shuffled_log_matches_nothing_by_its_stack(log: Path, order: object) -
     assert not stacked
 
 
+@settings(max_examples=60, deadline=None)
+@given(log=st.sampled_from(STACK_LOGS), order=st.randoms(use_true_random=False))
+def test_frames_out_of_order_and_no_word_of_a_death_are_no_death(log: Path, order: object) -> None:
+    lines = [line for line in log.read_text().splitlines() if "# 0x" in line]
+    order.shuffle(lines)  # type: ignore[attr-defined]
+    assert _keeps_its_order(lines) or not diagnose("\n".join(lines)).died
+
+
 def test_a_shuffle_that_leaves_every_threads_frames_in_order_is_still_two_stacks() -> None:
     log = (STACKS / "synthetic-two-threads.log").read_text().splitlines()
     one_behind_the_other = log[:2] + log[2::2] + log[3::2]

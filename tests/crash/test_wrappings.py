@@ -9,11 +9,14 @@ import io
 import json
 import lzma
 import os
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,6 +122,60 @@ def test_a_death_survives(wrapping: str) -> None:
     for what, name in DEATHS.items():
         log = (STACKS / name).read_text()
         assert _answer(WRAPPINGS[wrapping](log)) == _answer(log), what
+
+
+INDEX: list[dict[str, Any]] = yaml.safe_load((STACKS / "index.yaml").read_text())
+DEAD = [row["file"] for row in INDEX if row.get("died", True)]
+LIVING = [row["file"] for row in INDEX if not row.get("died", True)]
+#: A record under a key that nobody knows says a single word as a status says it, and a worker's
+#: tag names the engine: both change what a log says.
+STATUSES = {"any key"}
+NAMING = {"Ray"}
+
+
+@settings(max_examples=80, deadline=None)
+@given(name=st.sampled_from(DEAD), wrapping=st.sampled_from(sorted(WRAPPINGS.keys() - STATUSES)))
+def test_any_death_survives_any_wrapping(name: str, wrapping: str) -> None:
+    log = (STACKS / name).read_text()
+    died, signal, component = _answer(log)
+    found = _answer(WRAPPINGS[wrapping](log))
+    assert found[:2] == (died, signal), name
+    assert found[2] == component or wrapping in NAMING, name
+
+
+#: What containers write, read by what collects it.
+OUTER = (
+    "docker's JSON",
+    "CRI",
+    "a journal's JSON",
+    "Loki's JSON",
+    "CSV",
+    "one JSON array",
+    "stern",
+)
+INNER = ("compose", "colours", "kubectl --timestamps", "mpirun", "docker's JSON", "Windows")
+
+
+@settings(max_examples=40, deadline=None)
+@given(name=st.sampled_from(DEAD), outer=st.sampled_from(OUTER), inner=st.sampled_from(INNER))
+def test_a_death_survives_a_wrapping_in_a_wrapping(name: str, outer: str, inner: str) -> None:
+    log = (STACKS / name).read_text()
+    assert _answer(WRAPPINGS[outer](WRAPPINGS[inner](log)))[:2] == _answer(log)[:2], name
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(LIVING),
+    wrapping=st.sampled_from(sorted(WRAPPINGS)),
+    order=st.randoms(use_true_random=False),
+)
+def test_a_living_servers_log_is_no_death_wrapped_or_shuffled(
+    name: str, wrapping: str, order: random.Random
+) -> None:
+    lines = (STACKS / name).read_text().splitlines(keepends=True)
+    assert not _answer(WRAPPINGS[wrapping]("".join(lines)))[0], name
+    order.shuffle(lines)
+    assert not _answer("".join(lines))[0], name
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-32"])

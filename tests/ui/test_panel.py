@@ -130,6 +130,20 @@ def test_a_budget_that_is_too_small_says_how_far_it_goes() -> None:
     assert "the budget of 2 minutes ends it at about" in checked.plan[1]
 
 
+def test_what_is_known_of_the_choice_is_said_before_it_runs(tmp_path: Path) -> None:
+    view = panel(tmp_path).widget.view
+    assert view["known"] == (
+        "known to be hit under cancel-race: 23.10 (measured here); "
+        "measured here without a death: 24.05"
+    )
+    assert view["known_more"][0].startswith("is-cancelled-after-final: ")
+    assert not [line for line in view["plan"] if "known" in line]
+    own = check(changed(scenarios=(), own=True, traffic={"disconnect": "0.5"}))
+    assert not own.problems, own.problems
+    assert "23.10" in own.known
+    assert not check(changed(releases=())).known
+
+
 def test_the_plan_of_many_trials_costs_no_more_than_of_few() -> None:
     """By work, not by the clock: no trial is planned, whatever their number."""
     check(TWO)

@@ -23,8 +23,8 @@ GAP = 50
 #: The same for frames without numbers, where only nearness tells what belongs together.
 _NEAR = {
     Shape.PYTHON: 4,
-    Shape.FAULTHANDLER: 1,
-    Shape.SEGFAULT: 2,
+    Shape.FAULTHANDLER: 5,
+    Shape.SEGFAULT: 5,
     Shape.ABSL: 2,
     Shape.KERNEL: 0,
 }
@@ -42,6 +42,9 @@ _CONTINUED = re.compile(r"^\s+(?:at (\S{1,400}:\d{1,7})|from (/\S{1,400}))$")
 _ELIDED = re.compile(
     r"^\W{0,20}(?:\.{3,}|\u2026|<snip>|\[snip\]|\(more frames.{0,40}|-{2,} ?skip.{0,20})\W{0,4}$"
 )
+#: Functions by which a process ends itself: a debugger that shows them shows a SIGABRT.
+_ABORT = re.compile(r"^_{0,3}(?:GI_)?(?:abort|libc_message\w*|malloc_printerr|assert_fail\w*)$")
+_SIGABRT = 6
 _RAISED = re.compile(
     r"(?:^|[\s\]>|])((?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit))"
     r"(?:: (.{0,200})|$)"
@@ -183,6 +186,8 @@ class LogReader:
             number = None
         else:
             words, number = self._absorb(first, last, shape)
+            if number is None and shape is Shape.GDB and not quoted and len(entries) > 1:
+                number = _SIGABRT if any(map(_aborts, entries)) else None
         if stacks is None:
             torn = Backtrace(
                 shape=shape,
@@ -246,6 +251,10 @@ class LogReader:
     def backtraces(self) -> list[Backtrace]:
         """What was found, in the order of the log."""
         return sorted(self._crashes + self._exceptions, key=lambda backtrace: backtrace.line)
+
+
+def _aborts(entry: Entry) -> bool:
+    return _ABORT.match(entry.frame.symbol or "") is not None
 
 
 def _said(notices: list[Notice]) -> tuple[tuple[str, ...], int | None]:

@@ -16,9 +16,21 @@ _RAISED = (
 #: What PyTorch's logger, and a thread that throws, put before a message: "[rank0]:[E …] [PG 0 …] ".
 _C10D = r"(?:what\(\):\s{0,4})?(?:\[[^\]\n]{1,160}\][: ]{0,3}){0,8}"
 _LOOPS = (
-    r"(?:core|multiproc_executor|async_llm|async_llm_engine|core_client|engine|ray_utils)"
-    r"\.py:\d{1,5}"
+    r"(?:[\w\-]{1,40}/){0,6}(?:core|multiproc_executor|async_llm|async_llm_engine|core_client|engine"
+    r"|ray_utils|worker_base|multiproc_worker_utils)\.py:\d{1,5}"
 )
+#: Functions that run as long as an engine does: an exception that was traced through one ended it.
+_ENDED_IN = (
+    r"(?:run_busy_loop|run_engine_core|_process_engine_step|worker_busy_loop|_wait_for_response"
+    r"|get_response|run_mp_engine|run_engine_loop|_log_task_completion|_raise_exception_on_finish"
+    r"|_run_engine)"
+)
+#: Functions that run while an engine comes up, likewise.
+_STARTS_IN = (
+    r"(?:make_async_mp_client|make_client|launch_core_engines|wait_for_engine_startup"
+    r"|build_async_engine_client_from_engine_args)"
+)
+_FRAME = r"File \"[^\"]{1,300}[/\\]vllm[/\\][^\"]{1,120}\", line \d{1,6}, "
 
 # fmt: off
 ENGINE_WORDING: tuple[Phrase, ...] = (
@@ -46,6 +58,14 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.START, "during initialization",
        r"(?:Engine|Worker|EngineCore)\b.{0,60}(?:died|failed|exited) during initialization.{0,80"
        r"}", at=Where.ERROR, of=_E),
+    _p(Topic.START, 'File "',
+       rf"{_FRAME}in {_STARTS_IN}$", guard=_STARTS_IN, at=Where.START, of=_E),
+    _p(Topic.START, ("on startup is less than", "No available memory for the cache blocks",
+                     "maximum number of tokens that can be stored in KV cache"),
+       r"(?:Free memory on device .{1,120} on startup is less than"
+       r"|No available memory for the cache blocks"
+       r"|The model's max seq len .{1,120} tokens that can be stored in KV cache).{0,120}",
+       at=Where.ERROR, of=_E),
     _p(Topic.START, "readiness probe",
        r"(?:rpc_process|RPCServer process|Engine process|process) died before responding to read"
        r"iness probe", at=Where.ERROR, of=_E),
@@ -66,7 +86,7 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "died unexpectedly",
        r"(?:Engine core proc|Worker proc|API [Ss]erver(?: process)?|Process|DP Coordinator"
-       r"|Scheduler|Engine core)"
+       r"|Scheduler|Engine core|\w{0,20}Worker(?:Proc|Wrapper)?)"
        r" (?:\S{1,60} )?(?:\(.{1,60}\) )?died unexpectedly.{0,60}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "died with exit code",
        r"Process \S{1,60} \(PID:? ?\d{1,8}\) died with exit code (?P<status>-?\d{1,3})",
@@ -97,6 +117,15 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.ENGINE, ".py:",
        rf"(?:\[?{_LOOPS}(?:\]|\[\]|\[|:)?(?:\]|:)?)\s+{_RAISED}", guard="Error|Exception",
        at=Where.START, of=_E),
+    _p(Topic.ENGINE, (".py:", "Traceback (most"),
+       rf"\[?{_LOOPS}(?:\]|\[\]|\[|:)?(?:\]|:)?\s+(?:File \".{{1,300}}, line \d|Traceback \(most)",
+       guard=r"\b(?:ERROR|CRITICAL)\b", at=Where.START, of=_E),
+    _p(Topic.CONTINUES, "Invocation of ",
+       rf"\[?{_LOOPS}\]?\s+Invocation of \w{{1,60}} method failed", at=Where.START, fatal=False),
+    _p(Topic.EXIT, "[rank",
+       r"\[rank\d{1,5}\]:\s{0,20}(?:[\w.]{1,120}(?:Error|Exception)\b|Traceback \(most"
+       r"|File \".{1,300}, line \d).{0,160}", at=Where.START),
+    _p(Topic.ENGINE, 'File "', rf"{_FRAME}in {_ENDED_IN}$", guard=_ENDED_IN, at=Where.START, of=_E),
     _p(Topic.ENGINE, "Process ",
        r"Process (?:EngineCore|VllmWorker|SpawnProcess|Worker|Engine|ApiServer"
        r"|APIServer)[\w\-]{0,20}:\s*$", at=Where.START, of=_E),
@@ -107,8 +136,10 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.ENGINE, "sigquit",
        r"Received sigquit from a child process?.{0,80}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "Shard",
-       r"(?:Shard \d{1,4} crashed|Shard process was signaled to shutdown with signal (?P<signal>"
-       r"\d{1,2})|ShardCannotStart|ShardFailed)", at=Where.ERROR, of=_E),
+       r"(?:Shard \d{1,4} crashed|ShardCannotStart|ShardFailed)", at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "was signaled to shutdown",
+       r"(?:Shard|Download|Convert|\w{1,20}) process was signaled to shutdown with signal "
+       r"(?P<signal>\d{1,2})", at=Where.ERROR, of=_E),
     # Ray
     _p(Topic.OUT_OF_MEMORY, "due to memory pressure",
        r"[1-9]\d{0,4} Workers \(tasks / actors\) killed due to memory pressure \(OOM\)", of=_E),
@@ -117,6 +148,9 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.OUT_OF_MEMORY, "running low on memory",
        r"(?:[Tt]ask|[Ww]orker|[Aa]ctor|[Ww]orkers)\b.{0,120}killed due to the node running low o"
        r"n memory", of=_E),
+    _p(Topic.OUT_OF_MEMORY, "Ray killed this worker",
+       r"Memory on the node .{1,500} exceeds the memory usage threshold.{0,40}Ray killed this work"
+       r"er", at=Where.ERROR, of=_E),
     _p(Topic.OUT_OF_MEMORY, "ray.exceptions.OutOf",
        r"ray\.exceptions\.OutOfMemoryError: .{0,80}", of=_E),
     _p(Topic.OUT_OF_MEMORY, "NODE_OUT_OF_MEMORY",

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 #: An escape sequence, also where its first byte is written out or was lost.
 _COLOUR = re.compile(
-    r"(?:\x1b|\^\[|#033|\\x1[bB]|\\u001[bB]|\\033|\\e|\u241b)(?:\[[0-9;?]{0,16}[A-Za-z]|\([AB0])"
-    r"|\[(?:[012]|22|39|[349][0-7])?(?:;\d{1,3}){0,4}m"
+    r"(?:\x1b|\^\[|#033|\\{1,8}(?:x1[bB]|u001[bB]|033|e)|\u241b)(?:\[[0-9;?]{0,16}[A-Za-z]|\([AB0])"
+    r"|\[(?:[012]|22|39|[349][0-7])(?:;\d{1,3}){0,4}m|\[(?:;\d{1,3}){1,4}m"
+    r"|\[m(?!\w)"  # not of "[multiproc_executor.py:470]"
     r"|\x1b\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)"
 )
 #: Control characters as syslog daemons write them.
@@ -144,7 +145,11 @@ def _of_record(line: str, depth: int) -> list[str]:
             parts = [part for text in found for part in text.splitlines()]
             if len(parts) == 1 and parts[0] != line:
                 return _of_record(parts[0], depth + 1)
-            return [_COLOUR.sub("", part) for part in parts]
+            return [
+                inner
+                for part in parts
+                for inner in (_of_record(part, depth + 1) if '{"' in part else (part,))
+            ]
     return line.split("\n")
 
 

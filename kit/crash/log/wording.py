@@ -34,7 +34,7 @@ _STATUS = r"(?P<status>-[1-9]\d?|13[0-9]|14[0-3]|159)(?!\d|\.\d)"
 _EXIT = (
     r"(?:\"?(?:Last State: {1,20}Terminated, )?\"?[Ee]xit ?[Cc]ode\"?\s{0,4}[:=]\s{0,20}\"?"
     r"|(?P<who>(?:\S{1,200} ){0,6}?)(?:has )?"
-    r"(?:exited|exit|stopped|terminated|finished|failed|died|quit)"
+    r"(?:[Ee]xited|exit|stopped|terminated|finished|failed|died|quit)"
     r" (?:unexpectedly )?(?:with|by|and)?:? ?(?:\((?:pid|PID)[: ]\d{1,8}\) )?"
     r"(?:an? )?(?:non-?zero )?"
     r"(?:exit |return )?(?:code|status):?\s{0,4}\[?"
@@ -56,18 +56,16 @@ WORDING: tuple[Phrase, ...] = (
        at=Where.PRINTED),
     _p(Topic.SIGNAL, "Signal: ", r"Signal: [\w ]{3,40}\((?P<signal>\d{1,2})\)", at=Where.PRINTED),
     _p(Topic.SIGNAL, "Signal: ", r"Signal: (?P<signal>\d{1,2}) \([A-Z]{2,6}\)", at=Where.START),
-    _p(Topic.SIGNAL, "Caught signal", r"Caught signal (?P<signal>\d{1,2}) \(", at=Where.PRINTED),
+    _p(Topic.SIGNAL, "Caught signal",
+       r"Caught signal (?P<signal>\d{1,2}(?= \()|SIG[A-Z]{2,6}\b)", at=Where.PRINTED),
     _p(Topic.SIGNAL, "signal SIG",
        r"(?P<who>(?:Program|Process|Thread|Child|Worker|Command|process|[\w.\-/]{1,60}) ?\b"
        r".{0,120}? )?"
        r"(?:received|terminated with|terminated by|died with|killed by|exited due to"
        r"|died from|crashed with) signal (?P<signal>SIG[A-Z]{2,6})", at=Where.START),
     _p(Topic.SIGNAL, "*** SIG",
-       r"(?:\*\*\* )?(?P<signal>SIG[A-Z]{2,6}) (?:\(@0x[0-9a-f]{1,16}\) )?received (?:at time="
-       r"|by PID)", at=Where.PRINTED),
-    _p(Topic.SIGNAL, "*** SIG",
-       r"\*\*\* (?P<signal>SIG[A-Z]{2,6}) (?:\(@0x[0-9a-f]{1,16}\) )?received (?:at time=|by PID)",
-       at=Where.PRINTED),
+       r"(?:\*\*\* )?(?P<signal>SIG[A-Z]{2,6}) (?:\(@0x[0-9a-f]{1,16}\) ?)?(?:, see \S{1,60} )?"
+       r"received (?:at time=|by PID)", at=Where.PRINTED),
     _p(Topic.SIGNAL, ", PID: ", r"(?P<signal>SIG[A-Z]{2,6})\(\d{1,2}\), PID: \d{1,8}",
        at=Where.PRINTED),
     _p(Topic.SIGNAL, "*** Aborted at",
@@ -169,6 +167,8 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.DEBUGGER, "py-spy", r"py-spy (?:dump|top|record)", fatal=False),
     _p(Topic.DEBUGGER, "stack ",
        r"(?:[$#] )?(?:sudo )?(?:p|eu-)stack (?:-p )?\d{1,8}", at=Where.START, fatal=False),
+    _p(Topic.DEBUGGER, "Stack of ",
+       r"[~+=-]{3,200} ?Stack of .{1,80} \(\d{1,20}\) ?[~+=-]{3}", at=Where.START, fatal=False),
     _p(Topic.DEBUGGER, "SIGINT", r"received signal SIGINT", fatal=False),
     # aborts
     _p(Topic.EXCEPTION, "terminat",
@@ -184,6 +184,9 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.ASSERTION, "heck failed:",
        r"(?:\bF\d{4,8} |\bF (?:tensorflow|external|\./)|\[F ?|^F |FATAL: ?).{0,120}Check failed:"
        r" .{0,120}", signal=6),
+    _p(Topic.ASSERTION, "assertion failed: ",
+       r"[\w./\-]{1,120}\.(?:cc|cpp|c|hh?|hpp|inc):\d{1,6}\]\s{1,20}assertion failed: .{1,160}",
+       at=Where.START, signal=6),
     _p(Topic.ASSERTION, "Check failure stack",
        r"\*\*\* Check failure stack trace: \*\*\*", at=Where.PRINTED, signal=6),
     _p(Topic.ASSERTION, "fatal error: ",
@@ -198,6 +201,9 @@ WORDING: tuple[Phrase, ...] = (
        r"|HWAddress)Sanitizer:"
        r" (?!SEGV|BUS|FPE|ILL|ABRT|failed to intercept|data race|lock-order|thread leak).{0,160}",
        at=Where.PRINTED),
+    _p(Topic.SANITIZER, "SUMMARY: ",
+       r"SUMMARY: (?:Address|Memory|HWAddress)Sanitizer: (?!\d{1,12} byte|odr-violation).{1,160}",
+       at=Where.START),
     # want of memory, and others who end a process
     _p(Topic.OUT_OF_MEMORY, "emory: Kill",
        r"(?P<who>(?:\S{1,40} ){0,3})[Oo]ut of memory: Kill(?:ed)? process \d{1,8},? "
@@ -208,9 +214,9 @@ WORDING: tuple[Phrase, ...] = (
        r"oom_reaper: reaped process \d{1,8} \((?P<name>[^)]{1,40})\)", signal=9),
     _p(Topic.OUT_OF_MEMORY, "invoked oom-killer",
        r"(?P<name>[\w.:\-]{1,40}) invoked oom-killer", fatal=False),
-    _p(Topic.OUT_OF_MEMORY, "OOMKilled",
-       r"(?:[Rr]eason\"?:\s{0,20}\"?OOMKilled|\"?OOMKilled\"?[:=]\s{0,4}[Tt]rue"
-       r"|^\s{0,20}OOMKilled\b(?!\"?\s?[:=])"
+    _p(Topic.OUT_OF_MEMORY, ("OOMKilled", "OOM Killed"),
+       r"(?:\"?[Rr]eason\"?:\s{0,20}\"?OOM ?Killed|\"?OOMKilled\"?[:=]\s{0,4}[Tt]rue"
+       r"|^\s{0,20}OOM ?Killed\b(?!\"?\s?[:=])"
        r"|\s[01]/\d{1,2}\s+OOMKilled\b|\bOOMKilled \(exit code 137\))", signal=9),
     _p(Topic.OUT_OF_MEMORY, "OOMKilled",
        r"(?:[Cc]ontainer|[Pp]od|[Pp]rocess|[Ww]orker) (?:\S{1,200} ){0,4}?(?:was |been "
@@ -240,7 +246,7 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.KILLED, "with result 'signal'", r"Failed with result '(?:signal|core-dump|watchdog)'"),
     _p(Topic.KILLED, "with result 'core-dump'", r"Failed with result 'core-dump'"),
     _p(Topic.KILLED, "CrashLoopBackOff",
-       r"(?:reason\"?: \"?|\s[01]/\d{1,2}\s+|Reason:\s{1,20}|^\s*)CrashLoopBackOff\b"),
+       r"(?:reason\"?: \"?|\s[01]/\d{1,2}\s+|Reason:\s{1,20}|^\s*)(?:Init:)?CrashLoopBackOff\b"),
     _p(Topic.KILLED, "restarting failed container", r"Back-off restarting failed container"),
     _p(Topic.KILLED, "Timeout expired", r"Exit timeout expired\. Exiting immediately", fatal=False),
     _p(Topic.KILLED, "MPI_ABORT", r"MPI_ABORT was invoked on rank \d{1,5}", at=Where.START),
@@ -251,6 +257,9 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.KILLED, "non-zero exit code",
        r"(?:Primary job|mpirun|.{0,80}processes?) .{0,80}returned\s+a non-zero exit code",
        at=Where.START),
+    _p(Topic.SIGNAL, "terminated due to signal",
+       r"Worker with pid \d{1,8} was terminated due to signal (?P<signal>\d{1,2})", at=Where.START),
+    _p(Topic.KILLED, "Backend worker process", r"- Backend worker process (?:has )?died"),
     _p(Topic.SIGNAL, "orker (pid",
        r"Worker \(pid:? ?\d{1,8}\) was sent (?P<signal>SIG[A-Z]{2,6})!?.{0,60}", at=Where.START),
     _p(Topic.KILLED, "Child process [", r"Child process \[\d{1,8}\] died", at=Where.START),
