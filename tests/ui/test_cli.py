@@ -395,7 +395,7 @@ def test_a_cache_that_the_traffic_will_fill_is_said_before_the_run(tmp_path: Pat
 
     assert done.returncode == 0, done.stderr
     assert "control: At concurrency 16 this traffic needs" in done.stderr
-    assert done.stderr.index("this traffic needs") < done.stderr.index("servers (fetched")
+    assert done.stderr.index("this traffic needs") < done.stderr.index("1/1  24.05")
 
 
 def test_the_kit_runs_in_any_folder_and_with_a_safe_path(tmp_path: Path) -> None:
