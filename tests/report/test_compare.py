@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from shutil import copytree
 
+import matplotlib.pyplot as plt
 import pytest
 from synthetic_studies import first_light, write_study, write_trial
 
@@ -118,3 +119,4 @@ def test_a_person_gets_it_from_the_front_door(tmp_path: Path) -> None:
     assert found.sentences[-1].startswith("Over all traffic")
     left, right = found.plot()
     assert left.get_figure() is right.get_figure()
+    plt.close("all")
