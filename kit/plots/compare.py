@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kit.plots.axes import figure_title, key, say
 from kit.plots.style import CELL_COLOURS, FAINT, colour
-from kit.stats.compare import Comparison, compare, headline, two_levels
+from kit.stats.compare import Comparison, headline
 from kit.stats.intervals import share
 
 _RATIO = "#5a76e4"
@@ -26,26 +25,15 @@ RATIO_TICKS = (
 
 
 def plot_compare(
-    trials: pd.DataFrame,
-    requests: pd.DataFrame,
-    figure: Figure,
-    *,
-    by: str = "release",
-    levels: Sequence[str] = (),
+    found: Sequence[Comparison], figure: Figure, *, by: str = "release"
 ) -> np.ndarray[Any, Any]:
     """Left: share of servers that died, of both; right: the ratio of their median latencies.
 
-    trials, requests: kit.stats.frames.trials_frame and requests_frame, with a column "study" if
-        they are of two studies (then by="study"). by, levels: as for kit.stats.compare.compare.
-        One row a traffic that both had. Left bars: 95 % intervals of Clopper and Pearson. Right:
-        the first's median over the second's with its 95 % interval; 1 is "the same". Returns the
-        two axes.
-
-    Raises:
-        SpecError, NotEnoughDataError: as kit.stats.compare.compare.
+    found: of kit.stats.compare.compare, one or more. by: as there. One row a traffic that both
+        had. Left bars: 95 % intervals of Clopper and Pearson. Right: the first's median over the
+        second's with its 95 % interval; 1 is "the same". Returns the two axes.
     """
-    found = compare(trials, requests, by=by, levels=levels)
-    names = two_levels(trials[trials["counted"]], by, levels)
+    names = (found[0].first.name, found[0].second.name)
     shades = _shades(names, by)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for y, one in enumerate(found):
@@ -128,7 +116,7 @@ def _beside(ax: Axes, y: int, words: str, **look: Any) -> None:
     )
 
 
-def _ratio_axis(ax: Axes, found: list[Comparison], names: tuple[str, str]) -> None:
+def _ratio_axis(ax: Axes, found: Sequence[Comparison], names: tuple[str, str]) -> None:
     known = [
         bound
         for one in found

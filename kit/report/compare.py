@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -20,7 +19,7 @@ from kit.plots.compare import compare_size_in, plot_compare
 from kit.report.crashes import study_crashes
 from kit.report.figures import Drawing
 from kit.report.handout import markdown_text
-from kit.report.sentences import command, source_of, versions
+from kit.report.sentences import command, provenance_of, versions
 from kit.report.templates import THEME, page_template
 from kit.stats.compare import (
     Comparison,
@@ -32,10 +31,9 @@ from kit.stats.compare import (
     sentence,
 )
 from kit.stats.frames import requests_frame, trials_frame
-from kit.study.encoding import to_json
+from kit.study.encoding import plain, to_json
 from kit.study.files import unwritable, write_whole
 from kit.study.folder import StudyFolder
-from kit.study.words import provenance
 
 TEMPLATE = "compare.html.j2"
 #: What two studies may differ in without a word: how the one is told from the other.
@@ -210,7 +208,7 @@ def comparison_document(compared: ComparedStudies) -> dict[str, Any]:
         "second": compared.sides[1],
         "headline": headline(compared.found),
         "comparisons": [
-            _plain(msgspec.to_builtins(one)) | {"says": sentence(one)} for one in compared.found
+            plain(msgspec.to_builtins(one)) | {"says": sentence(one)} for one in compared.found
         ],
         "overall": compared.sentences[-1] if len(compared.found) > 1 else None,
         "only_on_one_side": compared.left_out,
@@ -226,7 +224,7 @@ def _page(compared: ComparedStudies, document: Mapping[str, Any]) -> str:
         name="compare",
         caption="Left: the share of servers that died, with 95 % intervals. Right: the ratio of "
         "the median latencies; 1 is “the same”.",
-        plot=partial(_draw, compared),
+        plot=partial(plot_compare, compared.found, by=compared.by),
         panels=True,
         size_in=compare_size_in(len(compared.found)),
         note=compared.provenance,
@@ -242,10 +240,6 @@ def _page(compared: ComparedStudies, document: Mapping[str, Any]) -> str:
         figure=figure,
         provenances=[provenance_of(study) for study in compared.studies],
     )
-
-
-def _draw(compared: ComparedStudies, figure: Any) -> None:
-    plot_compare(compared.trials, compared.requests, figure, by=compared.by, levels=compared.levels)
 
 
 def _markdown(compared: ComparedStudies) -> str:
@@ -265,17 +259,6 @@ def _markdown(compared: ComparedStudies) -> str:
     rows += ["", "## Run it again", ""]
     rows += [f"    {clean_text(text, lines=False)}" for text in compared.commands]
     return "\n".join([*rows, ""])
-
-
-def provenance_of(study: StudyFolder) -> str:
-    trials = trials_frame(study)
-    return provenance(
-        source=source_of(study),
-        run=study.path.resolve().name,
-        triton=trials["triton"].dropna(),
-        engines=trials["engine"],
-        kit=__version__,
-    )
 
 
 def _flat_spec(study: StudyFolder) -> dict[str, str]:
@@ -304,13 +287,3 @@ def _short(value: object) -> str:
         text = ", ".join(map(_short, value))
         return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} …"
     return str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value

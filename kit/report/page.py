@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from kit import __version__
 from kit.cleaning import clean_text
 from kit.crash.outlook import Outlook
 from kit.kv.advice import study_advice
@@ -26,8 +25,8 @@ from kit.report.sentences import (
     answer,
     command,
     headline,
+    provenance_of,
     scenarios_in_order,
-    source_of,
     versions,
 )
 from kit.report.soak import soak_section
@@ -44,7 +43,6 @@ from kit.study.folder import StudyFolder
 from kit.study.plan import not_applicable
 from kit.study.recorded import open_study
 from kit.study.releases import in_order
-from kit.study.words import provenance
 
 TEMPLATE = "page.html.j2"
 
@@ -99,13 +97,7 @@ def render(
     spec, trials = study.spec, trials_frame(study)
     requests, samples = requests_frame(study), samples_frame(study)
     limits = client_limits(study)
-    line = provenance(
-        source=source_of(study),
-        run=study.path.resolve().name,
-        triton=trials["triton"].dropna(),
-        engines=trials["engine"],
-        kit=__version__,
-    )
+    line = provenance_of(study)
     skipped = not_applicable(spec)
     main = hero(
         trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None

@@ -8,9 +8,11 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from kit import __version__
 from kit.errors import UnknownScenarioError
 from kit.plots.titles import crash_title
 from kit.servers.watch.names import KV_USAGE
+from kit.stats.frames import trials_frame
 from kit.stats.intervals import evidence_of_each
 from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
@@ -20,7 +22,7 @@ from kit.study.result import Frame
 from kit.study.scenarios import get_scenario
 from kit.study.sequential import TrialTest
 from kit.study.spec import OWN_WORKLOAD, Engine, StudySpec, embedded
-from kit.study.words import listing, ranges
+from kit.study.words import listing, provenance, ranges
 
 
 def scenario_title(name: str) -> str:
@@ -188,6 +190,18 @@ def versions(study: StudyFolder) -> list[tuple[str, str]]:
 def source_of(study: StudyFolder) -> str:
     """ "recorded" for a recorded study, else "live"."""
     return "recorded" if is_recorded(study) else "live"
+
+
+def provenance_of(study: StudyFolder) -> str:
+    """Where a study's data come from, in one line, and the kit that reads them."""
+    trials = trials_frame(study)
+    return provenance(
+        source=source_of(study),
+        run=study.path.resolve().name,
+        triton=trials["triton"].dropna(),
+        engines=trials["engine"],
+        kit=__version__,
+    )
 
 
 def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:

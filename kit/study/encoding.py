@@ -5,8 +5,9 @@ A misspelt field in a spec is an error and never a default.
 
 from __future__ import annotations
 
+import math
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,6 +20,26 @@ T = TypeVar("T")
 def to_json(noun: object) -> bytes:
     """The noun as indented UTF-8 JSON with a final newline."""
     return msgspec.json.format(msgspec.json.encode(noun), indent=2) + b"\n"
+
+
+def plain(value: Any, *, infinite: str = "inf") -> Any:
+    """A value, or dictionaries and lists of them, as JSON can have it.
+
+    Numbers of numpy become Python's; what is not a number becomes None, what is infinite a text.
+
+    >>> plain({"ms": math.inf, "low": -math.inf, "n": [1, math.nan]})
+    {'ms': 'inf', 'low': '-inf', 'n': [1, None]}
+    >>> plain(math.inf, infinite="never")
+    'never'
+    """
+    if isinstance(value, dict):
+        return {key: plain(inner, infinite=infinite) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, infinite=infinite) for inner in value]
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else infinite if value > 0 else f"-{infinite}"
+    return value
 
 
 def from_json(data: bytes, noun: type[T]) -> T:

@@ -124,12 +124,9 @@ class Comparisons(tuple["Comparison", ...]):
         from kit.plots.compare import compare_size_in, plot_compare
         from kit.ui.drawing import draw_panels
 
-        both = self._compared
         return draw_panels(
-            lambda where: plot_compare(
-                both.trials, both.requests, where, by=both.by, levels=both.levels
-            ),
-            note=both.provenance,
+            lambda where: plot_compare(self, where, by=self._compared.by),
+            note=self._compared.provenance,
             size_in=compare_size_in(len(self)),
             figure=figure,
         )

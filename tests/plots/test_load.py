@@ -26,6 +26,7 @@ from kit.plots.latency_curve import plot_latency_curve, plot_pareto
 from kit.plots.queue import GPU_BUSY
 from kit.plots.style import STYLE
 from kit.servers.watch import names
+from kit.stats.compare import compare
 from kit.stats.frames import requests_frame, samples_frame, token_gaps_frame, trials_frame
 from kit.stats.throughput import offered_rate, throughput_table
 from kit.study.paths import RECORDED
@@ -262,7 +263,7 @@ def test_a_comparison_shows_both_sides_of_each_traffic(tmp_path: Path, figure: F
     study = first_light(tmp_path / "s", repeats=5)
     trials, requests = trials_frame(study), requests_frame(study)
     figure.set_size_inches(compare_size_in(2))
-    left, right = plot_compare(trials, requests, figure, levels=["24.10", "24.05"])
+    left, right = plot_compare(compare(trials, requests, levels=["24.10", "24.05"]), figure)
     marks = lines(left)
     assert marks["died 24.10 cancel-race"].get_xdata()[0] == 1.0
     assert marks["died 24.05 cancel-race"].get_xdata()[0] == 0.0
@@ -278,5 +279,5 @@ def test_a_comparison_of_survivors_claims_no_difference(tmp_path: Path, figure: 
     study = first_light(tmp_path / "s")
     trials, requests = trials_frame(study), requests_frame(study)
     control = trials[trials["scenario"] == "control"]
-    plot_compare(control, requests, figure, levels=["24.10", "24.05"])
+    plot_compare(compare(control, requests, levels=["24.10", "24.05"]), figure)
     assert title(figure) == "Neither 24.10 nor 24.05 died in 6 trials"

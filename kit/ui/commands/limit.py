@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
+from kit.study.encoding import plain
 from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, print_text
 from kit.ui.options import (
     Subparsers,
@@ -145,13 +146,13 @@ def _print(study: StudyFolder, args: Namespace) -> int:
                 "folder": str(study.path),
                 "report": str(report),
                 "by": found.search.by.value,
-                "limit": _plain(found.estimate.value),
-                "low": _plain(found.estimate.low),
-                "high": _plain(found.estimate.high),
+                "limit": plain(found.estimate.value),
+                "low": plain(found.estimate.low),
+                "high": plain(found.estimate.high),
                 "decided": found.decided,
                 "broke": None if found.broke is None else found.broke.words,
                 "trials": [
-                    {name: _plain(value) for name, value in row.items()}
+                    {name: plain(value) for name, value in row.items()}
                     for row in table.to_dict("records")
                 ],
                 "says": limit_sentence(found),
@@ -164,8 +165,3 @@ def _print(study: StudyFolder, args: Namespace) -> int:
         lines += [paragraph(text, first="- ", rest="  ") for text in (*remarks, *advice)]
         print_text("\n".join([*lines, "", f"report: {report}"]))
     return DONE if found.points else NOTHING_LEARNED
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: infinity as text."""
-    return "inf" if value == float("inf") else value

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError, StoreError
-from kit.study.encoding import from_json
+from kit.study.encoding import from_json, plain
 from kit.study.grid import as_grid, with_traffic
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck, ServerKind, ServerSpec, Workload
@@ -193,7 +193,7 @@ def summary(study: StudyFolder) -> dict[str, Any]:
     whole = measured(requests)
     names = {whole: "e2e ms" if whole == "e2e_ms" else "e2e ms from the due time"} | STREAMED
     latencies = [
-        {"measure": name, **{key: _plain(row[key]) for key in _SHOWN}}
+        {"measure": name, **{key: plain(row[key], infinite="never") for key in _SHOWN}}
         for column, name in names.items()
         if column == whole or requests[column].notna().any()  # what nobody streamed has no TTFT
         for row in latency_table(
@@ -214,13 +214,6 @@ def summary(study: StudyFolder) -> dict[str, Any]:
 
 
 _SHOWN = ("quantile", "n", "failed_fraction", "ms", "low_ms", "high_ms", "lacks")
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: "never" for infinity, null for what is not known."""
-    if isinstance(value, float):
-        return "never" if value == float("inf") else None if value != value else float(value)
-    return value.item() if hasattr(value, "item") else value
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
