@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from itertools import groupby
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,8 +16,9 @@ from rich.text import Text
 
 from kit.cleaning import clean_text
 from kit.errors import KitError
+from kit.study.grid import value_of
 from kit.study.result import TrialResult
-from kit.study.spec import TrialSpec
+from kit.study.spec import EngineKind, TrialSpec
 from kit.ui.live import LiveReader, LiveStudy, LiveTrial, facts_of, last_death
 from kit.ui.progress import TextProgress, bar, clock, name_of, summary_line
 
@@ -101,9 +102,8 @@ def live_view(live: LiveStudy, *, elapsed_s: float, most_cells: int = 12) -> Ren
         f" {len(live.done)} of {live.total} trials  {clock(elapsed_s)} gone{left}",
     )
     parts: list[RenderableType] = [Text(), head]
-    died = last_death(live)
-    if died:
-        parts.append(Text(died, style="bold red"))
+    if died := last_death(live):
+        parts.append(Text(" ".join(died), style="bold red"))
     if live.done:
         parts.append(_cells(live, most_cells))
     for trial in live.running:
@@ -116,9 +116,10 @@ def _cells(live: LiveStudy, most: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for header in ("cell", "died", "after requests"):
         table.add_column(header, overflow="ellipsis", no_wrap=True)
-    ordered = sorted(live.done, key=lambda row: _cell_of(row[0]))
-    cells = [(name, list(rows)) for name, rows in groupby(ordered, lambda r: _cell_of(r[0]))]
-    cells.sort(key=lambda cell: -_deaths(cell[1]))  # stable: then by name
+    by_cell: dict[str, list[tuple[TrialSpec, TrialResult]]] = {}
+    for spec, result in live.done:
+        by_cell.setdefault(_cell_of(spec, live.varied), []).append((spec, result))
+    cells = sorted(by_cell.items(), key=lambda cell: (-_deaths(cell[1]), cell[0]))
     for name, rows in cells[:most]:
         deaths = _deaths(rows)
         after = sorted(result.completed for _, result in rows if result.verdict.is_death)
@@ -133,8 +134,13 @@ def _cells(live: LiveStudy, most: int) -> Table:
     return table
 
 
-def _cell_of(spec: TrialSpec) -> str:
-    return " ".join(name_of(spec).rsplit("#", 1)[0].split())
+def _cell_of(spec: TrialSpec, varied: Iterable[str]) -> str:
+    """Release, scenario, clients, and what else the study varies: "24.05 control rate 5"."""
+    name = " ".join(name_of(spec).rsplit("#", 1)[0].split())
+    is_real = spec.engine.kind is not EngineKind.SIMULATED
+    engine = ":".join(filter(None, (spec.engine.kind, spec.engine.version))) if is_real else ""
+    words = [f"{word} {value_of(word, spec.workload)}" for word in varied]
+    return clean_text(" ".join(filter(None, (name, engine, *words))), lines=False)
 
 
 def _deaths(rows: list[tuple[TrialSpec, TrialResult]]) -> int:

@@ -17,10 +17,11 @@ from kit.cleaning import safe_html
 from kit.runner.study import STOP
 from kit.servers.watch.names import KV_USAGE, WAITING
 from kit.study.folder import StudyFolder, TrialFolder
+from kit.study.grid import COLUMNS
 from kit.study.locks import is_locked
 from kit.study.plan import most_trials
 from kit.study.result import Outcome, TrialResult
-from kit.study.spec import TrialSpec
+from kit.study.spec import StudySpec, TrialSpec
 from kit.study.words import milliseconds, percent
 from kit.ui.progress import clock, ending_of, name_of
 
@@ -58,6 +59,7 @@ class LiveStudy:
     running: tuple[LiveTrial, ...]
     is_running: bool
     left_s: float | None = None  # None: not known yet
+    varied: tuple[str, ...] = ()  # words of the traffic that tell cells apart, beside concurrency
 
 
 class LiveReader:
@@ -104,6 +106,7 @@ class LiveReader:
             running=tuple(live),
             is_running=running,
             left_s=self._left_s(len(live)) if running else None,
+            varied=_varied(self.study.spec),
         )
 
     def _left_s(self, running: int) -> float | None:
@@ -114,6 +117,13 @@ class LiveReader:
         if done == before or self._total is None:
             return None
         return (now - began) / (done - before) * max(0, self._total - done - running / 2)
+
+
+def _varied(spec: StudySpec) -> tuple[str, ...]:
+    names = [n for n, values in spec.grid.items() if n in COLUMNS and len(values) > 1]
+    if spec.limit is not None:
+        names.append(spec.limit.by.value)
+    return tuple(name for name in dict.fromkeys(names) if name != "concurrency")
 
 
 def is_running(path: Path) -> bool:
@@ -249,22 +259,19 @@ def live_html(live: LiveStudy) -> str:
     )
 
 
-def last_death(live: LiveStudy) -> str:
-    """How many servers died, and the last one's end, in one line; empty: none died."""
+def last_death(live: LiveStudy) -> tuple[str, str] | None:
+    """How many servers died, and the last one's end; None: none died."""
     died = [(spec, result) for spec, result in live.done if result.verdict.is_death]
     if not died:
-        return ""
+        return None
     spec, result = died[-1]
-    last = f"{' '.join(name_of(spec).split())} {ending_of(result)}"
-    return f"{len(died)} of {len(live.done)} servers died. Last: {last}"
+    last = f"Last: {' '.join(name_of(spec).split())} {ending_of(result)}"
+    return f"{len(died)} of {len(live.done)} servers died.", last
 
 
 def crash_html(live: LiveStudy) -> str:
     """The newest death, announced."""
-    tally, _, last = last_death(live).partition(" Last: ")
-    if not tally:
+    if (died := last_death(live)) is None:
         return ""
-    return (
-        f'<p class="kit-crash" role="status"><strong>{safe_html(tally)}</strong> '
-        f"Last: {safe_html(last)}</p>"
-    )
+    tally, last = map(safe_html, died)
+    return f'<p class="kit-crash" role="status"><strong>{tally}</strong> {last}</p>'

