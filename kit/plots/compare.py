@@ -36,9 +36,10 @@ def plot_compare(
     names = (found[0].first.name, found[0].second.name)
     shades = _shades(names, by)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    known = any(_is_known(one) for one in found)
     for y, one in enumerate(found):
         _deaths(left, y, one, shades)
-        _latency(right, y, one)
+        _latency(right, y, one, at=1.02 if known else 0.06)
     left.set_yticks(range(len(found)), [one.traffic for one in found])
     left.set_ylim(len(found) - 0.4, -0.6)
     left.tick_params(axis="y", length=0)
@@ -89,25 +90,29 @@ def _deaths(ax: Axes, y: int, one: Comparison, shades: dict[str, str]) -> None:
         )
 
 
-def _latency(ax: Axes, y: int, one: Comparison) -> None:
+def _is_known(one: Comparison) -> bool:
+    return one.median_latency is not None and 0 < one.median_latency.value < math.inf
+
+
+def _latency(ax: Axes, y: int, one: Comparison, at: float) -> None:
+    """The ratio with its interval, and in words at `at`, a share of the axes' width."""
     ratio = one.median_latency
-    if ratio is None or not 0 < ratio.value < math.inf:
+    if ratio is None or not _is_known(one):
         words = "not enough requests"
         if ratio is not None:
             words = f"never on {one.first.name if ratio.value else one.second.name}"
-        _beside(ax, y, words, color=FAINT, style="italic")
+        _words(ax, (at, y), words, color=FAINT, style="italic")
         return
     low, high = max(ratio.low, 1e-3), min(ratio.high, 1e3)
     ax.plot([low, high], [y, y], color=_RATIO, lw=1.8, alpha=0.7)
     ax.plot(ratio.value, y, marker="D", ms=7, color=_RATIO, ls="none", gid=f"ratio {one.traffic}")
-    _beside(ax, y, f"{ratio.value:.2f}×", color=_RATIO)
+    _words(ax, (at, y), f"{ratio.value:.2f}×", color=_RATIO)
 
 
-def _beside(ax: Axes, y: int, words: str, **look: Any) -> None:
-    """Right of the row, clear of the line at 1."""
+def _words(ax: Axes, at: tuple[float, int], words: str, **look: Any) -> None:
     ax.annotate(
         words,
-        (1.02, y),
+        at,
         xycoords=("axes fraction", "data"),
         va="center",
         fontsize=8.5,
@@ -120,7 +125,7 @@ def _ratio_axis(ax: Axes, found: Sequence[Comparison], names: tuple[str, str]) -
     known = [
         bound
         for one in found
-        if one.median_latency is not None and 0 < one.median_latency.value < math.inf
+        if one.median_latency is not None and _is_known(one)
         for bound in (one.median_latency.low, one.median_latency.high, one.median_latency.value)
         if 0 < bound < math.inf
     ]
