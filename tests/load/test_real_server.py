@@ -69,12 +69,11 @@ def unary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 OVER_HTTP = (Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM)
-#: What a lost answer of 23.10 looks like.
+#: What a lost answer of 23.10 looks like, and how many of them a test puts up with.
 LOST = "no whole answer in time; "  # nothing, or its head alone
-#: How long an answer of 23.10 is waited for, and which share of them a test puts up with as lost:
-#: about 1 of 15 on a quiet machine, more on a busy one.
+MOST_LOST = 5
+#: How long an answer of 23.10 is waited for: a busy machine takes seconds for one that comes.
 PATIENCE_S = 8.0
-MOST_LOST = 0.5
 
 
 def loses_answers(up: Running, protocol: Protocol) -> bool:
@@ -93,7 +92,7 @@ def answered(load: Workload, up: Running, path: Path) -> list[dict[str, Any]]:
     assert load.requests is not None
     assert len(rows) >= load.requests
     lost = [row for row in rows if known and (row["cause"] or "").startswith(LOST)]
-    assert len(lost) <= MOST_LOST * len(rows), f"{len(lost)} of {len(rows)} answers did not come"
+    assert len(lost) <= MOST_LOST, f"{len(lost)} of {len(rows)} answers did not come"
     return [row for row in rows if row not in lost]
 
 
@@ -115,7 +114,7 @@ def test_every_answer_of_a_real_server_is_right(
 ) -> None:
     load = workload(
         protocol=protocol,
-        requests=30,
+        requests=60,
         # The more at a time, the more of them 23.10 leaves unanswered.
         concurrency=1 if simulated[0].release == "23.10" else 8,
         prompt_tokens=LENGTHS,
@@ -166,7 +165,7 @@ def test_a_real_server_refuses_what_it_must(
     load = workload(protocol=protocol, requests=60, concurrency=1, faults=faults)
     traffic = Traffic(load)
     planned = Counter(fault and fault.kind for fault in (traffic.call(n).fault for n in range(60)))
-    assert min(planned[kind] for kind in (None, *kinds)) > 5, "each kind will be seen"
+    assert min(planned[kind] for kind in (None, *kinds)) > MOST_LOST, "each kind will be seen"
     rows = answered(load, simulated, tmp_path)
     seen = {(row["fault"], row["outcome"]) for row in rows}
     assert seen == {(None, "ok"), *((kind.value, "http_error") for kind in kinds)}
