@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -145,6 +146,20 @@ def test_rooms_reexport_nothing() -> None:
 def test_modules_stay_small() -> None:
     lengths = {dotted(path): len(path.read_text("utf-8").splitlines()) for path in modules()}
     assert {name: n for name, n in lengths.items() if n > MOST_LINES} == {}
+
+
+#: A client's connection is one thing for each wire: its module names the wire.
+SAME_BY_INTENT = {"Connection"}
+
+
+def test_a_public_name_of_a_class_stands_for_one_thing() -> None:
+    where = defaultdict(list)
+    for path in modules():
+        for statement in parsed(path).body:
+            if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
+                where[statement.name].append(dotted(path))
+    twice = {name: sorted(found) for name, found in where.items() if len(found) > 1}
+    assert {n: found for n, found in twice.items() if n not in SAME_BY_INTENT} == {}
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -10,7 +10,7 @@ from kit.checks.cache import cache_findings, length_findings
 from kit.checks.finding import VLLM, Finding, Severity
 from kit.checks.known import TOPIC as RELEASE
 from kit.checks.known import release_findings
-from kit.checks.probe import TIMEOUT_S, Seen, ask
+from kit.checks.probe import TIMEOUT_S, ServerAnswers, ask
 from kit.checks.telling import told_by
 from kit.crash.origin import release_named
 from kit.runner.trial import access_to
@@ -40,7 +40,7 @@ def attached_findings(trials: Sequence[TrialSpec], server: str) -> Iterator[Find
     yield from judged(seen, trials, server)
 
 
-def judged(seen: Seen, trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
+def judged(seen: ServerAnswers, trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
     """What the server's answers mean for these trials."""
     yield _connection(seen, server)
     yield from _tunnel(seen, trials, server)
@@ -62,7 +62,7 @@ def judged(seen: Seen, trials: Sequence[TrialSpec], server: str) -> Iterator[Fin
     )
 
 
-def _connection(seen: Seen, server: str) -> Finding:
+def _connection(seen: ServerAnswers, server: str) -> Finding:
     where = f"{seen.endpoint.host}:{seen.endpoint.http_port or seen.endpoint.grpc_port}"
     severity, hint = Severity.WARNS, "check the address, and that the server is up"
     ready = seen.ready
@@ -90,7 +90,7 @@ def _connection(seen: Seen, server: str) -> Finding:
     return Finding(topic=CONNECTION, severity=severity, found=found, hint=hint, server=server)
 
 
-def _tunnel(seen: Seen, trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
+def _tunnel(seen: ServerAnswers, trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
     if seen.tunnel is None:
         return
     interrupts = any(trial.workload.faults for trial in trials)
@@ -108,7 +108,7 @@ def _tunnel(seen: Seen, trials: Sequence[TrialSpec], server: str) -> Iterator[Fi
     )
 
 
-def _model(seen: Seen, name: str, server: str) -> Iterator[Finding]:
+def _model(seen: ServerAnswers, name: str, server: str) -> Iterator[Finding]:
     if seen.listed is not None:
         there = name in seen.listed
         more = "" if len(seen.listed) <= _MOST_NAMES else " and others"
@@ -146,7 +146,7 @@ def _is_unknown(body: bytes) -> bool:
     return isinstance(said, str) and "unknown model" in said
 
 
-def _release(seen: Seen, trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
+def _release(seen: ServerAnswers, trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
     if seen.triton is None:
         yield _unseen(
             RELEASE,
@@ -169,7 +169,7 @@ def _release(seen: Seen, trials: Sequence[TrialSpec], server: str) -> Iterator[F
     yield from release_findings(release, trials, server)
 
 
-def _vllm(seen: Seen, server: str) -> Finding:
+def _vllm(seen: ServerAnswers, server: str) -> Finding:
     if seen.vllm is not None:
         found = f"it says that it is {seen.vllm}"
         return Finding(topic=VLLM, severity=Severity.OK, found=found, server=server)
@@ -186,7 +186,7 @@ def _vllm(seen: Seen, server: str) -> Finding:
     )
 
 
-def _cache(seen: Seen, trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
+def _cache(seen: ServerAnswers, trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
     yield from length_findings(trials, seen.most_tokens, server)
     size = seen.cache_size
     if size is None:

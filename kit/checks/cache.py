@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from kit.checks.finding import Finding, Severity
-from kit.kv.advice import Advice, expected_advice
+from kit.kv.advice import CacheAdvice, expected_advice
 from kit.load.traffic.draws import whole_quantile
 from kit.study.distribution import Distribution
 from kit.study.spec import OWN_WORKLOAD, Engine, TrialSpec
@@ -27,7 +27,7 @@ def cache_findings(
     engine: what is behind the server, if it told its size; None: the kit's own, as each trial
     has it. unknown: said where the size is not known.
     """
-    said: dict[str, Advice] = {}
+    said: dict[str, CacheAdvice] = {}
     for trial in trials:
         about = "" if trial.scenario == OWN_WORKLOAD else f"{trial.scenario}: "
         known = trial if engine is None else _with_engine(trial, engine)

@@ -32,7 +32,7 @@ SHARED: Final = "shared memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class EngineReport:
     """What the container engine said of itself and of the image; None: nothing."""
 
     is_local: bool = True
@@ -47,7 +47,7 @@ class Engine:
         return {name: value for name, _, value in pairs}
 
 
-def ask_engine(server: ServerSpec) -> Engine:
+def ask_engine(server: ServerSpec) -> EngineReport:
     """Ask the engine about the image. Nothing is pulled or made.
 
     Raises:
@@ -59,17 +59,17 @@ def ask_engine(server: ServerSpec) -> Engine:
         engine = engine_for(server.host, run)
         try:
             with engine.errors(Asked(image=image, engine=engine.address.url)):
-                return Engine(is_local=engine.is_local, image=image_here(engine, image))
+                return EngineReport(is_local=engine.is_local, image=image_here(engine, image))
         finally:
             engine.close()
     except KitError as error:
-        return Engine(problem=error)
+        return EngineReport(problem=error)
     finally:
         run.forget()
 
 
 def container_findings(
-    trials: Sequence[TrialSpec], server: str, engine: Engine | None
+    trials: Sequence[TrialSpec], server: str, engine: EngineReport | None
 ) -> Iterator[Finding]:
     """What is known of a container before it is made.
 
@@ -92,7 +92,7 @@ def container_findings(
     yield from _gpus(spec, release, engine, server)
 
 
-def _engine(engine: Engine, image: str, server: str) -> Iterator[Finding]:
+def _engine(engine: EngineReport, image: str, server: str) -> Iterator[Finding]:
     if engine.problem is not None:
         yield Finding(
             topic=ENGINE,
@@ -130,7 +130,7 @@ def _release(release: str | None, trials: Sequence[TrialSpec], server: str) -> I
 
 
 def _vllm(
-    spec: ServerSpec, release: str | None, engine: Engine | None, server: str
+    spec: ServerSpec, release: str | None, engine: EngineReport | None, server: str
 ) -> Iterator[Finding]:
     if spec.model is None:
         found = "the kit's simulated engine stands in for it"
@@ -208,7 +208,7 @@ def _shared_memory(spec: ServerSpec, server: str) -> Iterator[Finding]:
 
 
 def _gpus(
-    spec: ServerSpec, release: str | None, engine: Engine | None, server: str
+    spec: ServerSpec, release: str | None, engine: EngineReport | None, server: str
 ) -> Iterator[Finding]:
     if spec.gpus is None:
         if spec.model is not None:

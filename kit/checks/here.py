@@ -10,7 +10,7 @@ import psutil
 
 from kit.checks.finding import Finding, Severity
 from kit.errors import ServerStartError
-from kit.servers.doctor import PROBES, SHM_TOPIC, Check, State, best_python, check_with
+from kit.servers.doctor import PROBES, SHM_TOPIC, Check, CheckState, best_python, check_with
 from kit.servers.ports import PortClaim
 from kit.servers.prepare import lacks_here
 from kit.servers.python import ways_to_get
@@ -35,9 +35,9 @@ TIME_WAIT_S: Final = 60.0
 #: Of the doctor's checks, those that a study depends on and that take no time.
 _CHEAP: Final = ("disk", "limits", "clock")
 _SEVERITY: Final = {
-    State.OK: Severity.OK,
-    State.LACKS: Severity.WARNS,
-    State.WITHOUT: Severity.NOTES,
+    CheckState.OK: Severity.OK,
+    CheckState.LACKS: Severity.WARNS,
+    CheckState.WITHOUT: Severity.NOTES,
 }
 
 

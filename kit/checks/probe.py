@@ -25,7 +25,7 @@ _CACHE_CONFIG: Final = "vllm:cache_config_info"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class ServerAnswers:
     """What a running server said. None: it did not say, or was not asked.
 
     ready: its answer to the readiness endpoint; None: reached over gRPC alone. connects: whether
@@ -57,7 +57,7 @@ class Seen:
         return None
 
 
-def ask(server: ServerSpec, protocol: Protocol, access: Access | None) -> Seen:
+def ask(server: ServerSpec, protocol: Protocol, access: Access | None) -> ServerAnswers:
     """Ask an attached server; takes TIMEOUT_S at the most. Nothing is generated.
 
     Raises:
@@ -71,7 +71,9 @@ def ask(server: ServerSpec, protocol: Protocol, access: Access | None) -> Seen:
         ).result()
 
 
-async def _ask(server: ServerSpec, end: Endpoint, protocol: Protocol, access: Access) -> Seen:
+async def _ask(
+    server: ServerSpec, end: Endpoint, protocol: Protocol, access: Access
+) -> ServerAnswers:
     async def own(path: str) -> Answer:
         return await get(
             end.host,
@@ -95,7 +97,7 @@ async def _ask(server: ServerSpec, end: Endpoint, protocol: Protocol, access: Ac
             _connects(end.host, end.grpc_port or 0), metrics()
         )
         samples = _samples(told, TRITON_METRICS)
-        return Seen(
+        return ServerAnswers(
             endpoint=end,
             connects=connects,
             samples=samples,
@@ -110,7 +112,7 @@ async def _ask(server: ServerSpec, end: Endpoint, protocol: Protocol, access: Ac
     if told.status != 200 and beside.status == 200:
         samples, where = _samples(beside, VLLM_METRICS), f"{end.host}:{end.http_port}"
     listed = _listed(models) if protocol.is_openai else None
-    return Seen(
+    return ServerAnswers(
         endpoint=end,
         connects=any(a.why is not NoAnswer.REFUSED for a in (ready, about, model)),
         ready=ready,

@@ -25,7 +25,7 @@ FRONTENDS = frozenset({Component.HTTP_FRONTEND, Component.GRPC_FRONTEND})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Death:
+class TrialDeath:
     """A server that died: the trial, what it ran, and its stack; None: it left none."""
 
     trial_id: str
@@ -52,8 +52,8 @@ class CrashGroup:
     """
 
     text: str
-    deaths: tuple[Death, ...]
-    builds: tuple[tuple[Death, ...], ...]
+    deaths: tuple[TrialDeath, ...]
+    builds: tuple[tuple[TrialDeath, ...], ...]
     stacks: int
 
     @property
@@ -71,7 +71,7 @@ class CrashGroup:
         return self.stacks > 0
 
 
-def group_deaths(deaths: Iterable[Death]) -> list[CrashGroup]:
+def group_deaths(deaths: Iterable[TrialDeath]) -> list[CrashGroup]:
     """Group deaths by what happened, those with a stack first, then the largest group first.
 
     Deaths at the same function are one group, whatever the build. Those whose stack names no
@@ -84,14 +84,14 @@ def group_deaths(deaths: Iterable[Death]) -> list[CrashGroup]:
     return sorted(groups, key=lambda group: (not group.has_stack, -len(group.deaths), group.text))
 
 
-def _kind(death: Death) -> str:
+def _kind(death: TrialDeath) -> str:
     """Equal for deaths of one group."""
     if death.signature is None or site_of(death.signature) != death.signature.key:
         return death.text
     return f"{death.text} {death.signature.key}"  # no function is named: the offsets must do
 
 
-def _group(deaths: list[Death]) -> CrashGroup:
+def _group(deaths: list[TrialDeath]) -> CrashGroup:
     signatures = [death.signature for death in deaths if death.signature is not None]
     builds = _by(deaths, lambda death: death.signature.key if death.signature else "")
     return CrashGroup(
@@ -102,8 +102,10 @@ def _group(deaths: list[Death]) -> CrashGroup:
     )
 
 
-def _by(deaths: Iterable[Death], kind: Callable[[Death], str]) -> dict[str, list[Death]]:
-    found: dict[str, list[Death]] = {}
+def _by(
+    deaths: Iterable[TrialDeath], kind: Callable[[TrialDeath], str]
+) -> dict[str, list[TrialDeath]]:
+    found: dict[str, list[TrialDeath]] = {}
     for death in deaths:
         found.setdefault(kind(death), []).append(death)
     return found

@@ -21,7 +21,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class KnownFault:
     """One fault, and which of the releases it is known to hit under the traffic."""
 
     crash: str  # id in data/crashes.yaml
@@ -42,7 +42,7 @@ class Outlook:
     """What is known of releases under traffic."""
 
     line: str  # one sentence; "": the catalog has none of the releases
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[KnownFault, ...] = ()
     more: tuple[
         str, ...
     ] = ()  # sentences: better releases, what nobody has measured, other traffic
@@ -117,8 +117,8 @@ def _faults(answers: Sequence[Advice], known: Mapping[str, Crash], died: set[Pai
     return sorted(found.values(), key=lambda one: LABELS["measured"] not in one.by_label)
 
 
-def _fault(one: _Found, line: Sequence[str]) -> Fault:
-    return Fault(
+def _fault(one: _Found, line: Sequence[str]) -> KnownFault:
+    return KnownFault(
         crash=one.crash.id,
         title=one.crash.title,
         traffic=tuple(one.traffic),

@@ -27,7 +27,7 @@ ENGINE_MODELS: Final = frozenset({SIMULATED_MODEL, VLLM_MODEL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
+class CacheAdvice:
     """One sentence for the reader of a run; a warning if the run suffers or would."""
 
     warning: bool
@@ -42,7 +42,7 @@ class TrafficAdvice:
     engine: Engine
     concurrency: int | None
     trials: int
-    advice: tuple[Advice, ...]
+    advice: tuple[CacheAdvice, ...]
 
 
 def advise(
@@ -52,7 +52,7 @@ def advise(
     measured: Iterable[Seen] | None,
     *,
     cut_short: bool = False,
-) -> list[Advice]:
+) -> list[CacheAdvice]:
     """What to know about the KV cache of a run, warnings first.
 
     measured: None: not run yet; empty: nothing was exported. cut_short: the server died or
@@ -65,7 +65,7 @@ def advise(
     return _warnings_first(rows)
 
 
-def expected_advice(spec: TrialSpec, *, is_engine_known: bool = False) -> list[Advice]:
+def expected_advice(spec: TrialSpec, *, is_engine_known: bool = False) -> list[CacheAdvice]:
     """What to expect of the cache before a trial is run, warnings first; []: nothing can be told.
 
     is_engine_known: the trial's engine is what is behind a server that is not the kit's.
@@ -75,7 +75,7 @@ def expected_advice(spec: TrialSpec, *, is_engine_known: bool = False) -> list[A
     return advise(spec.engine, _footprint(spec), _clients(spec), None)
 
 
-def trial_advice(trial: TrialFolder) -> list[Advice]:
+def trial_advice(trial: TrialFolder) -> list[CacheAdvice]:
     """Of one trial; nothing of one without an engine, or that says nothing about its server."""
     return list(_traffic_advice([trial]))
 
@@ -106,7 +106,7 @@ def study_advice(study: StudyFolder | Path) -> list[TrafficAdvice]:
     return rows
 
 
-def _traffic_advice(trials: Sequence[TrialFolder]) -> list[Advice]:
+def _traffic_advice(trials: Sequence[TrialFolder]) -> list[CacheAdvice]:
     """Of trials with one traffic: of those whose servers lived, if any did."""
     told = [trial for trial in trials if _says_something(trial)]
     lived = [trial for trial in told if not _died(trial)]
@@ -122,7 +122,7 @@ def _traffic_advice(trials: Sequence[TrialFolder]) -> list[Advice]:
     rows = []
     if measured and silent:
         text = f"KV usage is {NOT_EXPORTED} in {silent} of {len(found)} trials."
-        rows.append(Advice(warning=True, text=text))
+        rows.append(CacheAdvice(warning=True, text=text))
     if _is_foreseeable(spec):
         one = _footprint(spec)
         rows += advise(spec.engine, one, _clients(spec), measured, cut_short=cut_short)
@@ -186,15 +186,15 @@ def _footprint(spec: TrialSpec) -> Footprint:
     return footprint(spec.engine, spec.workload.prompt_tokens, spec.workload.output_tokens)
 
 
-def _warnings_first(rows: Iterable[Advice]) -> list[Advice]:
+def _warnings_first(rows: Iterable[CacheAdvice]) -> list[CacheAdvice]:
     return sorted(rows, key=lambda advice: not advice.warning)
 
 
-def _foreseen(engine: Engine, one: Footprint, expected: Expectation) -> Iterator[Advice]:
+def _foreseen(engine: Engine, one: Footprint, expected: Expectation) -> Iterator[CacheAdvice]:
     usable, size = usable_blocks(engine), engine.block_size_tokens
     fits, clients = fits_up_to(engine, one), expected.concurrency
     if one.longest_tokens > engine.max_model_tokens:
-        yield Advice(
+        yield CacheAdvice(
             warning=True,
             text=f"Sequences of up to {one.longest_tokens} tokens exceed the engine's "
             f"{engine.max_model_tokens}; it refuses them.",
@@ -208,7 +208,7 @@ def _foreseen(engine: Engine, one: Footprint, expected: Expectation) -> Iterator
             if expected.peak_fraction < 1.0
             else ""
         )
-        yield Advice(
+        yield CacheAdvice(
             warning=True,
             text=f"At concurrency {clients} this traffic needs {expected.need_fraction:.0%} of "
             f"the KV cache ({usable} usable blocks of {size} tokens): requests will wait for it, "
@@ -217,23 +217,25 @@ def _foreseen(engine: Engine, one: Footprint, expected: Expectation) -> Iterator
         )
     else:
         until = "however many run" if fits is None else f"up to concurrency {fits}"
-        yield Advice(
+        yield CacheAdvice(
             warning=False,
             text=f"At concurrency {clients} the KV cache should be {expected.peak_fraction:.0%} "
             f"full at most and {expected.mean_fraction:.0%} on average; it does not fill {until}.",
         )
 
 
-def _found(expected: Expectation | None, measured: list[Seen], cut_short: bool) -> Iterator[Advice]:
+def _found(
+    expected: Expectation | None, measured: list[Seen], cut_short: bool
+) -> Iterator[CacheAdvice]:
     if not measured:
-        yield Advice(
+        yield CacheAdvice(
             warning=True,
             text=f"KV usage is {NOT_EXPORTED} by this server; "
             "kit/servers/models/vllm/README.md has two remedies.",
         )
     for one in measured:
         who = SOURCE_WORDS[one.source]
-        yield Advice(
+        yield CacheAdvice(
             warning=False,
             text=f"{who}: measured peak {one.peak_fraction:.0%}{_engines(one)}"
             + (f", expected {expected.peak_fraction:.0%}." if expected else "."),
@@ -246,7 +248,7 @@ def _found(expected: Expectation | None, measured: list[Seen], cut_short: bool) 
                 else "answers ended early, prefixes are shared between prompts, or the samples are "
                 "too far apart to catch the peak"
             )
-            yield Advice(warning=True, text=f"{who}: that is off by {off:+.0%}: {cause}.")
+            yield CacheAdvice(warning=True, text=f"{who}: that is off by {off:+.0%}: {cause}.")
         if one.limited:
             signs = [
                 f"{one.preemptions} preemptions" if one.preemptions else "",
@@ -254,7 +256,7 @@ def _found(expected: Expectation | None, measured: list[Seen], cut_short: bool) 
                 if one.held_back_share
                 else "",
             ]
-            yield Advice(
+            yield CacheAdvice(
                 warning=True,
                 text=f"This run was limited by the KV cache ({who}: "
                 f"{' and '.join(filter(None, signs))}); its latencies include that.",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from kit.errors import NotEnoughDataError
-from kit.kv.replay import Pace, replay
+from kit.kv.replay import StepCosts, replay
 from kit.study.spec import Engine
 
 #: Fewer latencies than this cannot carry four numbers on a machine with other work.
@@ -41,7 +41,7 @@ class Served:
 class Fit:
     """The pace, and how well it explains the latencies that it was fitted to."""
 
-    pace: Pace
+    pace: StepCosts
     median_error_fraction: float  # of |replayed - measured| / measured
     requests: int
 
@@ -105,10 +105,10 @@ def fit_pace(trials: Sequence[Served]) -> Fit:
     )
 
 
-def _pace(log_costs: NDArray[np.float64]) -> Pace:
+def _pace(log_costs: NDArray[np.float64]) -> StepCosts:
     """Costs in ms as logarithms, since none is below 0: a step, a sequence, a token, a request."""
     step, sequence, token, request = np.exp(np.clip(log_costs, -12.0, 12.0)).tolist()
-    return Pace(
+    return StepCosts(
         decode_step_ms=step,
         sequence_step_ms=sequence,
         prefill_tokens_per_s=1e3 / token,

@@ -23,7 +23,7 @@ from kit.study.spec import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class StepCosts:
     """What a step of the simulated engine costs, and a request on its way to it and back."""
 
     decode_step_ms: float
@@ -40,7 +40,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
+class EngineReplay:
     """What happened; arrays by request in the order given, and by step."""
 
     sent_ms: NDArray[np.float64]
@@ -52,8 +52,8 @@ class Replay:
 
 
 def replay(
-    lengths: Sequence[tuple[int, int]], *, concurrency: int, engine: Engine, pace: Pace
-) -> Replay:
+    lengths: Sequence[tuple[int, int]], *, concurrency: int, engine: Engine, pace: StepCosts
+) -> EngineReplay:
     """Serve requests of (prompt tokens, output tokens), `concurrency` at a time."""
     module = _scheduler()
     scheduler = module.Scheduler(
@@ -95,7 +95,7 @@ def replay(
             if sequence.finished:
                 e2e_ms[sequence.request_id] = now_ms - sent_ms[sequence.request_id]
                 send()
-    return Replay(
+    return EngineReplay(
         sent_ms=sent_ms,
         e2e_ms=e2e_ms,
         step_end_ms=np.array(ends),

@@ -59,7 +59,7 @@ def key(ax: Axes, xlabel: str, *lines: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class LineEnd:
     """Where a line ends, and what it is called."""
 
     name: str
@@ -68,7 +68,7 @@ class End:
     colour: str
 
 
-def name_lines(ax: Axes, ends: Sequence[End]) -> None:
+def name_lines(ax: Axes, ends: Sequence[LineEnd]) -> None:
     """Names of lines: few beside their ends, many as a list in the right margin.
 
     A list has no lines to the ends, which would look like data.
@@ -91,7 +91,7 @@ def name_lines(ax: Axes, ends: Sequence[End]) -> None:
         top -= LABEL_GAP
 
 
-def label_ends(ax: Axes, ends: Sequence[End], *, fontsize: float = 9.0) -> None:
+def label_ends(ax: Axes, ends: Sequence[LineEnd], *, fontsize: float = 9.0) -> None:
     """Each line's name just right of its end; names that would collide are moved apart.
 
     To be called once the limits of the axes stand. A name that was moved far has a short grey
@@ -122,7 +122,7 @@ def label_ends(ax: Axes, ends: Sequence[End], *, fontsize: float = 9.0) -> None:
         )
 
 
-def _fraction(ax: Axes, end: End) -> tuple[float, float]:
+def _fraction(ax: Axes, end: LineEnd) -> tuple[float, float]:
     x, y = ax.transAxes.inverted().transform(ax.transData.transform((end.x, end.y)))
     return float(x), float(y)
 

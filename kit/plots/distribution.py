@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.errors import NotEnoughDataError
-from kit.plots.axes import End, key, latency_ticks, name_lines, percent_axis
+from kit.plots.axes import LineEnd, key, latency_ticks, name_lines, percent_axis
 from kit.plots.latency import MEASURES, plot_latency
 from kit.plots.style import DASHES, DEATH, FAINT
 from kit.plots.titles import cell_colours, cell_name, set_title, varying
-from kit.stats.latency import Sample
+from kit.stats.latency import LatencySample
 from kit.stats.timings import measured
 from kit.study.words import listing, milliseconds, percent
 
@@ -39,7 +39,7 @@ def plot_distribution(requests: pd.DataFrame, ax: Axes, *, latency: str | None =
     shades = cell_colours(judged, by)
     ends, finite_ms = [], []
     for number, (name, shade) in enumerate(shades.items()):
-        sample = Sample.of(judged[_names(judged, by) == name], latency)
+        sample = LatencySample.of(judged[_names(judged, by) == name], latency)
         values, n = sample.values_ms, sample.values_ms.size
         answered = values[np.isfinite(values)]
         finite_ms += [answered[0], answered[-1]] if answered.size else []
@@ -56,7 +56,7 @@ def plot_distribution(requests: pd.DataFrame, ax: Axes, *, latency: str | None =
         lost = f", {percent(sample.failed_fraction)} never" if sample.failed_fraction else ""
         text = f"{name} (n {n:,}{lost})"
         x, y = (answered[-1], share[-1]) if answered.size else (math.nan, 0.0)
-        ends.append(End(name=text, x=float(x), y=float(y), colour=shade))
+        ends.append(LineEnd(name=text, x=float(x), y=float(y), colour=shade))
     low, high = (min(finite_ms), max(finite_ms)) if finite_ms else (1.0, 10.0)
     ax.set_xscale("log")
     ticks, names = latency_ticks(low / 1.2, high * 1.2)
@@ -67,7 +67,7 @@ def plot_distribution(requests: pd.DataFrame, ax: Axes, *, latency: str | None =
     if any("never" in end.name for end in ends):
         ax.axhline(1.0, color=DEATH, lw=0.8, ls=":", gid="all requests")
     reached = [
-        e if math.isfinite(e.x) else End(name=e.name, x=low, y=0, colour=e.colour) for e in ends
+        e if math.isfinite(e.x) else LineEnd(name=e.name, x=low, y=0, colour=e.colour) for e in ends
     ]
     name_lines(ax, reached)
     what = MEASURES[latency]
@@ -177,7 +177,7 @@ def _names(frame: pd.DataFrame, by: list[str]) -> pd.Series:
 
 def _distribution_title(judged: pd.DataFrame, by: list[str], names: list[str], latency: str) -> str:
     of = _names(judged, by)
-    samples = {name: Sample.of(judged[of == name], latency) for name in names}
+    samples = {name: LatencySample.of(judged[of == name], latency) for name in names}
     lost = {name: s.failed_fraction for name, s in samples.items() if s.failed_fraction}
     if not lost:
         slowest = max(s.values_ms[-1] for s in samples.values())

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kit.plots.axes import End, key, name_lines, percent_axis
+from kit.plots.axes import LineEnd, key, name_lines, percent_axis
 from kit.plots.columns import check_frame
 from kit.plots.style import INK
 from kit.plots.titles import cell_colours, cell_name, kv_title, set_title, varying
@@ -49,7 +49,7 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
     usage = samples[samples["name"] == KV_USAGE]
     by = varying(trials)
     shades = cell_colours(trials, by)
-    ends: dict[str, End] = {}
+    ends: dict[str, LineEnd] = {}
     seen_sources = [s for s in SOURCES if (usage["source"] == s).any()]
     seen_sources += sorted(set(usage["source"].dropna()) - set(SOURCES))
     for trial in trials.to_dict("records"):
@@ -68,10 +68,10 @@ def plot_kv_usage(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes
             )
             x, y = _shoulder(ordered)
             if name not in ends or x > ends[name].x:
-                ends[name] = End(name=name, x=x, y=y, colour=shades[name])
+                ends[name] = LineEnd(name=name, x=x, y=y, colour=shades[name])
         end = draw_death(ax, own, trial, shades[name])
         if end is not None and (name not in ends or end[0] > ends[name].x):
-            ends[name] = End(name=name, x=end[0], y=end[1], colour=shades[name])
+            ends[name] = LineEnd(name=name, x=end[0], y=end[1], colour=shades[name])
     percent_axis(ax, "KV cache in use", peak=float(usage["value"].max()) if len(usage) else 1.0)
     ax.set_xlim(left=0)
     name_lines(ax, [ends[name] for name in shades if name in ends])

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kit.errors import SpecError
-from kit.plots.axes import End, key, label_ends, say
+from kit.plots.axes import LineEnd, key, label_ends, say
 from kit.plots.columns import check_frame
 from kit.plots.latency import MEASURES, latency_axis, reach
 from kit.plots.style import FAINT, colour, dashes, marker
@@ -91,7 +91,7 @@ def plot_latency_curve(
         high = np.minimum(own["high_ms"].to_numpy(float), never)
         ax.vlines(x, low, high, color=shade, lw=1.4, alpha=0.55, gid=f"interval {release}")
         lost = f" ({percent(failed.max())} failed)" if failed.max() else ""
-        ends.append(End(name=release + lost, x=float(x[-1]), y=float(y[-1]), colour=shade))
+        ends.append(LineEnd(name=release + lost, x=float(x[-1]), y=float(y[-1]), colour=shade))
     infinite = np.isinf(table[["ms", "high_ms"]].to_numpy(float)).any()
     latency_axis(ax, finite, never if infinite else None)
     ax.set_xlim(-0.4, max(1, len(places)) - 0.6)
@@ -169,7 +169,7 @@ def plot_pareto(requests: pd.DataFrame, ax: Axes, *, quantile: float = 0.95) -> 
             )
         failed = own["failed_fraction"].max()
         lost = f" ({percent(failed)} failed)" if failed else ""
-        ends.append(End(name=release + lost, x=float(x[-1]), y=float(y[-1]), colour=shade))
+        ends.append(LineEnd(name=release + lost, x=float(x[-1]), y=float(y[-1]), colour=shade))
     infinite = np.isinf(table[["ms", "high_ms"]].to_numpy(float)).any()
     latency_axis(ax, finite, never if infinite else None)
     ax.set_xlim(0, 1.25 * float(table["answers_per_s"].max()) if len(table) else 1.0)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from kit.plots.axes import End, key, label_ends, say
+from kit.plots.axes import LineEnd, key, label_ends, say
 from kit.plots.columns import check_frame
 from kit.plots.style import FAINT
 from kit.plots.titles import set_title
@@ -78,7 +78,9 @@ def plot_limit(
                 label=name,
                 gid=f"{'holds' if holds else 'broken'} {goal}",
             )
-        ends.append(End(name=name, x=float(line.index[-1]), y=float(line.iloc[-1]), colour=shade))
+        ends.append(
+            LineEnd(name=name, x=float(line.index[-1]), y=float(line.iloc[-1]), colour=shade)
+        )
     label_ends(ax, ends)
     _mark_limit(ax, limit, low, high, left, right)
     _goodput(ax, goodput)

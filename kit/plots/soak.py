@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from kit.plots.axes import End, key, label_ends, say
+from kit.plots.axes import LineEnd, key, label_ends, say
 from kit.plots.columns import check_frame
 from kit.plots.style import FAINT
 from kit.plots.titles import set_title
@@ -46,7 +46,9 @@ def plot_drift(
             gid=f"{'grows' if bold else 'level'} {measure}",
         )
         name = names[str(measure)] + (" grows" if bold else "")
-        ends.append(End(name=name, x=float(points[-1][0]), y=float(points[-1][1]), colour=shade))
+        ends.append(
+            LineEnd(name=name, x=float(points[-1][0]), y=float(points[-1][1]), colour=shade)
+        )
     if not ends:
         say(ax, "nothing was measured")
     ax.axhline(1.0, color=FAINT, lw=1.0, ls=(0, (4, 2)), gid="level")

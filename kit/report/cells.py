@@ -21,7 +21,7 @@ from kit.runner.agenda import cell_of, decisions_of
 from kit.servers.watch.names import KV_USAGE
 from kit.stats.client_limits import client_limits
 from kit.stats.frames import requests_frame, samples_frame, trials_frame
-from kit.stats.latency import Sample
+from kit.stats.latency import LatencySample
 from kit.stats.summary import CELL, cell_columns, places_by
 from kit.stats.timings import measured
 from kit.study.folder import StudyFolder
@@ -118,9 +118,9 @@ def _cell(
     died = counted[counted["crashed"]]
     names = set(counted["trial_id"])
     own = requests.of(names)
-    sample = Sample.of(own, measured(own)) if len(own) else NOTHING
-    first = Sample.of(own, "ttft_ms") if own["ttft_ms"].notna().any() else NOTHING
-    gaps = Sample.of(own, "itl_ms_mean") if own["itl_ms_mean"].notna().any() else NOTHING
+    sample = LatencySample.of(own, measured(own)) if len(own) else NOTHING
+    first = LatencySample.of(own, "ttft_ms") if own["ttft_ms"].notna().any() else NOTHING
+    gaps = LatencySample.of(own, "itl_ms_mean") if own["itl_ms_mean"].notna().any() else NOTHING
     peak = usage[usage.index.isin(names)].max()
     limited = _counted(limits, names)["limited"]
     concurrency = key["concurrency"]
@@ -152,7 +152,7 @@ def _cell(
     }
 
 
-NOTHING = Sample(values_ms=np.empty(0), trial=np.empty(0, np.int64))
+NOTHING = LatencySample(values_ms=np.empty(0), trial=np.empty(0, np.int64))
 
 
 def _commonest(values: pd.Series) -> str | None:
@@ -160,7 +160,7 @@ def _commonest(values: pd.Series) -> str | None:
     return None if common.empty else str(common.iloc[0])
 
 
-def _quantile(sample: Sample, quantile: float) -> float | None:
+def _quantile(sample: LatencySample, quantile: float) -> float | None:
     try:
         value = sample.quantile_ms(quantile)
     except NotEnoughDataError:

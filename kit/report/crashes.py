@@ -10,7 +10,7 @@ import pandas as pd
 
 from kit.crash.catalog import known_crashes
 from kit.crash.diagnose import Diagnosis, crashes_of, diagnose
-from kit.crash.groups import CrashGroup, Death, group_deaths
+from kit.crash.groups import CrashGroup, TrialDeath, group_deaths
 from kit.crash.match import Match, best_of
 from kit.crash.stack.maps import MemoryMap
 from kit.plots.crash import VERBS
@@ -21,7 +21,7 @@ from kit.study.words import listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Build:
+class BuildDeaths:
     """Deaths of one group in one build of the server, where every offset is the same."""
 
     deaths: int
@@ -46,10 +46,10 @@ class StudyCrash:
         return len(self.group.deaths)
 
     @cached_property
-    def builds(self) -> list[Build]:
+    def builds(self) -> list[BuildDeaths]:
         """The most frequent first; empty: it left no stack."""
         return [
-            Build(
+            BuildDeaths(
                 deaths=len(deaths),
                 where=_where(deaths, self.trials),
                 frames=deaths[0].signature.frames,
@@ -109,7 +109,7 @@ def study_crashes(study: StudyFolder, trials: pd.DataFrame) -> list[StudyCrash]:
         trial = study.trial(str(trial_id))
         if trial.result is not None:
             deaths.append(
-                Death(
+                TrialDeath(
                     trial_id=trial.spec.trial_id,
                     release=trial.spec.release,
                     scenario=trial.spec.scenario,
@@ -120,7 +120,7 @@ def study_crashes(study: StudyFolder, trials: pd.DataFrame) -> list[StudyCrash]:
     return [StudyCrash(group, study, trials) for group in group_deaths(deaths)]
 
 
-def _where(deaths: Iterable[Death], trials: pd.DataFrame) -> str:
+def _where(deaths: Iterable[TrialDeath], trials: pd.DataFrame) -> str:
     """ "23.10 under cancel-race (5 of 5 trials) and …"."""
     counts: dict[tuple[str, str], int] = {}
     for death in deaths:

@@ -24,7 +24,7 @@ from kit.study.words import listing, percent, ranges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
+class TrafficDecision:
     """What to run under one kind of traffic; releases oldest first."""
 
     scenario: str
@@ -55,7 +55,7 @@ class StudyDecision:
 
     question: str
     overall: str  # one sentence
-    advice: tuple[Advice, ...]  # one a kind of traffic
+    advice: tuple[TrafficDecision, ...]  # one a kind of traffic
     line: tuple[str, ...]  # all releases, oldest first
     not_tried: tuple[str, ...]
 
@@ -116,7 +116,7 @@ def _advice(
     survivors: Mapping[str, str],
     skipped: Mapping[tuple[str, str], str],
     line: list[str],
-) -> Advice:
+) -> TrafficDecision:
     own = cells[cells["scenario"] == scenario]
     dead = own[own["verdict"] == Decided.CRASHES]
     said = dict(zip(own["release"], own["verdict"], strict=True))
@@ -124,7 +124,7 @@ def _advice(
     def those(verdict: str) -> tuple[str, ...]:
         return tuple(release for release in line if said.get(release) == verdict)
 
-    return Advice(
+    return TrafficDecision(
         scenario=scenario,
         title=scenario_title(scenario),
         run=those(Decided.SURVIVES),
@@ -159,7 +159,7 @@ def _outlived(table: pd.DataFrame, survivors: tuple[str, ...]) -> tuple[int, ...
     return tuple(int(n) for n in table.loc[table["release"].isin(survivors), "requests"])
 
 
-def _overall(advice: tuple[Advice, ...], line: list[str]) -> str:
+def _overall(advice: tuple[TrafficDecision, ...], line: list[str]) -> str:
     """Which release stands all of it, as far as it was tried; one that cannot serve it does not."""
     if not line:
         return "No trial has been run yet."

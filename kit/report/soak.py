@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from kit.cleaning import clean_text
 from kit.plots.soak import plot_drift
 from kit.report.figures import WIDTH_IN, Drawing
-from kit.stats.soak_study import MEASURES, Check, SoakFound, Status, failing_names, soak_of
+from kit.stats.soak_study import MEASURES, SoakCheck, SoakFound, Status, failing_names, soak_of
 from kit.study.folder import StudyFolder
 from kit.study.words import aligned, listing
 
@@ -28,7 +28,7 @@ class SoakSection:
     """What a report says of a soak."""
 
     headline: str
-    checks: tuple[Check, ...]
+    checks: tuple[SoakCheck, ...]
     drawing: Drawing
 
 
@@ -119,7 +119,7 @@ def junit(found: SoakFound, *, seconds: float | None = None) -> bytes:
     return text + b"\n"
 
 
-def _outcome(check: Check) -> str:
+def _outcome(check: SoakCheck) -> str:
     if check.status is Status.FAILED:
         return "failure"
     if check.status is Status.UNDECIDED and check.name in ("survives", "answers"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kit.crash.stack.site import exact_symbol, short_name
 from kit.reproduce.check import ScriptRun, tally
-from kit.reproduce.finding import Finding, title_of
+from kit.reproduce.finding import FoundCrash, title_of
 from kit.reproduce.script import (
     model_about,
     needs,
@@ -19,7 +19,7 @@ from kit.reproduce.script import (
     server_url,
     templates,
 )
-from kit.reproduce.shrink import Step
+from kit.reproduce.shrink import ShrinkStep
 from kit.stats.intervals import Interval, share
 from kit.study.releases import get_release
 from kit.study.result import Frame
@@ -42,7 +42,7 @@ class _Row:
 
 
 def render_report(
-    found: Finding, trial: TrialSpec, runs: Sequence[ScriptRun], beside: Sequence[ScriptRun]
+    found: FoundCrash, trial: TrialSpec, runs: Sequence[ScriptRun], beside: Sequence[ScriptRun]
 ) -> str:
     """The report. trial: the script's traffic; runs: on its release; beside: on another one."""
     known, shrunk = found.diagnosis, found.shrunk
@@ -75,7 +75,7 @@ def render_report(
     )
 
 
-def _information(found: Finding) -> Iterator[tuple[str, str]]:
+def _information(found: FoundCrash) -> Iterator[tuple[str, str]]:
     trial, versions = found.trial, found.crash.versions
     release = get_release(trial.release)
     yield "Release", f"{release.release} (Triton {release.triton})"
@@ -100,7 +100,9 @@ def engine_of(engine: Engine) -> str:
     return f"vLLM {engine.version or ''} on the {'CPU' if 'cpu' in engine.kind else 'GPU'}"
 
 
-def _rows(found: Finding, runs: Sequence[ScriptRun], beside: Sequence[ScriptRun]) -> Iterator[_Row]:
+def _rows(
+    found: FoundCrash, runs: Sequence[ScriptRun], beside: Sequence[ScriptRun]
+) -> Iterator[_Row]:
     for tried in (runs, beside):
         if tried:
             counts = tally(tried, found.crash)
@@ -128,7 +130,7 @@ def _share(interval: Interval) -> str:
     return f"{percent(interval.value)} ({percent(interval.low)} to {percent(interval.high)})"
 
 
-def _remarks(found: Finding, trial: TrialSpec, runs: Sequence[ScriptRun]) -> Iterator[str]:
+def _remarks(found: FoundCrash, trial: TrialSpec, runs: Sequence[ScriptRun]) -> Iterator[str]:
     if not runs:
         yield "reproduce.py itself has not been run against a server."
     elif trial.workload != found.trial.workload:
@@ -171,7 +173,7 @@ class _StepRow:
     kept: str
 
 
-def _step(step: Step) -> _StepRow:
+def _step(step: ShrinkStep) -> _StepRow:
     others = f" (and {step.other_deaths} of another crash)" if step.other_deaths else ""
     kept = "yes" if step.decision is Decision.CRASHES else "no"
     return _StepRow(
@@ -183,7 +185,7 @@ def _step(step: Step) -> _StepRow:
     )
 
 
-def _spent(found: Finding) -> str:
+def _spent(found: FoundCrash) -> str:
     shrunk = found.shrunk
     if shrunk is None:
         return ""

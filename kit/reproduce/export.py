@@ -14,7 +14,7 @@ from kit.crash.match import best_of
 from kit.errors import ExportError
 from kit.reproduce.bug_report import render_report
 from kit.reproduce.check import ScriptRun, run_often, tally
-from kit.reproduce.finding import Finding, title_of
+from kit.reproduce.finding import FoundCrash, title_of
 from kit.reproduce.script import check_exportable, is_grpc, render_script
 from kit.study.files import write_whole
 from kit.study.releases import embedded_releases, get_release
@@ -46,7 +46,9 @@ class Exported:
         return tally(self.runs, self.crash).same
 
 
-def write_reproducer(found: Finding, into: Path, *, times: int = 5, parallel: int = 2) -> Exported:
+def write_reproducer(
+    found: FoundCrash, into: Path, *, times: int = 5, parallel: int = 2
+) -> Exported:
     """Write reproduce.py and REPORT.md into `into`.
 
     times: fresh servers that the script is tried on; 0 does not try it. Where its own small model
@@ -98,7 +100,7 @@ def try_script(
     )
 
 
-def release_beside(found: Finding) -> str | None:
+def release_beside(found: FoundCrash) -> str | None:
     """The next embedded release, else the last before, without any known crash that fits or that
     this traffic leads to.
     """
@@ -120,7 +122,7 @@ def _lacks(release: str, needs: Sequence[str]) -> bool:
     )
 
 
-def _traffics(found: Finding) -> Iterator[TrialSpec]:
+def _traffics(found: FoundCrash) -> Iterator[TrialSpec]:
     """The traffic found, more requests of it, and what it was found with."""
     trial, original = found.trial, found.shrunk.original if found.shrunk else found.trial
     yield trial

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kit.crash.diagnose import Diagnosis, diagnose
-from kit.crash.groups import commonest_death, same_crash
 from kit.crash.stack.maps import MemoryMap
 from kit.errors import NotEnoughDataError
 from kit.reproduce.shrink import Shrunk
-from kit.stats.intervals import Interval, share
+from kit.stats.intervals import Interval
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.releases import get_release
 from kit.study.result import TrialResult, Verdict
@@ -18,7 +16,7 @@ from kit.study.spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class FoundCrash:
     """A crash, how often its traffic leads to it, and what is known of it."""
 
     trial: TrialSpec  # the traffic
@@ -31,7 +29,7 @@ class Finding:
     shrunk: Shrunk | None = None
 
 
-def finding_of(shrunk: Shrunk, study: StudyFolder) -> Finding:
+def finding_of(shrunk: Shrunk, study: StudyFolder) -> FoundCrash:
     """What a shrinking found; `study` holds its trials.
 
     Raises:
@@ -39,7 +37,7 @@ def finding_of(shrunk: Shrunk, study: StudyFolder) -> Finding:
     """
     if shrunk.crash is None or shrunk.share is None:
         raise _no_death(shrunk.original)
-    return Finding(
+    return FoundCrash(
         trial=shrunk.smallest,
         crash=shrunk.crash,
         trials=shrunk.trials,
@@ -51,39 +49,14 @@ def finding_of(shrunk: Shrunk, study: StudyFolder) -> Finding:
     )
 
 
-def finding_of_trials(trials: Sequence[TrialFolder]) -> Finding:
-    """What repeats of one trial found. The commonest crash is the one that counts.
-
-    Raises:
-        NotEnoughDataError: none of their servers died.
-    """
-    ended = [(t, r) for t in trials if (r := t.result) and r.verdict.is_counted]
-    deaths = [(t, r) for t, r in ended if r.verdict.is_death]
-    if not deaths:
-        raise _no_death(trials[0].spec if trials else None)
-    found = commonest_death(deaths, lambda death: death[1])
-    assert found is not None, "there are deaths"
-    folder, crash = found
-    same = [r for _, r in deaths if same_crash(r, crash)]
-    return Finding(
-        trial=folder.spec,
-        crash=crash,
-        trials=len(ended),
-        deaths=len(same),
-        share=share(len(same), len(ended)),
-        iterations=tuple(sorted(result.completed for result in same)),
-        diagnosis=_diagnosis(folder),
-    )
-
-
-def title_of(found: Finding) -> str:
+def title_of(found: FoundCrash) -> str:
     """What happens, as the title of a report: "Triton 23.10 (2.39.0): SIGSEGV in …"."""
     trial = found.trial
     name = f"Triton {trial.release} ({get_release(trial.release).triton})"
     return f"{name}: {what_happens(found)}"
 
 
-def what_happens(found: Finding) -> str:
+def what_happens(found: FoundCrash) -> str:
     """The death in a few words."""
     signature = found.crash.signature
     if signature is not None:

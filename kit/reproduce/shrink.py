@@ -41,7 +41,7 @@ LEAST_FINAL, MOST_FINAL = 8, 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ShrinkStep:
     """One workload that was tried, and what its trials said."""
 
     what: str
@@ -67,7 +67,7 @@ class Shrunk:
     deaths: int  # of them, by the crash that is looked for
     other_deaths: int
     iterations: tuple[int, ...]  # requests completed before each of those deaths, sorted
-    steps: tuple[Step, ...]
+    steps: tuple[ShrinkStep, ...]
     spent_trials: int
     spent_requests: int
     spent_s: float  # of servers' lives, added up
@@ -81,7 +81,7 @@ def shrink(
     budget: int = 80,
     parallel: int = 2,
     like: TrialResult | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[ShrinkStep], None] | None = None,
 ) -> Shrunk:
     """Make the traffic of `trial` smaller while its server dies in `wanted` of the trials.
 
@@ -112,12 +112,12 @@ class _Search:
         bench: Bench,
         wanted: float,
         final_trials: int,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[ShrinkStep], None],
     ) -> None:
         self.trial, self.bench, self.wanted, self.on_step = trial, bench, wanted, on_step
         self.final_trials = final_trials
         self.budget = bench.left
-        self.steps: list[Step] = []
+        self.steps: list[ShrinkStep] = []
         self.kept = [trial.workload]
 
     @property
@@ -235,7 +235,7 @@ class _Search:
         return self.bench.deaths(series) / len(series.telling)
 
     def _note(self, what: str, series: Series, decision: Decision, *, final: bool = False) -> None:
-        step = Step(
+        step = ShrinkStep(
             what=what,
             workload=series.workload,
             decision=decision,

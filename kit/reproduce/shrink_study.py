@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.errors import StoreError
-from kit.reproduce.shrink import Shrunk, Step, shrink
+from kit.reproduce.shrink import ShrinkStep, Shrunk, shrink
 from kit.runner.agenda import FixedAgenda
 from kit.runner.study import StudyProgress, TrialRun, run_trials
 from kit.servers.prepare import prepare_servers
 from kit.servers.vllm_env import environment_for
-from kit.study.encoding import from_json, to_json
+from kit.study.encoding import to_json
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder
 from kit.study.result import TrialResult
@@ -34,7 +34,7 @@ def shrink_in(
     budget: int = 80,
     parallel: int = 2,
     like: TrialResult | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[ShrinkStep], None] | None = None,
     on_progress: Callable[[StudyProgress], None] | None = None,
     launch: Launch | None = None,
 ) -> Shrunk:
@@ -71,20 +71,6 @@ def shrink_in(
     )
     write_whole(study.path / MARKER, to_json(found))
     return found
-
-
-def read_shrunk(folder: Path) -> Shrunk:
-    """What a shrinking in `folder` found.
-
-    Raises:
-        StoreError: none ended there.
-    """
-    try:
-        return from_json((folder / MARKER).read_bytes(), Shrunk)
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"no {MARKER} in {folder}", "the folder of a shrinking that ended", "run it again"
-        ) from error
 
 
 def _study(trial: TrialSpec, budget: int) -> StudySpec:

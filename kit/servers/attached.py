@@ -110,11 +110,6 @@ class AttachedServer:
     def versions(self) -> dict[str, str]:
         return {}
 
-    @property
-    def has_answered(self) -> bool:
-        """Whether it was ever reached."""
-        return self._has_answered
-
     def start(self) -> Endpoint:
         """Look whether it answers and where its metrics are. One that does not is a finding."""
         self._look()

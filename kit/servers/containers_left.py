@@ -48,11 +48,6 @@ def remove_containers(run: Run) -> list[str] | None:
         return None
 
 
-def has_engine(run: Run) -> bool:
-    """True if the run's record says that it has a container."""
-    return _engine_of(run) is not None
-
-
 def _engine_of(run: Run) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         engine = json.loads(run.record.read_bytes())[KEY]

@@ -44,7 +44,7 @@ SHM: Final = Path(SHM_TOPIC)
 CLOCK: Final = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
     """What a check found: all is well, something to put right, or something to do without."""
 
     OK = "ok"
@@ -56,12 +56,12 @@ class State(StrEnum):
 class Check:
     """One line about this machine.
 
-    >>> Check(topic="GPU", state=State.WITHOUT, found="none", hint="none is needed").topic
+    >>> Check(topic="GPU", state=CheckState.WITHOUT, found="none", hint="none is needed").topic
     'GPU'
     """
 
     topic: str
-    state: State
+    state: CheckState
     found: str
     hint: str | None = None  # what to do; None: nothing
 
@@ -140,7 +140,7 @@ def _server_pythons() -> Iterator[Check]:
         why = None if python.version in numpy_wheels() else NO_OLD_NUMPY
         yield Check(
             topic=f"Python {python.version}",
-            state=State.OK if serves else State.WITHOUT,
+            state=CheckState.OK if serves else CheckState.WITHOUT,
             found=f"{python.executable or python.libpython}{shared}, for "
             + (_spans(serves) or "no release"),
             hint=None if serves else why,
@@ -159,7 +159,7 @@ def _releases() -> Iterator[Check]:
         yield Check(
             topic="releases that do not",
             # The oldest one alone needs a Python that no system brings any more.
-            state=State.WITHOUT if here and names == embedded[:1] else State.LACKS,
+            state=CheckState.WITHOUT if here and names == embedded[:1] else CheckState.LACKS,
             found=f"{_spans(names)}: {'it wants' if len(names) == 1 else 'they want'} {why}",
             hint=ways_to_get(version),
         )
@@ -320,12 +320,12 @@ def _gb(size: float) -> str:
 
 
 def _ok(topic: str, found: str) -> Check:
-    return Check(topic=topic, state=State.OK, found=found)
+    return Check(topic=topic, state=CheckState.OK, found=found)
 
 
 def _lacks(topic: str, found: str, hint: str) -> Check:
-    return Check(topic=topic, state=State.LACKS, found=found, hint=hint)
+    return Check(topic=topic, state=CheckState.LACKS, found=found, hint=hint)
 
 
 def _without(topic: str, found: str, hint: str) -> Check:
-    return Check(topic=topic, state=State.WITHOUT, found=found, hint=hint)
+    return Check(topic=topic, state=CheckState.WITHOUT, found=found, hint=hint)

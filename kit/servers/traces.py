@@ -19,7 +19,7 @@ _ROUNDS = 5  # of looking for processes, as a dying one may still have started a
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Leftover:
     """What was found of one run, and removed, and how it is known that it may be."""
 
     run: str  # "cache": half-filled entries of the cache, whichever run filled them
@@ -31,7 +31,7 @@ class Trace:
     unreached: bool = False  # its container engine does not answer: it stays on the register
 
 
-def sweep(*, dry_run: bool = False) -> list[Trace]:
+def sweep(*, dry_run: bool = False) -> list[Leftover]:
     """Remove everything of runs whose owner died; what was removed, one entry a run.
 
     dry_run: say what it would be, and leave it.
@@ -44,15 +44,15 @@ def sweep(*, dry_run: bool = False) -> list[Trace]:
     half_filled = tuple(str(path) for path in remove_half_filled(dry_run=dry_run))
     if half_filled:
         why = "nobody holds the lock of the entry that they are of"
-        traces.append(Trace(run="cache", folders=half_filled, why=why))
+        traces.append(Leftover(run="cache", folders=half_filled, why=why))
     return traces
 
 
-def find(run: Run) -> Trace:
+def find(run: Run) -> Leftover:
     """What there is of one run now."""
     pids = marked(run.name)
     folders = [*([run.folder] if run.folder.exists() else []), *noted(run.record)]
-    return Trace(
+    return Leftover(
         run=run.name,
         processes=tuple(sorted(pids)),
         shared_memory=tuple(sorted([*regions(run.shm_prefix), *semaphores_of(pids)])),
@@ -61,7 +61,7 @@ def find(run: Run) -> Trace:
     )
 
 
-def remove(run: Run) -> Trace:
+def remove(run: Run) -> Leftover:
     """Remove everything of one run, whatever state it is in, and take it off the register."""
     containers = remove_containers(run)  # first: its processes bear the run's mark, too
     killed: set[int] = set()
@@ -77,7 +77,7 @@ def remove(run: Run) -> Trace:
     folders = [path for path in (run.folder, *noted(run.record)) if remove_folder(path)]
     if containers is not None:
         run.forget()
-    return Trace(
+    return Leftover(
         run=run.name,
         processes=tuple(sorted(killed)),
         shared_memory=tuple(sorted(removed)),

@@ -35,7 +35,7 @@ from kit.study.once import computed_once
 from kit.study.recorded import TABLES, open_study
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.scenarios import get_scenario
-from kit.study.spec import OWN_WORKLOAD, ArrivalKind, Engine, EngineKind, StudySpec, TrialSpec
+from kit.study.spec import OWN_WORKLOAD, ArrivalKind, Engine, StudySpec, TrialSpec
 
 TRIAL_KEYS = ["trial_id", "release", "scenario", "engine", "concurrency", "protocol", "repeat"]
 
@@ -199,11 +199,6 @@ def engine_labels(engines: Iterable[Engine]) -> dict[Engine, str]:
         settings = ", ".join(f"{field}={getattr(engine, field)}" for field in differs)
         labels[engine] = f"{name} ({settings})" if settings else name
     return labels
-
-
-def is_simulated(trials: pd.DataFrame) -> bool:
-    """True if no trial had a real engine; the server around it is real in either case."""
-    return bool((trials["engine_kind"] == EngineKind.SIMULATED.value).all())
 
 
 def _keys(spec: TrialSpec, labels: dict[Engine, str], traffic: Iterable[str]) -> dict[str, object]:

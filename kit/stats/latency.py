@@ -31,14 +31,14 @@ def fewest_requests(quantile: float, confidence: float = CONFIDENCE) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class LatencySample:
     """The sorted latencies of one group: failures as inf, and which trial each is from."""
 
     values_ms: NDArray[np.float64]
     trial: NDArray[np.int64]
 
     @classmethod
-    def of(cls, requests: pd.DataFrame, latency: str = "e2e_ms") -> Sample:
+    def of(cls, requests: pd.DataFrame, latency: str = "e2e_ms") -> LatencySample:
         """The judged requests; a latency that is missing is one that never came."""
         judged = requests[requests["judged"].to_numpy(bool)]
         values = np.where(judged["ok"].to_numpy(bool), judged[latency].to_numpy(float), np.inf)
@@ -122,7 +122,7 @@ def latency_table(
     """
     rows = []
     for key, group in requests.groupby(list(by), observed=True, sort=False, dropna=False):
-        sample = Sample.of(group, latency)
+        sample = LatencySample.of(group, latency)
         if not sample.values_ms.size:
             continue
         for quantile in quantiles:
@@ -159,7 +159,7 @@ def quantile_ratio(
     Raises:
         NotEnoughDataError: too few requests, or both quantiles are "never".
     """
-    first, second = Sample.of(a, latency), Sample.of(b, latency)
+    first, second = LatencySample.of(a, latency), LatencySample.of(b, latency)
     over, under = (s.quantile_ms(quantile, confidence) for s in (first, second))
     if math.isinf(over) and math.isinf(under):
         raise NotEnoughDataError(

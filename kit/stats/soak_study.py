@@ -63,7 +63,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class SoakCheck:
     """One thing that was looked at."""
 
     name: str
@@ -78,7 +78,7 @@ class SoakFound:
     claim: SoakClaim
     server: str
     requests: int  # that ended before the server died, or before the soak did
-    checks: tuple[Check, ...]
+    checks: tuple[SoakCheck, ...]
     series: pd.DataFrame  # measure, requests, value (in its unit)
 
     @property
@@ -121,33 +121,33 @@ def soak_of(study: StudyFolder) -> SoakFound:
     )
 
 
-def _survival(claim: SoakClaim, trials: pd.DataFrame) -> Check:
+def _survival(claim: SoakClaim, trials: pd.DataFrame) -> SoakCheck:
     requests, deaths = int(trials["completed"].sum()), int(trials["crashed"].sum())
     says = evidence_sentence(deaths, requests, claim.confidence)
     if deaths:
         first = trials[trials["crashed"]].iloc[0]
         how = first["signature_text"] if pd.notna(first["signature_text"]) else first["reason"]
-        return Check(
+        return SoakCheck(
             name="survives", status=Status.FAILED, says=f"{says}; {first['verdict']}: {how}"
         )
     if requests >= claim.requests:
-        return Check(name="survives", status=Status.PASSED, says=f"{says}: {claim.words}")
-    return Check(
+        return SoakCheck(name="survives", status=Status.PASSED, says=f"{says}: {claim.words}")
+    return SoakCheck(
         name="survives",
         status=Status.UNDECIDED,
         says=f"{says}; {claim.words} takes {claim.requests:,} requests",
     )
 
 
-def _failures(claim: SoakClaim, judged: pd.DataFrame) -> Check:
+def _failures(claim: SoakClaim, judged: pd.DataFrame) -> SoakCheck:
     n = len(judged)
     if not n:
-        return Check(name="answers", status=Status.UNDECIDED, says="no request ended")
+        return SoakCheck(name="answers", status=Status.UNDECIDED, says="no request ended")
     failed = int((~judged["ok"].to_numpy(bool)).sum())
     share = f"{100 * failed / n:.3g} %; {100 * claim.failed:g} % may"
     says = f"{failed:,} of {n:,} requests failed ({share})"
     status = Status.FAILED if failed > claim.failed * n else Status.PASSED
-    return Check(name="answers", status=status, says=says)
+    return SoakCheck(name="answers", status=status, says=says)
 
 
 def _series(
@@ -181,19 +181,21 @@ def _samples(study: StudyFolder, name: str, trial: str) -> tuple[np.ndarray, np.
     return own["t_s"].to_numpy(float), own["value"].to_numpy(float)
 
 
-def drift_check(measure: Measure, series: pd.DataFrame) -> Check:
+def drift_check(measure: Measure, series: pd.DataFrame) -> SoakCheck:
     """Whether a measure grows with the requests: clearly, enough to matter, and to the end."""
     own = series[series["measure"] == measure.name]
     name = f"{measure.words} does not grow"
     if own.empty:
-        return Check(name=name, status=Status.NOT_EXPORTED, says=f"{measure.words} not exported")
+        return SoakCheck(
+            name=name, status=Status.NOT_EXPORTED, says=f"{measure.words} not exported"
+        )
     found = trend(own["requests"].to_numpy(float), own["value"].to_numpy(float))
     if found is None:
         says = f"{len(own)} values, of which {3 * BLOCKS} or more are needed after the first "
-        return Check(
+        return SoakCheck(
             name=name, status=Status.UNDECIDED, says=says + f"{100 * SETTLING:g} % of the run"
         )
-    return Check(
+    return SoakCheck(
         name=name,
         status=Status.FAILED if is_leak(found, measure) else Status.PASSED,
         says=_drift_words(found, measure),

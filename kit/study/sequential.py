@@ -129,7 +129,7 @@ def decide(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
+class DecisionLines:
     """The test as a chart: after n trials "survives" at s n - h1 deaths, "crashes" at s n + h2."""
 
     h1: float
@@ -137,12 +137,12 @@ class Lines:
     slope: float
 
 
-def lines(test: TrialTest) -> Lines:
+def lines(test: TrialTest) -> DecisionLines:
     """The acceptance and rejection lines that textbooks tabulate."""
     k = math.log(test.crashes * (1 - test.survives) / (test.survives * (1 - test.crashes)))
     low, high = boundaries(test)
     slope = math.log((1 - test.survives) / (1 - test.crashes)) / k
-    return Lines(h1=-low / k, h2=high / k, slope=slope)
+    return DecisionLines(h1=-low / k, h2=high / k, slope=slope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

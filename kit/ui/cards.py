@@ -32,7 +32,7 @@ PRE = (
 )
 
 
-class Words(str):
+class ShownText(str):
     """Sentences, or a table in Markdown; as the last line of a notebook's cell they are text."""
 
     __slots__ = ()
@@ -45,7 +45,7 @@ class Words(str):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Crash:
+class CrashCard:
     """Deaths of one kind in a study, and what is known of them.
 
     text: one line, "SIGSEGV in f". deaths: how many servers, of how many `trials` of the same
@@ -92,7 +92,7 @@ class Crash:
         )
 
 
-class Crashes(tuple[Crash, ...]):
+class Crashes(tuple[CrashCard, ...]):
     """The kinds of death of a study, commonest first; a tuple that shows itself."""
 
     __slots__ = ()

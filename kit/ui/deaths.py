@@ -11,7 +11,7 @@ from kit.report.crashes import StudyCrash, study_crashes
 from kit.stats.client_limits import client_limits, client_sentence
 from kit.study.folder import StudyFolder
 from kit.study.releases import in_order
-from kit.ui.cards import Crash, Crashes
+from kit.ui.cards import CrashCard, Crashes
 
 
 def crashes_of_study(study: StudyFolder, trials: pd.DataFrame) -> Crashes:
@@ -20,7 +20,7 @@ def crashes_of_study(study: StudyFolder, trials: pd.DataFrame) -> Crashes:
     return Crashes(sorted(found, key=lambda crash: -crash.deaths))
 
 
-def advice_for(study: StudyFolder, crashes: Sequence[Crash]) -> list[str]:
+def advice_for(study: StudyFolder, crashes: Sequence[CrashCard]) -> list[str]:
     """What to do: about each crash, about a client that was too slow, about the KV cache."""
     words = [f"{crash.text}: {crash.advice}" for crash in crashes if crash.advice]
     limits = client_limits(study)
@@ -35,7 +35,7 @@ def advice_for(study: StudyFolder, crashes: Sequence[Crash]) -> list[str]:
     return [*words, *dict.fromkeys(warnings)]
 
 
-def _card(crash: StudyCrash, trials: pd.DataFrame) -> Crash:
+def _card(crash: StudyCrash, trials: pd.DataFrame) -> CrashCard:
     ids, group = [death.trial_id for death in crash.group.deaths], crash.group
     cells = trials[
         trials["counted"]
@@ -43,7 +43,7 @@ def _card(crash: StudyCrash, trials: pd.DataFrame) -> Crash:
         & trials["scenario"].isin(group.scenarios)
     ]
     own = trials[trials["trial_id"].isin(ids)]
-    return Crash(
+    return CrashCard(
         text=crash.text,
         deaths=crash.deaths,
         trials=len(cells),

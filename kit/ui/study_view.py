@@ -20,7 +20,7 @@ from kit.study.folder import StudyFolder
 from kit.study.spec import StudySpec
 from kit.study.words import listing, paragraph, provenance
 from kit.ui.arguments import nearest
-from kit.ui.cards import FAINT, Comparisons, Crashes, Words
+from kit.ui.cards import FAINT, Comparisons, Crashes, ShownText
 from kit.ui.study_plots import StudyPlots
 from kit.ui.study_views import KvView, LimitView, MapView, SoakView
 
@@ -135,21 +135,21 @@ class Study(StudyPlots):
         return crashes_of_study(self._folder, self.trials)
 
     @cached_property
-    def answer(self) -> Words:
+    def answer(self) -> ShownText:
         """What died of what, how soon, what survived, and what that is worth."""
         from kit.report.sentences import answer
 
-        return Words(" ".join(answer(self.trials)))
+        return ShownText(" ".join(answer(self.trials)))
 
     @property
-    def client_limits(self) -> Words:
+    def client_limits(self) -> ShownText:
         """Whether the load generator was itself what held requests up."""
         from kit.stats.client_limits import client_limits, client_sentence
 
-        return Words(client_sentence(client_limits(self._folder)))
+        return ShownText(client_sentence(client_limits(self._folder)))
 
     @cached_property
-    def factors(self) -> Words:
+    def factors(self) -> ShownText:
         """Which decides whether servers die: Triton's release, the engine, or the load.
 
         Raises:
@@ -157,7 +157,7 @@ class Study(StudyPlots):
         """
         from kit.stats.factors import factors, vllm_or_triton
 
-        return Words(vllm_or_triton(factors(self.trials)))
+        return ShownText(vllm_or_triton(factors(self.trials)))
 
     @cached_property
     def kv(self) -> KvView:
@@ -187,11 +187,11 @@ class Study(StudyPlots):
         """
         return SoakView(self)
 
-    def agreement(self, other: Study) -> Words:
+    def agreement(self, other: Study) -> ShownText:
         """Whether the cells that another study ran, too, ended alike in both."""
         from kit.report.sentences import compared
 
-        return Words(compared(self.trials, other.trials))
+        return ShownText(compared(self.trials, other.trials))
 
     @cached_property
     def advice(self) -> list[str]:

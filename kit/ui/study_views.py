@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kit.cleaning import clean_text
 from kit.study.words import paragraph
-from kit.ui.cards import Words
+from kit.ui.cards import ShownText
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,39 +39,39 @@ class KvView:
         return kv_table(self._study._folder)
 
     @property
-    def verdict(self) -> Words:
+    def verdict(self) -> ShownText:
         """Whether a full cache can be what killed servers: the dead against the others."""
         from kit.report.sentences import cache_verdict
 
-        return Words(cache_verdict(self._study.samples, self._study.trials))
+        return ShownText(cache_verdict(self._study.samples, self._study.trials))
 
     @property
-    def agreement(self) -> Words:
+    def agreement(self) -> ShownText:
         """How far the engine's log and the metrics agree with the engine's own steps."""
         from kit.kv.sentences import agreed
 
-        return Words(agreed(self.table))
+        return ShownText(agreed(self.table))
 
     @property
-    def prediction(self) -> Words:
+    def prediction(self) -> ShownText:
         """How far measured peaks lie from the expected ones."""
         from kit.kv.sentences import predicted
 
-        return Words(predicted(self.table))
+        return ShownText(predicted(self.table))
 
     @property
-    def pressure(self) -> Words:
+    def pressure(self) -> ShownText:
         """Which trials were held up by a full cache."""
         from kit.kv.sentences import pressed
 
-        return Words(pressed(self.table))
+        return ShownText(pressed(self.table))
 
     @property
-    def advice(self) -> Words:
+    def advice(self) -> ShownText:
         """What to know of each trial's cache, as a list."""
         from kit.kv.sentences import advice_by_trial
 
-        return Words(advice_by_trial(self._study._folder))
+        return ShownText(advice_by_trial(self._study._folder))
 
     def plot_sources(self, trial: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw one trial's usage as the engine's steps, its log and the metrics tell it.
@@ -132,11 +132,11 @@ class LimitView:
         return self.found.table
 
     @property
-    def answer(self) -> Words:
+    def answer(self) -> ShownText:
         """The limit, its interval and what broke first."""
         from kit.report.limit import limit_sentence
 
-        return Words(limit_sentence(self.found))
+        return ShownText(limit_sentence(self.found))
 
     @property
     def advice(self) -> list[str]:
@@ -165,11 +165,11 @@ class SoakView:
         return self.found.status.value
 
     @property
-    def answer(self) -> Words:
+    def answer(self) -> ShownText:
         """The verdict and what it rests on."""
         from kit.report.soak import soak_sentence
 
-        return Words(soak_sentence(self.found))
+        return ShownText(soak_sentence(self.found))
 
     @property
     def checks(self) -> pd.DataFrame:
@@ -204,41 +204,41 @@ class MapView:
         self._study = study
 
     @property
-    def answer(self) -> Words:
+    def answer(self) -> ShownText:
         """Whether any release stands all the traffic, and which crashes came back."""
         from kit.report.release_map import map_answer
 
-        return Words(map_answer(self._study._folder))
+        return ShownText(map_answer(self._study._folder))
 
     @property
-    def certainty(self) -> Words:
+    def certainty(self) -> ShownText:
         """What the study's test makes of cells whose chance of a death is known, as a table."""
         from kit.report.release_map import how_sure
 
-        return Words(how_sure(self._study._folder))
+        return ShownText(how_sure(self._study._folder))
 
     @property
-    def cost(self) -> Words:
+    def cost(self) -> ShownText:
         """Trials and time that it took, and what a fixed design would have needed."""
         from kit.report.release_map import what_it_cost
 
-        return Words(what_it_cost(self._study._folder))
+        return ShownText(what_it_cost(self._study._folder))
 
     @property
-    def bounds(self) -> Words:
+    def bounds(self) -> ShownText:
         """How often releases that never died can die at most, as a list."""
         from kit.report.release_map import bounds
 
-        return Words(bounds(self._study._folder))
+        return ShownText(bounds(self._study._folder))
 
     @property
-    def causes(self) -> Words:
+    def causes(self) -> ShownText:
         """The deaths grouped by where they happened, with the letters of the map, as a list."""
         from kit.report.release_map import causes
 
-        return Words(causes(self._study._folder))
+        return ShownText(causes(self._study._folder))
 
-    def flips(self, scenario: str) -> Words:
+    def flips(self, scenario: str) -> ShownText:
         """At which releases the crash of one scenario came and went, and how surely.
 
         Raises:
@@ -247,7 +247,7 @@ class MapView:
         """
         from kit.runner.bisect import bisect_recorded, flips_sentence
 
-        return Words(flips_sentence(bisect_recorded(self._study._folder, scenario)))
+        return ShownText(flips_sentence(bisect_recorded(self._study._folder, scenario)))
 
     def __repr__(self) -> str:
         return clean_text(f"{self.answer}\n{self.causes}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.crash.groups import Death, group_deaths, site_of
+from kit.crash.groups import TrialDeath, group_deaths, site_of
 from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.signature import signal_of, signature_of
 from kit.crash.stack.symbols import SymbolTable, find_module
@@ -132,8 +132,8 @@ HANDLER: tuple[tuple[str, int | None, str | None], ...] = (
 
 def _death(
     trial: str, release: str, signature: Signature | None, verdict: Verdict = Verdict.CRASHED
-) -> Death:
-    return Death(
+) -> TrialDeath:
+    return TrialDeath(
         trial_id=trial,
         release=release,
         scenario="cancel-race",

@@ -11,12 +11,12 @@ import pytest
 from kit.errors import NotEnoughDataError
 from kit.kv.calibrate import Served, fit_pace, served
 from kit.kv.expect import expect, footprint
-from kit.kv.replay import Pace, replay
+from kit.kv.replay import StepCosts, replay
 from kit.study.spec import Engine, fixed
 
 ENGINE = Engine(blocks=4096)
 SMALL = Engine(blocks=32, block_size_tokens=32, max_model_tokens=512)
-PACE = Pace(
+PACE = StepCosts(
     decode_step_ms=2.5, sequence_step_ms=0.15, prefill_tokens_per_s=12_000.0, per_request_ms=3.0
 )
 

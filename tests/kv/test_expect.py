@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.kv.expect import expect, fits_up_to, footprint
-from kit.kv.replay import Pace, replay
+from kit.kv.replay import StepCosts, replay
 from kit.load.traffic.draws import whole_quantile
 from kit.study.spec import Distribution, DistributionKind, Engine, fixed
 
@@ -16,7 +16,7 @@ SMALL = Engine(blocks=32, block_size_tokens=32, max_sequences=32, max_model_toke
 
 
 #: Steps of 1 ms each, and no time between two requests of a client.
-STEPS = Pace(decode_step_ms=1.0, sequence_step_ms=0.0, prefill_tokens_per_s=1e12)
+STEPS = StepCosts(decode_step_ms=1.0, sequence_step_ms=0.0, prefill_tokens_per_s=1e12)
 
 
 def traffic(prompt: Distribution, output: Distribution, count: int) -> list[tuple[int, int]]:

@@ -19,11 +19,11 @@ import pytest
 from chances import recorded_chance, until
 
 from kit.crash.verdict import is_reported_crash
-from kit.errors import ExportError, NotEnoughDataError
+from kit.errors import ExportError
 from kit.reproduce.bug_report import render_report
 from kit.reproduce.check import ScriptRun, Tally, run_script, tally
 from kit.reproduce.export import Exported, release_beside, write_reproducer
-from kit.reproduce.finding import Finding, finding_of_trials, title_of
+from kit.reproduce.finding import FoundCrash, title_of
 from kit.reproduce.isolated import command, link_client
 from kit.reproduce.script import (
     check_exportable,
@@ -34,7 +34,6 @@ from kit.reproduce.script import (
     say_traffic,
 )
 from kit.stats.intervals import share
-from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
 from kit.study.result import Frame, Signature, TrialResult, Verdict
 from kit.study.scenarios import load_scenarios
@@ -88,7 +87,7 @@ def planned(spec: TrialSpec, count: int) -> list[tuple[object, ...]]:
     return [plan_of(number) for number in range(count)]
 
 
-def finding(spec: TrialSpec | None = None, **more: object) -> Finding:
+def finding(spec: TrialSpec | None = None, **more: object) -> FoundCrash:
     given: dict[str, object] = {
         "trial": spec or trial(),
         "crash": TrialResult(
@@ -106,7 +105,7 @@ def finding(spec: TrialSpec | None = None, **more: object) -> Finding:
         "iterations": (2, 5, 16),
         "diagnosis": None,
     }
-    return Finding(**(given | more))  # type: ignore[arg-type]
+    return FoundCrash(**(given | more))  # type: ignore[arg-type]
 
 
 # The script's text
@@ -459,57 +458,10 @@ def test_no_release_is_set_beside_a_crash_that_its_traffic_trades_for_another() 
     assert release_beside(finding(trial("bls-concurrency"))) is None
 
 
-# From folders
-
-
-def write_trials(study: StudyFolder, ends: list[tuple[Verdict, Signature | None]]) -> None:
-    for repeat, (verdict, signature) in enumerate(ends):
-        spec = replace(trial(), trial_id=f"t{repeat}", repeat=repeat)
-        folder = TrialFolder.create(study.trial(spec.trial_id).path, spec)
-        folder.finish(
-            TrialResult(
-                trial_id=spec.trial_id,
-                verdict=verdict,
-                reason="invented",
-                completed=repeat,
-                signature=signature,
-            )
-        )
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> StudyFolder:
-    spec = StudySpec(name="t", servers=embedded("23.10"), scenarios=("cancel-race",))
-    return StudyFolder.create(tmp_path / "study", spec)
-
-
-def test_the_commonest_crash_of_repeats_is_the_one_that_counts(study: StudyFolder) -> None:
-    other = Signature(signal=6, key="other", text="SIGABRT in another")
-    write_trials(
-        study,
-        [
-            (Verdict.CRASHED, other),
-            (Verdict.CRASHED, BUG),
-            (Verdict.SURVIVED, None),
-            (Verdict.CLIENT_FAULT, None),
-            (Verdict.CRASHED, BUG),
-        ],
-    )
-    found = finding_of_trials(study.trials())
-    assert found.crash.signature == BUG
-    assert (found.deaths, found.trials, found.iterations) == (2, 4, (1, 4))
-
-
-def test_trials_that_all_survived_give_nothing_to_report(study: StudyFolder) -> None:
-    write_trials(study, [(Verdict.SURVIVED, None)] * 2)
-    with pytest.raises(NotEnoughDataError, match="without a death"):
-        finding_of_trials(study.trials())
-
-
 # Alone against real servers
 
 
-def smallest(scenario: str, requests: int, *, clients: int = 1) -> Finding:
+def smallest(scenario: str, requests: int, *, clients: int = 1) -> FoundCrash:
     """What a shrinking of this scenario ends at."""
     spec = trial(
         scenario,
@@ -558,7 +510,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
     folder = tmp_path_factory.mktemp("lives")
     race, cancel = smallest("cancel-race", 30), smallest("grpc-stream-cancel", 3000, clients=8)
 
-    def run(name: str, found: Finding, release: str) -> ScriptRun:
+    def run(name: str, found: FoundCrash, release: str) -> ScriptRun:
         path = folder / f"{name}.py"
         path.write_text(render_script(found.trial, "A crash."))
         return run_script(path, release, folder / name, grpc=is_grpc(found.trial))

@@ -12,7 +12,7 @@ import pytest
 from kit.errors import LibpythonMissingError, SpecError, UnsupportedPlatformError
 from kit.servers import doctor, prepare
 from kit.servers import python as python_module
-from kit.servers.doctor import PROBES, Check, State, best_python, check_machine, served_by
+from kit.servers.doctor import PROBES, Check, CheckState, best_python, check_machine, served_by
 from kit.servers.python import ServerPython
 from kit.study.releases import embedded_releases
 from kit.ui.cli import main, parser
@@ -83,8 +83,8 @@ def test_kit_releases_tells_what_does_not_run_here_and_why(
 
 def test_a_machine_with_python_3_12_alone_is_told_what_to_install(only_python_3_12: None) -> None:
     runs, oldest, others = PROBES["releases that run"]()
-    assert (runs.state, runs.found) == (State.OK, "24.03–24.10")
-    assert (oldest.state, others.state) == (State.WITHOUT, State.LACKS)
+    assert (runs.state, runs.found) == (CheckState.OK, "24.03–24.10")
+    assert (oldest.state, others.state) == (CheckState.WITHOUT, CheckState.LACKS)
     assert others.found.startswith("23.07–24.02: ")
     assert "libpython3.11" in others.found
     assert "libpython3.11" in (others.hint or "")
@@ -98,7 +98,7 @@ def test_a_machine_that_cannot_run_servers_is_told_of_another_way(
 
     monkeypatch.setattr(doctor, "architecture_for", refuse)
     check = only("platform")
-    assert (check.state, check.hint) == (State.LACKS, "go there")
+    assert (check.state, check.hint) == (CheckState.LACKS, "go there")
     assert "Darwin" in check.found
 
 
@@ -107,14 +107,18 @@ def test_a_machine_that_cannot_run_servers_is_told_of_another_way(
     [
         (
             "echo '0, GPU-1, NVIDIA L4, 550.54, 23034, 1, 8.9'",
-            State.OK,
+            CheckState.OK,
             "L4, 23,034 MiB, driver 550",
         ),
-        ("echo 'couldnt talk to the driver'; exit 9", State.LACKS, "couldnt talk to the driver"),
+        (
+            "echo 'couldnt talk to the driver'; exit 9",
+            CheckState.LACKS,
+            "couldnt talk to the driver",
+        ),
     ],
 )
 def test_the_gpu_is_what_nvidia_smi_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, state: State, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, state: CheckState, words: str
 ) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -127,29 +131,29 @@ def test_the_gpu_is_what_nvidia_smi_says(
 
 def test_no_gpu_and_no_browser_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert only("GPU").state == only("browser").state == State.WITHOUT
+    assert only("GPU").state == only("browser").state == CheckState.WITHOUT
 
 
 def test_a_full_disk_and_a_small_shared_memory_are_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = SimpleNamespace(total=64_000_000, used=60_000_000, free=4_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert [check.state for check in PROBES["disk"]()] == [State.LACKS, State.LACKS]
+    assert [check.state for check in PROBES["disk"]()] == [CheckState.LACKS, CheckState.LACKS]
     small = only("/dev/shm")
-    assert small.state == State.LACKS
+    assert small.state == CheckState.LACKS
     assert "--shm-size" in (small.hint or "")
 
 
 def test_a_low_limit_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
     files, processes = PROBES["limits"]()
-    assert files.state == processes.state == State.LACKS
+    assert files.state == processes.state == CheckState.LACKS
     assert "ulimit -Hn" in (files.hint or "")
 
 
 def test_a_slow_clock_is_lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     monkeypatch.setattr(doctor, "CLOCK", source)
-    for name, state in (("hpet\n", State.LACKS), ("tsc\n", State.OK)):
+    for name, state in (("hpet\n", CheckState.LACKS), ("tsc\n", CheckState.OK)):
         source.write_text(name)
         assert only("clock").state == state
 
@@ -163,15 +167,17 @@ def test_a_check_that_fails_is_a_line_and_the_others_go_on(monkeypatch: pytest.M
 
     monkeypatch.setattr(doctor, "PROBES", {"a": broken, "b": refused, "c": PROBES["memory"]})
     first, second, third = check_machine()
-    assert (first.topic, first.state) == ("a", State.LACKS)
+    assert (first.topic, first.state) == ("a", CheckState.LACKS)
     assert "Permission denied" in first.found
     assert (second.found, second.hint) == ("that", "do so")
-    assert third.state == State.OK
+    assert third.state == CheckState.OK
 
 
 def test_the_page_has_a_line_each_and_ends_with_what_is_to_be_put_right() -> None:
-    good = Check(topic="disk", state=State.OK, found="much")
-    bad = Check(topic="/dev/shm", state=State.LACKS, found="little", hint="give " + "more " * 40)
+    good = Check(topic="disk", state=CheckState.OK, found="much")
+    bad = Check(
+        topic="/dev/shm", state=CheckState.LACKS, found="little", hint="give " + "more " * 40
+    )
     text = page([good, bad])
     assert max(map(len, text.splitlines())) <= 80
     assert text.splitlines()[0] == "ok     disk      much"

@@ -13,7 +13,7 @@ from synthetic_studies import first_light, write_study, write_trial
 
 from kit.errors import NotEnoughDataError
 from kit.stats.frames import requests_frame, trials_frame
-from kit.stats.latency import Sample, fewest_requests, latency_table, quantile_ratio
+from kit.stats.latency import LatencySample, fewest_requests, latency_table, quantile_ratio
 from kit.stats.summary import CELL, crash_table
 from kit.study.result import Verdict
 
@@ -35,7 +35,7 @@ def requests(ms: np.ndarray, *, failed: int = 0, trials: int = 1) -> pd.DataFram
 def test_p99_of_twenty_requests_is_refused_with_the_number_that_is_needed() -> None:
     assert [fewest_requests(q) for q in (0.5, 0.95, 0.99)] == [6, 72, 368]
     with pytest.raises(NotEnoughDataError, match="368 or more"):
-        Sample.of(requests(np.arange(20.0))).quantile_ms(0.99)
+        LatencySample.of(requests(np.arange(20.0))).quantile_ms(0.99)
     table = latency_table(requests(np.arange(20.0))).set_index("quantile")
     assert math.isnan(table.loc[0.99, "ms"])
     assert table.loc[0.99, "lacks"].startswith("p99 of 20 requests")
@@ -43,7 +43,7 @@ def test_p99_of_twenty_requests_is_refused_with_the_number_that_is_needed() -> N
 
 
 def test_a_quantile_is_a_latency_that_was_measured() -> None:
-    sample = Sample.of(requests(np.arange(1.0, 101.0)))
+    sample = LatencySample.of(requests(np.arange(1.0, 101.0)))
     assert [sample.quantile_ms(q) for q in (0.5, 0.9, 0.95)] == [50, 90, 95]
 
 
@@ -56,7 +56,7 @@ def test_failures_count_as_never_answered() -> None:
 
 def test_a_fast_failure_does_not_make_a_release_look_fast() -> None:
     fast = np.r_[np.full(30, 0.1), np.full(70, 50.0)]
-    assert Sample.of(requests(fast, failed=30)).quantile_ms(0.5) == 50
+    assert LatencySample.of(requests(fast, failed=30)).quantile_ms(0.5) == 50
 
 
 def test_the_interval_covers_the_true_quantile_about_as_often_as_it_says() -> None:
@@ -84,7 +84,7 @@ def test_the_interval_covers_the_truth_of_all_servers_and_not_only_of_those_that
     truth = math.exp(stats.norm.ppf(quantile) * math.hypot(0.25, differ))
     covered = 0
     for _ in range(300):
-        sample = Sample.of(lives(rng, trials=3, n=100, differ=differ))
+        sample = LatencySample.of(lives(rng, trials=3, n=100, differ=differ))
         low, high = sample.interval_ms(quantile)
         covered += low <= truth <= high
     assert covered / 300 >= least - 3 * math.sqrt(least * (1 - least) / 300)
@@ -102,7 +102,7 @@ def test_requests_of_one_server_life_are_not_taken_as_independent() -> None:
 
 
 def test_how_many_requests_are_needed_depends_on_the_confidence() -> None:
-    sample = Sample.of(requests(np.arange(1.0, 81.0)))
+    sample = LatencySample.of(requests(np.arange(1.0, 81.0)))
     assert sample.quantile_ms(0.95) == 76
     with pytest.raises(NotEnoughDataError, match="104 or more"):
         sample.quantile_ms(0.95, 0.99)

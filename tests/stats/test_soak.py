@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kit.errors import SpecError
 from kit.report.soak import checks_table, draw_drift, junit, soak_sentence
 from kit.stats.intervals import rate_upper_bound
-from kit.stats.soak_study import MEASURES, Check, SoakFound, Status, drift_check, is_leak
+from kit.stats.soak_study import MEASURES, SoakCheck, SoakFound, Status, drift_check, is_leak
 from kit.stats.trend import trend
 from kit.study.soak import SoakClaim
 
@@ -121,7 +121,7 @@ def found_of(*statuses: Status) -> SoakFound:
         server="24.05",
         requests=3000,
         checks=tuple(
-            Check(name=name, status=status, says=f"what was seen \x1b[31m of {name} <&>")
+            SoakCheck(name=name, status=status, says=f"what was seen \x1b[31m of {name} <&>")
             for name, status in zip(names, statuses, strict=False)
         ),
         series=pd.DataFrame({"measure": MEMORY.name, "requests": REQUESTS, "value": grown}),

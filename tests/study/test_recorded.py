@@ -18,6 +18,7 @@ from kit.stats.frames import (
 )
 from kit.study.folder import StudyFolder
 from kit.study.recorded import is_recorded, open_study, record_study
+from kit.ui.cli import main
 
 FRAMES = [trials_frame, requests_frame, samples_frame, client_frame, token_gaps_frame]
 
@@ -74,3 +75,14 @@ def test_a_log_that_is_recorded_names_no_folder_of_the_machine(
     log = recorded.trial(dead.spec.trial_id).log_text()
     assert log is not None
     assert log.splitlines() == ["loading <trial>/repository", "~/.cache/x.so", "Signal (11)"]
+
+
+def test_the_command_writes_the_copy_that_the_repository_keeps(
+    study: StudyFolder, tmp_path: Path
+) -> None:
+    about = tmp_path / "about.md"
+    about.write_text("A test of the command.")
+    into = tmp_path / "recorded"
+    assert main(["dev", "record", str(study.path), str(into), "--about", str(about)]) == 0
+    assert is_recorded(open_study(into))
+    assert "A test of the command." in (into / "README.md").read_text()

@@ -20,7 +20,7 @@ from kit.runner.study import RunningTrial, StudyProgress
 from kit.study.paths import ROOT
 from kit.study.result import Signature, TrialResult, Verdict
 from kit.study.spec import Arrivals, ServerSpec, TrialSpec, Workload
-from kit.ui.cards import Crash, Crashes, Words
+from kit.ui.cards import CrashCard, Crashes, ShownText
 from kit.ui.cli import main
 from kit.ui.dashboard import live_view
 from kit.ui.live import LiveStudy, LiveTrial, live_html
@@ -58,7 +58,7 @@ LIVE = LiveStudy(
 ERROR = ServerStartError(f"a log that says {HOSTILE}", "another", "none")
 DEATHS = Crashes(
     [
-        Crash(
+        CrashCard(
             text=HOSTILE,
             deaths=1,
             trials=1,
@@ -98,7 +98,7 @@ SHOWN: dict[str, Callable[[], str]] = {
     "another error in the panel": lambda: failure_html(ValueError(HOSTILE)),
     "a card": lambda: DEATHS._repr_html_(),
     "a card as text": lambda: repr(DEATHS),
-    "an answer": lambda: str(Words(HOSTILE)) + Words(HOSTILE)._repr_markdown_(),
+    "an answer": lambda: str(ShownText(HOSTILE)) + ShownText(HOSTILE)._repr_markdown_(),
     "JSON": lambda: clean_json(json.dumps({HOSTILE: HOSTILE}, ensure_ascii=False).encode()),
 }
 

@@ -14,7 +14,7 @@ import pytest
 
 from kit.kv.calibrate import Fit
 from kit.kv.experiment import KV_STUDY, SMALL_CACHE, kv_study
-from kit.kv.replay import Pace
+from kit.kv.replay import StepCosts
 from kit.kv.table import kv_table
 from kit.runner.agenda import FixedAgenda
 from kit.runner.study import run_trials
@@ -32,7 +32,7 @@ from kit.study.releases import get_release
 from kit.study.spec import EngineKind, ServerSpec, StudySpec, TrialSpec, embedded
 
 ANY_PACE = Fit(
-    pace=Pace(decode_step_ms=4.0, sequence_step_ms=0.1, prefill_tokens_per_s=1e4),
+    pace=StepCosts(decode_step_ms=4.0, sequence_step_ms=0.1, prefill_tokens_per_s=1e4),
     median_error_fraction=0.0,
     requests=0,
 )

@@ -32,7 +32,7 @@ from kit.load.traffic.faults import FaultPlan, check_faults, plan_faults
 from kit.load.traffic.prompts import Corpus, load_corpus
 from kit.load.traffic.quantiles import whole_quantiles
 from kit.load.traffic.replay import Replay, escaped
-from kit.study.spec import AnswerCheck, ArrivalKind, Distribution, FaultKind, Workload
+from kit.study.spec import ArrivalKind, Distribution, FaultKind, Workload
 
 _BLOCKS_KEPT = 16
 _PATTERNS_KEPT = 1024
@@ -307,13 +307,6 @@ class Traffic:
             self._workload, self._corpus, block, self._mix, self._replay
         )
         return made
-
-    @property
-    def needs_answers(self) -> bool:
-        """Later turns quote answers that only the server knows."""
-        return (
-            self._workload.quotes_answers and self._workload.answer_check is not AnswerCheck.EXACT
-        )
 
 
 def unescaped(prompt: bytes) -> bytes:

@@ -76,9 +76,6 @@ class ServerProcesses:
             values += _held(self._server)
         return [Sample(t_ns=t_ns, source=PROCESS, name=name, value=v) for name, v in values]
 
-    def server_alive(self) -> bool:
-        return self._server is not None and _read(self._server) is not None
-
     def stubs_alive(self) -> bool | None:
         """Whether each process there was below the server at the start still runs."""
         if not self._at_start:

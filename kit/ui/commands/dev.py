@@ -26,6 +26,22 @@ def add(commands: Subparsers) -> None:
     measured.add_argument("study", type=Path, help="folder of a release map, live or recorded")
     measured.add_argument("--catalog", type=Path, help=argparse.SUPPRESS)
 
+    copy = add_command(
+        actions,
+        "record",
+        record_study,
+        "write the small copy of a finished study that data/recorded/ keeps",
+        examples="studies/first-light data/recorded/first_light --about about.md",
+    )
+    copy.add_argument("study", type=Path, help="folder of a study that is done")
+    copy.add_argument("into", type=Path, help="a new folder")
+    copy.add_argument(
+        "--about",
+        type=Path,
+        required=True,
+        help="a text file for the codebook: what the study shows, and how it was run",
+    )
+
     build = add_command(
         actions,
         "build",
@@ -140,6 +156,18 @@ def write_measured(args: Namespace) -> int:
     for trial in unexplained:
         reason = trial.result.reason if trial.result else ""
         print(f"no known crash: {trial.spec.trial_id}: {reason}")
+    return DONE
+
+
+def record_study(args: Namespace) -> int:
+    from kit.study import recorded
+    from kit.study.files import read_text
+
+    with busy("reading the study"):
+        written = recorded.record_study(
+            recorded.open_study(args.study), args.into, about=read_text(args.about)
+        )
+    print(written.path)
     return DONE
 
 

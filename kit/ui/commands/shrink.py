@@ -19,7 +19,7 @@ from kit.ui.options import Subparsers, add_command, add_json
 
 if TYPE_CHECKING:
     from kit.reproduce.export import Exported
-    from kit.reproduce.shrink import Shrunk, Step
+    from kit.reproduce.shrink import ShrinkStep, Shrunk
     from kit.study.folder import StudyFolder, TrialFolder
 
 #: Where a reproducer goes when nobody says otherwise, below the current folder.
@@ -117,7 +117,7 @@ def _chosen(study: StudyFolder, name: str | None) -> tuple[TrialFolder, TrialRes
     return found
 
 
-def _step_line(step: Step) -> str:
+def _step_line(step: ShrinkStep) -> str:
     died = f"{step.deaths} of {step.trials} died"
     other = f", {step.other_deaths} of another crash" if step.other_deaths else ""
     kept = "kept" if step.decision is Decision.CRASHES else "not enough"

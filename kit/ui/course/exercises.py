@@ -21,7 +21,7 @@ Judge = Callable[[Any], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ExerciseResult:
     """What the student sees below a check; shown by Jupyter as HTML, elsewhere as text."""
 
     exercise: str
@@ -40,7 +40,7 @@ class Verdict:
         )
 
 
-def check(exercise: str, answer: object) -> Verdict:
+def check(exercise: str, answer: object) -> ExerciseResult:
     """Judge one answer. `...` is an exercise that was not done yet.
 
     Raises:
@@ -54,12 +54,14 @@ def check(exercise: str, answer: object) -> Verdict:
         raise SpecError(f"exercise {exercise!r}", f"one of {', '.join(EXERCISES)}", "correct it")
     hint, judge, right = EXERCISES[exercise]
     if isinstance(answer, EllipsisType):
-        return Verdict(exercise, False, f"not answered yet. {hint}")
+        return ExerciseResult(exercise, False, f"not answered yet. {hint}")
     try:
         wrong = judge(answer)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         wrong = f"This is not the kind of answer that is asked for ({error})."
-    return Verdict(exercise, wrong is None, right if wrong is None else f"not yet. {wrong} {hint}")
+    return ExerciseResult(
+        exercise, wrong is None, right if wrong is None else f"not yet. {wrong} {hint}"
+    )
 
 
 def _number(
