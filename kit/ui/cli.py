@@ -61,7 +61,8 @@ exit codes:
   0    done
   1    an error of the kit, named on standard error with a hint
   2    wrong usage
-  3    run --fail-on-crash, and a server died; soak, and it failed
+  3    run --fail-on-crash, and a server died; load, and the server died or
+       answers no more; soak, and it failed
   4    nothing was learned: every trial failed on our side, or no request was
        answered; soak, and it is not decided
   130  stopped by Ctrl-C (143: by SIGTERM); what was recorded is kept

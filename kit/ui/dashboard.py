@@ -20,7 +20,7 @@ from kit.study.grid import value_of
 from kit.study.result import TrialResult
 from kit.study.spec import EngineKind, TrialSpec
 from kit.ui.live import LiveReader, LiveStudy, LiveTrial, facts_of, last_death
-from kit.ui.progress import TextProgress, bar, clock, name_of, summary_line
+from kit.ui.progress import HEARTBEAT_S, TextProgress, bar, clock, name_of, summary_line
 
 if TYPE_CHECKING:
     from kit.runner.study import StudyProgress
@@ -36,14 +36,14 @@ LOOK_S = 0.5
 SHARE = 0.04
 
 
-def text_progress(stream: TextIO, folder: Path) -> TextProgress:
+def text_progress(stream: TextIO, folder: Path, *, every_s: float = HEARTBEAT_S) -> TextProgress:
     """What shows the progress of the study in `folder` on `stream`: the live view where it can be
-    redrawn and is large enough, else a line that is redrawn, or lines in a pipe."""
+    redrawn and is large enough, else a line that is redrawn, or a line each `every_s` in a pipe."""
     size = shutil.get_terminal_size()
     can_redraw = stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
     if can_redraw and size.columns >= LEAST_COLUMNS and size.lines >= LEAST_LINES:
         return Dashboard(stream, folder)
-    return TextProgress(stream)
+    return TextProgress(stream, every_s=every_s)
 
 
 class Dashboard(TextProgress):

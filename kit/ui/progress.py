@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from kit.cleaning import clean_text, safe_html
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 BAR_CELLS = 24
 #: Where nothing can be redrawn (a pipe, a log file), a line at least this often.
 HEARTBEAT_S = 15.0
+#: Of the study, before its end is guessed from how it went.
+LEAST_SHARE = 0.02
 PREPARING = "<i>preparing the servers; a release that is not in the cache is fetched</i>"
 
 _ENDINGS = {
@@ -57,7 +58,7 @@ def state_of(trial: RunningTrial) -> str:
     if trial.phase != "loading":
         return clean_text(trial.phase, lines=False)
     asked = trial.spec.workload.requests
-    return f"{trial.ended} of {asked} requests" if asked else f"{trial.ended} requests"
+    return f"{trial.ended:,} of {asked:,} requests" if asked else f"{trial.ended:,} requests"
 
 
 def share_done(progress: StudyProgress) -> float:
@@ -78,21 +79,38 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def summary_line(progress: StudyProgress) -> str:
-    """One line: bar, trials done, time so far, and what runs now."""
+def expected_left_s(progress: StudyProgress, share_before: float) -> float | None:
+    """Seconds until the study's end if it goes on as since its start; None: too soon to tell.
+
+    share_before: what was done already when it was started, 0 to 1.
+    """
+    share = share_done(progress)
+    gained = share - share_before
+    return None if gained < LEAST_SHARE else progress.elapsed_s * (1 - share) / gained
+
+
+def summary_line(progress: StudyProgress, left_s: float | None = None) -> str:
+    """One line: bar, trials done, time so far and to come, and what runs now."""
     now = "; ".join(f"{' '.join(name_of(t.spec).split())}: {state_of(t)}" for t in progress.running)
     counts = f"{len(progress.done)} of {progress.total} trials"
-    return f"{bar(share_done(progress))} {counts}  {clock(progress.elapsed_s)}  {now}".rstrip()
+    left = "" if left_s is None else f", about {clock(left_s)} left"
+    return (
+        f"{bar(share_done(progress))} {counts}  {clock(progress.elapsed_s)}{left}  {now}".rstrip()
+    )
 
 
 class TextProgress:
     """Writes a line for every trial that ends and, on a terminal, keeps a bar below them."""
 
-    def __init__(self, stream: TextIO, *, columns: int | None = None) -> None:
+    def __init__(
+        self, stream: TextIO, *, columns: int | None = None, every_s: float = HEARTBEAT_S
+    ) -> None:
         self._stream = stream
+        self._every_s = every_s
         self._redraws = stream.isatty()
         self._columns = columns or shutil.get_terminal_size().columns
         self._written: set[str] | None = None
+        self._share_before = 0.0
         self._last_line_s = 0.0
         self._bar = ""
 
@@ -107,11 +125,14 @@ class TextProgress:
 
     def _keep_below(self, progress: StudyProgress) -> None:
         if self._redraws:
-            self._bar = summary_line(progress)[: self._columns - 1]
+            self._bar = self._summary(progress)[: self._columns - 1]
             self._stream.write(self._bar)
-        elif progress.running and progress.elapsed_s - self._last_line_s >= HEARTBEAT_S:
-            self._write(f"  {summary_line(progress)}")
+        elif progress.running and progress.elapsed_s - self._last_line_s >= self._every_s:
+            self._write(f"  {self._summary(progress)}")
             self._last_line_s = progress.elapsed_s
+
+    def _summary(self, progress: StudyProgress) -> str:
+        return summary_line(progress, expected_left_s(progress, self._share_before))
 
     def _write(self, line: str) -> None:
         self._stream.write(f"{line}\n")
@@ -124,6 +145,7 @@ class TextProgress:
     def _begin(self, progress: StudyProgress) -> None:
         """Trials that ended in an earlier run of the same study are counted, not listed."""
         self._written = {spec.trial_id for spec, _ in progress.done}
+        self._share_before = len(progress.done) / progress.total if progress.total else 0.0
         if self._written:
             self._write(
                 f"resumed: {len(self._written)} of {progress.total} trials were there already"
@@ -161,33 +183,3 @@ def progress_html(progress: StudyProgress) -> str:
         f"{len(progress.done)} of {progress.total} trials, {clock(progress.elapsed_s)}"
         f'<table style="white-space: pre; text-align: left">{running}{ended}</table></div>'
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A state that a notebook shows as HTML, and whatever cannot, as a line of text."""
-
-    progress: StudyProgress
-
-    def _repr_html_(self) -> str:
-        return progress_html(self.progress)
-
-    def __repr__(self) -> str:
-        return summary_line(self.progress)
-
-
-class NotebookProgress:
-    """Shows a study's progress in the cell that runs it: `run_study(..., on_progress=this)`.
-
-    Plain HTML, there from the moment this is made and then replaced in place: it needs no
-    widget, and the saved notebook keeps the last state.
-    """
-
-    def __init__(self) -> None:
-        from IPython.display import HTML, DisplayHandle  # a terminal does without IPython
-
-        self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
-        self._handle.display(HTML(PREPARING))  # type: ignore[no-untyped-call]
-
-    def __call__(self, progress: StudyProgress) -> None:
-        self._handle.update(_Shown(progress))  # type: ignore[no-untyped-call]

@@ -51,11 +51,15 @@ def print_study(
 
 
 def _lines(study: Study, cells: list[dict[str, object]], report: Path | None) -> list[str]:
-    lines = [paragraph(study.answer), "", text_table(cells, width=COLUMNS)]
-    advice = study.advice
-    if advice:
-        lines += ["", "What to do:"]
-        lines += [paragraph(text, first="- ", rest="  ") for text in advice]
+    lines = [paragraph(study.answer), "", text_table(cells, width=COLUMNS), *advice_lines(study)]
     if report:
         lines += ["", f"report: {report}"]
     return lines
+
+
+def advice_lines(study: Study) -> list[str]:
+    """What the study's reader should do, below its result; nothing where nothing follows."""
+    advice = study.advice
+    if not advice:
+        return []
+    return ["", "What to do:", *(paragraph(text, first="- ", rest="  ") for text in advice)]

@@ -100,12 +100,12 @@ def conduct(
 def shown(
     progress: bool | OnProgress, folder: Path, lines: Iterable[str]
 ) -> Iterator[OnProgress | None]:
-    """What shows the progress: HTML in a notebook, the live view on a terminal, else lines.
+    """What shows the progress: the live view in a notebook or on a terminal, else lines.
 
     folder: of the study. lines: said first.
     """
+    from kit.ui.cell_view import CellView
     from kit.ui.dashboard import text_progress
-    from kit.ui.progress import NotebookProgress
 
     if not progress:
         yield None
@@ -114,15 +114,13 @@ def shown(
     elif in_notebook():
         for line in lines:
             print_text(line)
-        yield NotebookProgress()
+        with contextlib.closing(CellView(folder)) as view:
+            yield view
     else:
         for line in lines:
             _say(line)
-        text = text_progress(sys.stderr, folder)
-        try:
+        with contextlib.closing(text_progress(sys.stderr, folder)) as text:
             yield text
-        finally:
-            text.close()
 
 
 def in_notebook() -> bool:

@@ -9,8 +9,13 @@ from synthetic_studies import write_study, write_trial
 from kit.errors import NotEnoughDataError, SpecError
 from kit.runner.bisect import bisect_recorded, flips_sentence
 from kit.stats.bisect import Assumptions
-from kit.study.folder import StudyFolder
-from kit.study.result import Verdict
+from kit.study.folder import StudyFolder, TrialFolder
+from kit.study.plan import plan
+from kit.study.result import TrialResult, Verdict
+from kit.study.spec import StudySpec
+from kit.ui.choices import choose
+from kit.ui.cli import parser
+from kit.ui.console import DONE, NOTHING_LEARNED
 
 LINE = ["23.10", "23.12", "24.05", "24.07", "24.08", "24.10"]
 
@@ -77,3 +82,51 @@ def test_the_sentence_says_what_it_assumes(study: StudyFolder) -> None:
     )
     fixed = bisect_recorded(study, "cancel-race", assume=Assumptions(detect=0.8))
     assert "if a release that dies does so in 80% of its trials" in flips_sentence(fixed)
+
+
+def ended(spec: StudySpec, folder: Path, verdicts: dict[str, Verdict]) -> None:
+    """All trials of `spec` in `folder`, as if they had been run."""
+    study = StudyFolder.create(folder, spec)
+    for trial in plan(spec):
+        result = TrialResult(
+            trial_id=trial.trial_id,
+            verdict=verdicts[trial.release],
+            reason="invented",
+            completed=40,
+            load_started_ns=10**12,
+            died_ns=2 * 10**12,
+            ended_ns=2 * 10**12,
+        )
+        TrialFolder.create(study.trial(trial.trial_id).path, trial).finish(result)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said", "code"),
+    [
+        (Verdict.CRASHED, "the crash went between 23.10 and 24.05", DONE),
+        (Verdict.CLIENT_FAULT, "no trial told anything", NOTHING_LEARNED),
+    ],
+)
+def test_the_command_says_where_it_went_or_that_nothing_was_learned(
+    verdict: Verdict,
+    said: str,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def start_nothing(*_: object, **__: object) -> None:
+        """All trials are there."""
+
+    monkeypatch.setattr("kit.runner.bisect.prepare_servers", start_nothing)
+    monkeypatch.setattr("kit.runner.bisect.run_trials", start_nothing)
+    spec = choose(["23.10", "24.05"], "cancel-race", name="bisect-cancel-race", repeats=20)
+    survived = Verdict.SURVIVED if code == DONE else verdict
+    ended(spec, tmp_path / "s", {"23.10": verdict, "24.05": survived})
+    command = ["bisect", "cancel-race", "--release", "23.10,24.05", "--out", str(tmp_path / "s")]
+    args = parser().parse_args(command)
+    assert args.function(args) == code
+    out, err = capsys.readouterr()
+    assert said in " ".join(out.split())
+    assert "kit report" in out
+    assert "study folder" in err

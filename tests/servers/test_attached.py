@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,13 @@ def load(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*words), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def wait_until_answered(process: subprocess.Popen[str]) -> None:
+    """Until the progress tells of requests that have ended."""
+    assert process.stderr is not None
+    while not re.search(r": [1-9][\d,]* requests", process.stderr.readline()):
+        assert process.poll() is None
 
 
 def test_answers_of_a_running_server_are_checked_and_timed(
@@ -158,11 +166,14 @@ def test_a_server_that_dies_in_mid_load_stopped_answering(tmp_path: Path) -> Non
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            assert process.stderr is not None
-            while " ended " not in (line := process.stderr.readline()) or " 0 ended " in line:
-                assert process.poll() is None
+            wait_until_answered(process)
             os.kill(up.pid, signal.SIGKILL)
-            process.communicate(timeout=80)
+            out, _ = process.communicate(timeout=80)
+    assert process.returncode == 3
+    assert out.startswith("The server stopped answering")
+    assert "requests sent until then were" in " ".join(out.split())
+    assert "until then:\n" in out
+    assert "e2e ms" in out
     study = StudyFolder(tmp_path / "s")
     (row,) = trials_frame(study).to_dict("records")
     assert row["verdict"] == Verdict.ANSWERS_STOPPED
@@ -237,11 +248,10 @@ def test_ctrl_c_ends_the_traffic_and_keeps_what_was_recorded(
     process = subprocess.Popen(
         command(*words, "--out", tmp_path / "s"), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    assert process.stderr is not None
-    while " ended " not in (line := process.stderr.readline()) or " 0 ended " in line:
-        assert process.poll() is None
+    wait_until_answered(process)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
+    assert process.stderr is not None
     process.stderr.close()
     (row,) = trials_frame(StudyFolder(tmp_path / "s")).to_dict("records")
     assert row["verdict"] == "interrupted"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
+from synthetic_studies import write_study, write_trial
 
 from kit.runner.study import RunningTrial, StudyProgress
 from kit.study.result import Signature, TrialResult, Verdict
 from kit.study.spec import Arrivals, ServerSpec, TrialSpec, Workload
+from kit.ui.cell_view import CellView
 from kit.ui.progress import (
-    NotebookProgress,
     TextProgress,
     bar,
     ending_of,
+    expected_left_s,
     progress_html,
     share_done,
     summary_line,
@@ -77,7 +80,7 @@ def test_requests_of_running_trials_count_as_parts_of_a_trial() -> None:
 def test_a_trial_without_a_request_limit_counts_when_it_ends() -> None:
     endless = RunningTrial(spec=spec(2, requests=None), phase="loading", ended=5000)
     assert share_done(progress((crashed(),), (endless,))) == 1 / 4
-    assert "5000 requests" in summary_line(progress(running=(endless,)))
+    assert "5,000 requests" in summary_line(progress(running=(endless,)))
 
 
 def test_a_study_of_nothing_is_done() -> None:
@@ -142,17 +145,58 @@ def test_html_escapes_what_came_from_outside() -> None:
     assert "&lt;script&gt;" in progress_html(progress(running=(running,)))
 
 
-def test_a_notebook_cell_shows_at_once_that_something_happens_and_then_one_changing_state(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shown: list[tuple[str, str]] = []
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What a cell shows, in turn: new or update, and its HTML."""
+    kept: list[tuple[str, str]] = []
 
     def keep(*objs: object, display_id: str, update: bool = False, **_: object) -> None:
-        shown.append(("update" if update else "new", objs[0]._repr_html_()))  # type: ignore[attr-defined]
+        kept.append(("update" if update else "new", objs[0]._repr_html_()))  # type: ignore[attr-defined]
 
     monkeypatch.setattr("IPython.core.display_functions.display", keep)
-    show = NotebookProgress()
-    show(progress((crashed(),)))
+    return kept
+
+
+def test_a_notebook_cell_shows_at_once_that_something_happens_and_then_one_changing_state(
+    shown: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    view = CellView(tmp_path / "not-yet")
+    view(progress((crashed(),)))
     assert [kind for kind, _ in shown] == ["new", "update"]
     assert "preparing the servers" in shown[0][1]
     assert "crashed after 37 requests" in shown[1][1]
+
+
+def test_a_notebook_cell_shows_the_live_view_and_keeps_how_each_trial_ended(
+    shown: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    study = write_study(tmp_path / "study", ["23.10", "24.05"], ["cancel-race"])
+    write_trial(study, "23.10", crash_after=37)
+    view = CellView(study.path)
+    view(progress((crashed(),)))
+    view(progress((crashed(), survived())))  # too soon for another look
+    view.close()
+    live, kept = (html for _, html in shown[1:])
+    assert "1 of 1 servers died." in live
+    assert "<style>" in live
+    assert "crashed after 37 requests" in kept
+    assert "survived 200 requests" in kept
+    assert "<style>" not in kept
+
+
+def test_the_time_left_is_told_by_what_was_done_since_the_start() -> None:
+    half = RunningTrial(spec=spec(2), phase="loading", ended=100)
+    resumed = progress((crashed(), survived()), (half,), elapsed_s=30.0)
+    # Half was there already; an eighth came in 30 s, and three eighths are to come.
+    assert expected_left_s(resumed, share_before=2 / 4) == pytest.approx(90.0)
+    assert expected_left_s(progress(elapsed_s=30.0), share_before=0.0) is None
+    assert "0:30, about 1:30 left" in summary_line(resumed, 90.0)
+
+
+def test_a_pipe_gets_a_line_as_often_as_it_asks_for() -> None:
+    stream = io.StringIO()
+    show = TextProgress(stream, every_s=1.0)
+    for elapsed_s in (0.4, 1.2, 1.8, 2.4):
+        running = RunningTrial(spec=spec(2), phase="loading", ended=100)
+        show(progress(running=(running,), elapsed_s=elapsed_s))
+    assert len(stream.getvalue().splitlines()) == 2

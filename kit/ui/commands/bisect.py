@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from kit.ui.console import DONE, print_json, print_text, remark
+from kit.study.words import paragraph
+from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, print_text, remark
 from kit.ui.options import Subparsers, add_command, add_json, add_list, add_traffic, traffic_of
 
 #: Most trials of a release.
@@ -40,7 +41,10 @@ def bisect(args: Namespace) -> int:
     from kit.runner.bisect import bisect_study, flips_sentence
     from kit.servers.prepare import releases_here
     from kit.stats.bisect import Assumptions
+    from kit.study.folder import StudyFolder
     from kit.ui.choices import choose, study_folder
+    from kit.ui.results import advice_lines
+    from kit.ui.study_view import Study
 
     spec = choose(
         args.release or releases_here(remark),
@@ -61,6 +65,8 @@ def bisect(args: Namespace) -> int:
     if args.json:
         print_json(found)
     else:
-        print_text(flips_sentence(found))
-        print_text(f"report: kit report {folder}")
-    return DONE
+        with busy("reading the study"):
+            advice = advice_lines(Study(StudyFolder(folder)))
+        print_text("\n".join([paragraph(flips_sentence(found)), *advice]))
+        print_text(f"\nreport: kit report {folder}")
+    return DONE if found.trials else NOTHING_LEARNED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -15,8 +16,17 @@ from kit.study.encoding import from_json, plain
 from kit.study.grid import as_grid, with_traffic
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck, ServerKind, ServerSpec, Workload
-from kit.study.words import aligned
-from kit.ui.console import DONE, NOTHING_LEARNED, busy, print_json, print_text, read_text, remark
+from kit.study.words import aligned, paragraph
+from kit.ui.console import (
+    CRASHED,
+    DONE,
+    NOTHING_LEARNED,
+    busy,
+    print_json,
+    print_text,
+    read_text,
+    remark,
+)
 from kit.ui.options import (
     Subparsers,
     add_cap,
@@ -28,7 +38,8 @@ from kit.ui.options import (
 )
 
 if TYPE_CHECKING:
-    from kit.runner.study import StudyProgress
+    import pandas as pd
+
     from kit.study.folder import StudyFolder
 
 QUANTILES = (0.5, 0.95, 0.99)
@@ -45,7 +56,8 @@ def add(commands: Subparsers) -> None:
         load,
         "send traffic to a server that runs already",
         about="Send traffic to a server that is running already, and say what came back. Closed "
-        "loop with --concurrency, open loop with --rate. Secrets come from the environment: "
+        "loop with --concurrency, open loop with --rate. A server that dies or answers no more "
+        "is said, with the time; the exit code is 3. Secrets come from the environment: "
         "KIT_BEARER_TOKEN, KIT_HEADERS (JSON), KIT_CA_FILE, KIT_TLS_VERIFY.",
         examples="http://127.0.0.1:8000 --model llama --concurrency 8 --requests 500\n"
         "https://llm.example --model llama --protocol openai-chat-stream --rate 5 --duration-s 60\n"
@@ -82,6 +94,7 @@ def load(args: Namespace) -> int:
     from kit.runner.study import run_study
     from kit.ui.choices import choose
     from kit.ui.consent import Cap, confirm, stopped_after
+    from kit.ui.dashboard import text_progress
     from kit.ui.preflighting import beforehand
 
     workload = workload_of(args)
@@ -105,8 +118,12 @@ def load(args: Namespace) -> int:
         remark(line)
     cap = Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes)
     minutes = confirm(spec, cap)
-    with stopped_after(minutes) as over:
-        study = run_study(spec, folder, parallel=1, on_progress=_Line(sys.stderr), stop=over)
+    show = text_progress(sys.stderr, folder, every_s=1.0)
+    try:
+        with stopped_after(minutes) as over:
+            study = run_study(spec, folder, parallel=1, on_progress=show, stop=over)
+    finally:
+        show.close()
     with busy("reading what came back"):
         found = summary(study)
     if args.json:
@@ -114,6 +131,8 @@ def load(args: Namespace) -> int:
     else:
         print_text("\n".join(_lines(found)))
         print_text(f"\nreport: kit report {study.path}")
+    if found["end"]:
+        return CRASHED
     if found["ok"]:
         return DONE
     remark(_nothing_answered(args.url, study, found))
@@ -175,13 +194,22 @@ def workload_of(args: Namespace) -> Workload:
 
 
 def summary(study: StudyFolder) -> dict[str, Any]:
-    """Outcomes with their causes, rate, latencies with their intervals, the client's own health."""
+    """What came of the one trial of `study`, as `--json` prints it.
+
+    Outcomes with their causes, rate, latencies with their intervals, and the client's own health.
+    Of a server that died or answers no more: `end`, when and how; then rate and latencies are
+    those of the requests sent until then, and what was sent afterwards is counted in `end`.
+    """
     from kit.stats.client_limits import client_limits, client_sentence
     from kit.stats.frames import requests_frame
     from kit.stats.latency import latency_table
     from kit.stats.timings import measured
 
     requests = requests_frame(study)
+    end = _end(study, requests)
+    timed = requests
+    if end and end["after_s"] is not None:
+        timed = requests[requests["t_s"] < end["after_s"]]
     causes = Counter(
         zip(
             requests["outcome"].astype(str),
@@ -189,27 +217,51 @@ def summary(study: StudyFolder) -> dict[str, Any]:
             strict=True,
         )
     )
-    span_s = float(requests["end_s"].max() - requests["t_s"].min()) if len(requests) else 0.0
+    span_s = float(timed["end_s"].max() - timed["t_s"].min()) if len(timed) else 0.0
     whole = measured(requests)
     names = {whole: "e2e ms" if whole == "e2e_ms" else "e2e ms from the due time"} | STREAMED
     latencies = [
         {"measure": name, **{key: plain(row[key], infinite="never") for key in _SHOWN}}
         for column, name in names.items()
-        if column == whole or requests[column].notna().any()  # what nobody streamed has no TTFT
-        for row in latency_table(
-            requests, ["release"], latency=column, quantiles=QUANTILES
-        ).to_dict("records")
+        if column == whole or timed[column].notna().any()  # what nobody streamed has no TTFT
+        for row in latency_table(timed, ["release"], latency=column, quantiles=QUANTILES).to_dict(
+            "records"
+        )
     ]
     return {
         "requests": len(requests),
         "ok": int(requests["ok"].sum()),
-        "ok_per_s": float(requests["ok"].sum()) / span_s if span_s > 0 else None,
+        "ok_per_s": float(timed["ok"].sum()) / span_s if span_s > 0 else None,
+        "end": end,
         "outcomes": [
             {"outcome": outcome, "cause": cause, "requests": count}
             for (outcome, cause), count in causes.most_common()
         ],
         "latencies": latencies,
         "client": client_sentence(client_limits(study)),
+    }
+
+
+def _end(study: StudyFolder, requests: pd.DataFrame) -> dict[str, Any] | None:
+    """When and how the server died, hung or stopped answering; None: it did none of these.
+
+    `after_s` is None for a server that is there and hangs: its open requests say since when.
+    """
+    result = next((r for trial in study.trials() if (r := trial.result)), None)
+    if result is None or not result.verdict.is_death:
+        return None
+    after_s = None
+    if result.died_ns is not None and result.load_started_ns is not None:
+        after_s = (result.died_ns - result.load_started_ns) / 1e9
+    later = requests["t_s"] >= (math.inf if after_s is None else after_s)
+    return {
+        "verdict": result.verdict.value,
+        "reason": result.reason,
+        "after_s": after_s,
+        "sent_until_then": int((~later).sum()),
+        "ok_until_then": int((requests["ok"] & ~later).sum()),
+        "sent_afterwards": int(later.sum()),
+        "ok_afterwards": int((requests["ok"] & later).sum()),
     }
 
 
@@ -225,14 +277,30 @@ def _lines(found: dict[str, Any]) -> list[str]:
     rows = [
         (f"{row['requests']:,}", row["outcome"], row["cause"] or "") for row in found["outcomes"]
     ]
-    lines += ["", aligned(("requests", "outcome", "cause"), rows)]
+    lines = [*_end_lines(found["end"]), *lines, "", aligned(("requests", "outcome", "cause"), rows)]
     table = [
         (row["measure"], f"p{100 * row['quantile']:g}", _value(row), f"{row['n']:,}", row["lacks"])
         for row in found["latencies"]
     ]
     if table:
-        lines += ["", aligned(("latency", "", "value [95 % interval]", "n", ""), table)]
+        is_split = found["end"] and found["end"]["after_s"] is not None
+        lines += ["", "until then:"] if is_split else [""]
+        lines += [aligned(("latency", "", "value [95 % interval]", "n", ""), table)]
     return [*lines, "", found["client"]]
+
+
+def _end_lines(end: dict[str, Any] | None) -> list[str]:
+    """What is to be read first: that the server is gone, since when, and what came afterwards."""
+    if end is None:
+        return []
+    told = end["reason"]
+    if end["after_s"] is not None:
+        told += (
+            f" {end['ok_until_then']:,} of the {end['sent_until_then']:,} requests sent until then "
+            f"were answered well, {end['ok_afterwards']:,} of the {end['sent_afterwards']:,} sent "
+            "afterwards."
+        )
+    return [paragraph(told), ""]
 
 
 def _value(row: dict[str, Any]) -> str:
@@ -243,22 +311,3 @@ def _value(row: dict[str, Any]) -> str:
         for edge in (row["ms"], row["low_ms"], row["high_ms"])
     )
     return f"{ms} [{low} to {high}]"
-
-
-class _Line:
-    """One line on standard error, a second: how far the load is."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._due_s = 1.0
-
-    def __call__(self, progress: StudyProgress) -> None:
-        if progress.elapsed_s < self._due_s or not progress.running:
-            return
-        self._due_s = progress.elapsed_s + 1.0
-        trial = progress.running[0]
-        self._stream.write(
-            f"{progress.elapsed_s:6.0f} s  {trial.sent:,} sent  {trial.ended:,} ended  "
-            f"{trial.in_flight:,} in flight\n"
-        )
-        self._stream.flush()
