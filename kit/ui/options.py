@@ -16,6 +16,7 @@ from typing import Any
 
 from kit.errors import SpecError
 from kit.study.grid import FIELDS, several
+from kit.study.hybrids import WRITTEN
 from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
 
 #: What `parser.add_subparsers()` returns; its class is private to argparse.
@@ -70,12 +71,12 @@ class _Formatter(argparse.HelpFormatter):
 
 
 def words(text: str) -> list[str]:
-    """The words of "24.05, 24.10".
+    """The words of "24.05, 24.10"; "frontend 26.09 on core 24.10" is one.
 
     Raises:
         SpecError: there is none.
     """
-    found = [word for word in re.split(r"[\s,;]+", text) if word]
+    found = re.findall(rf"\b{WRITTEN}\b|[^\s,;]+", text)
     if not found:
         raise SpecError(f"the list {text!r}", "one name or more, with commas between", "name one")
     return found
