@@ -30,7 +30,7 @@ _TEXTS = {
     "signal": (0x100, b"Signal (%d) received.\n"),
     "named": (0x140, b"%2d# %s in %s\n"),
     "placed": (0x180, b"%2d# 0x%016lX in %s\n"),
-    "unknown": (0x1C0, b"%2d# 0x%016lX\n"),
+    "unknown": (0x1C0, b"%2d# 0x%016lX in [anonymous]\n"),
 }
 _DATA_BYTES = 0x200
 #: On the stack: what dladdr fills in (file, base, name, address), then the frames' addresses.

@@ -2,9 +2,10 @@
 
     python -I process.py CONFIGURATION.json
 
-The configuration has `paths` (for sys.path), `core` (the version that the core must say it is),
-`host`, `http_port`, `grpc_port`, `metrics_port`, `model_repository`, `backend_directory`,
-`shm_prefix`, `exit_timeout_s` and `log_verbose`. It unloads its models and ends on SIGTERM.
+The configuration has `paths` (for sys.path), `frontends` and `core` (their versions; the core must
+say that it is that one), `host`, `http_port`, `grpc_port`, `metrics_port`, `model_repository`,
+`backend_directory`, `shm_prefix`, `exit_timeout_s` and `log_verbose`. It unloads its models and
+ends on SIGTERM.
 
 Runs in a Python that the frontends are built for, with their packages and nothing of the kit's.
 """
@@ -55,7 +56,8 @@ def serve(configuration: dict[str, Any]) -> None:
     ]
     for frontend in frontends:
         frontend.start()
-    sys.stdout.write(f"frontends on the core of {core}, at {host}\n")
+    front = configuration["frontends"]
+    sys.stdout.write(f"tritonfrontend {front} on the core of {core}, at {host}\n")
     while not ended.wait(1.0):
         pass
     for frontend in frontends:

@@ -97,6 +97,7 @@ class HybridServer(EmbeddedServer):
     def _command_in(self, run: Run, environment: Mapping[str, str]) -> list[str]:
         told = {
             "paths": [*map(str, self._own.paths), *([str(self._numpy)] if self._numpy else [])],
+            "frontends": self._hybrid.wheel.version,
             "core": self._release.triton,
             "host": self.endpoint.host,
             "http_port": self.endpoint.http_port,
