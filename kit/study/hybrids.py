@@ -7,6 +7,7 @@ line of releases and never on it, and no advice about releases counts it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -92,6 +93,21 @@ def hybrid_parts(text: str) -> tuple[str, str] | None:
 def is_hybrid(label: str) -> bool:
     """Whether a server's label is that of a hybrid."""
     return hybrid_parts(label) is not None
+
+
+def on_the_line(labels: Iterable[str]) -> list[str]:
+    """Those that are no hybrids, in their order: what may be counted, ranged or compared as
+    releases.
+
+    >>> on_the_line(["24.10", "frontend 26.09 on core 24.10"])
+    ['24.10']
+    """
+    return [label for label in labels if not is_hybrid(label)]
+
+
+def beside_the_line(labels: Iterable[str]) -> list[str]:
+    """The hybrids among them, in their order."""
+    return [label for label in labels if is_hybrid(label)]
 
 
 def load_hybrids() -> dict[str, Hybrid]:
