@@ -23,9 +23,9 @@ from kit.study.releases import Wheel, WheelFile, WheelRow, load_releases, wheel_
 CATALOG = DATA / "hybrids.yaml"
 
 #: As a person may write it: "frontend 26.09 on core 24.10", "26.09 on 24.10".
-WRITTEN = r"(?:frontends?\s+)?\d\d\.\d\d\s+on\s+(?:core\s+)?\d\d\.\d\d"
+_WRITTEN = r"(?:frontends?\s+)?\d\d\.\d\d\s+on\s+(?:core\s+)?\d\d\.\d\d"
 _RELEASES = re.compile(r"\d\d\.\d\d")
-_NAME = re.compile(rf"\s*{WRITTEN}\s*", re.IGNORECASE)
+_NAME = re.compile(rf"\s*{_WRITTEN}\s*", re.IGNORECASE)
 #: What to say of it wherever it is shown beside releases.
 NO_RELEASE = (
     "frontends of one release on the core and Python backend of another: no release, and not "
@@ -93,6 +93,15 @@ def hybrid_parts(text: str) -> tuple[str, str] | None:
 def is_hybrid(label: str) -> bool:
     """Whether a server's label is that of a hybrid."""
     return hybrid_parts(label) is not None
+
+
+def names_in(text: str) -> list[str]:
+    """The names in a list as a person writes it, of which a hybrid's is one.
+
+    >>> names_in("24.10, frontend 26.09 on core 24.10")
+    ['24.10', 'frontend 26.09 on core 24.10']
+    """
+    return re.findall(rf"(?i:\b{_WRITTEN}\b)|[^\s,;]+", text)
 
 
 def on_the_line(labels: Iterable[str]) -> list[str]:

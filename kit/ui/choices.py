@@ -16,7 +16,7 @@ from kit.servers.prepare import releases_here
 from kit.study.arguments import as_number, check_names
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
-from kit.study.hybrids import hybrid_parts
+from kit.study.hybrids import hybrid_parts, names_in
 from kit.study.paths import NOTEBOOKS, ROOT
 from kit.study.plan import ENGINES, check_conductible, count
 from kit.study.releases import embedded_releases, embedded_wheel, get_release
@@ -150,7 +150,7 @@ def _pick_engines(
 
 
 def _pick_servers(servers: Servers) -> tuple[ServerSpec, ...]:
-    picked = several(servers)
+    picked: list[object] = [*names_in(servers)] if isinstance(servers, str) else several(servers)
     if HERE in picked:
         picked = list(releases_here())
     elif ALL in picked:
