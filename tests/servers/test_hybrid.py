@@ -15,7 +15,7 @@ from chances import at_least, until
 from elftools.elf.elffile import ELFFile
 from lacks import lacks
 
-from kit.crash.diagnose import diagnose
+from kit.crash.diagnose import Diagnosis, diagnose
 from kit.crash.log.backtrace import parse_backtraces
 from kit.crash.log.shapes import Shape
 from kit.errors import LibpythonMissingError, MachineError, SpecError, UnsupportedPlatformError
@@ -171,21 +171,26 @@ def test_a_hybrid_serves_and_leaves_nothing(files: HybridFiles, tmp_path: Path) 
 def test_the_frontend_of_2026_dies_of_cancelled_streams_and_its_stack_says_where(
     files: HybridFiles, tmp_path: Path
 ) -> None:
-    def live(number: int) -> TrialResult:
-        return trial("grpc-stream-cancel-verbose", tmp_path / str(number), requests=6000)
+    def live(number: int) -> tuple[TrialResult, Diagnosis]:
+        result = trial("grpc-stream-cancel-verbose", tmp_path / str(number), requests=6000)
+        log = TrialFolder(tmp_path / str(number)).log_text() or ""
+        return result, diagnose(log, believed_release=result.versions["release"])
 
-    result = until(
+    # By hand 8 of 8 trials, each within 5,728 requests; by the kit 2 of 3, on a machine so busy
+    # that the third died in the core's Python backend (bls-shm-lock-exception).
+    result, found = until(
         live,
-        lambda life: life.verdict is Verdict.CRASHED,
-        chance=at_least(8, 8),  # by hand, each within 5,728 requests
-        known=lambda life: life.verdict in (Verdict.CRASHED, Verdict.SURVIVED, Verdict.HUNG),
-        say=lambda life: f"{life.verdict} after {life.completed}: {life.reason}",
+        lambda life: life[1].component == "grpc-frontend",
+        chance=at_least(10, 11),
+        known=lambda life: (
+            life[0].verdict in (Verdict.CRASHED, Verdict.SURVIVED, Verdict.HUNG)
+            and life[1].component in ("grpc-frontend", "python-backend", "libc-abort", "none")
+        ),
+        say=lambda life: f"{life[0].verdict} after {life[0].completed}: {life[0].reason}",
     )
+    assert result.verdict is Verdict.CRASHED
     assert result.signature is not None
     assert result.signature.signal in (6, 11)
-    folder = next(f for f in map(TrialFolder, sorted(tmp_path.iterdir())) if f.result == result)
-    found = diagnose(folder.log_text() or "", believed_release=result.versions["release"])
-    assert found.component == "grpc-frontend"
     assert found.matches[0].id == "grpc-stream-cancel-state-race"
     assert found.release_guess is None, "a hybrid is no release"
 
