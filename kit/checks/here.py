@@ -14,6 +14,7 @@ from kit.servers.doctor import PROBES, SHM_TOPIC, Check, CheckState, best_python
 from kit.servers.ports import PortClaim
 from kit.servers.prepare import lacks_here
 from kit.servers.python import ways_to_get
+from kit.study.hybrids import get_hybrid
 from kit.study.releases import get_release
 from kit.study.spec import FaultKind, ServerKind, TrialSpec
 
@@ -49,11 +50,14 @@ def here_findings(
     parallel: trials at a time; None: one a processor core. is_quick: leave out whether a release
     can run here, which the study finds out by itself.
     """
-    own = [trial for trial in trials if trial.server.kind is ServerKind.EMBEDDED]
+    embedded = [trial for trial in trials if trial.server.kind is ServerKind.EMBEDDED]
+    hybrids = [trial for trial in trials if trial.server.kind is ServerKind.HYBRID]
+    own = [*embedded, *hybrids]
     topics = (*_CHEAP, SHM_TOPIC) if own else _CHEAP
     yield from map(_of_doctor, check_with({topic: PROBES[topic] for topic in topics}))
     if not is_quick:
-        yield from _embedded(own)
+        yield from _embedded(embedded)
+        yield from _hybrids(hybrids)
     at_a_time = parallel or os.cpu_count() or 1
     if own:
         yield _ports(3 * at_a_time)
@@ -90,6 +94,21 @@ def _embedded(trials: Sequence[TrialSpec]) -> Iterator[Finding]:
                 hint=f"the study fetches a Python if it can; else {how}",
                 server=name,
             )
+
+
+def _hybrids(trials: Sequence[TrialSpec]) -> Iterator[Finding]:
+    from kit.servers.hybrid.files import hybrid_lacks_here  # only where a study has one
+
+    for server in dict.fromkeys(trial.server for trial in trials):
+        hybrid = get_hybrid(server.frontends or "", server.release or "")
+        lacks = hybrid_lacks_here(hybrid)
+        yield Finding(
+            topic="runs here",
+            severity=Severity.OK if lacks is None else Severity.WARNS,
+            found=f"{hybrid.name} {'runs on this machine' if lacks is None else f'wants {lacks}'}",
+            hint="" if lacks is None else "the study fetches what it can: a Python, a C library",
+            server=hybrid.name,
+        )
 
 
 def _ports(count: int) -> Finding:

@@ -11,12 +11,15 @@ from kit.checks.finding import VLLM, Finding, Preflight, Severity, in_order_of_g
 from kit.checks.here import here_findings
 from kit.checks.known import release_findings
 from kit.checks.telling import GPU, METRICS
+from kit.study.hybrids import NO_RELEASE
 from kit.study.plan import first_of_each_cell
 from kit.study.releases import get_release
 from kit.study.spec import EngineKind, ServerKind, ServerSpec, StudySpec, TrialSpec
 
 #: A study of more cells is looked at in its first ones.
 MOST_CELLS: Final = 2_000
+HYBRID: Final = "hybrid"
+SIMULATED: Final = "the kit's simulated engine stands in for it"
 
 
 def preflight(spec: StudySpec, *, parallel: int | None = None, is_quick: bool = False) -> Preflight:
@@ -65,6 +68,9 @@ def _of_server(trials: Sequence[TrialSpec], is_quick: bool) -> Iterator[Finding]
 
         engine = None if is_quick else ask_engine(server)
         yield from container_findings(trials, server.label, engine)
+    elif server.kind is ServerKind.HYBRID:
+        yield _note(HYBRID, NO_RELEASE, server)
+        yield _note(VLLM, SIMULATED, server)
     else:
         yield from _embedded(server, trials)
 
@@ -74,7 +80,7 @@ def _embedded(server: ServerSpec, trials: Sequence[TrialSpec]) -> Iterator[Findi
     yield from release_findings(release.release, trials, server.label)
     kinds = {trial.engine.kind for trial in trials}
     if EngineKind.SIMULATED in kinds:
-        yield _note(VLLM, "the kit's simulated engine stands in for it", server)
+        yield _note(VLLM, SIMULATED, server)
     for version in {t.engine.version for t in trials if t.engine.kind is EngineKind.VLLM_CPU}:
         own = release.vllm or "none"
         found = f"{version or 'the newest tested'} for the CPU; the release's own image has {own}"

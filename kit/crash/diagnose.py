@@ -28,6 +28,7 @@ from kit.crash.stack.signature import describe, make_signature, place, place_by_
 from kit.crash.stack.site import fault_frames
 from kit.crash.state import State, of_dead, of_living
 from kit.errors import KitError
+from kit.study.hybrids import is_hybrid
 from kit.study.result import Signature
 
 #: Where the unpacked binaries of a release are; None when they are not at hand.
@@ -104,9 +105,9 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose a text.
 
-    believed_release: what its owner says that it ran ("23.11", "2.40.0", an image name). maps: of
-    the server, from before it died. modules_of: finds a release's binaries, for function names;
-    without it nothing outside the text is read.
+    believed_release: what its owner says that it ran ("23.11", "2.40.0", an image name; of a
+    hybrid no release is believed). maps: of the server, from before it died. modules_of: finds a
+    release's binaries, for function names; without it nothing outside the text is read.
 
     Raises:
         UnknownReleaseError: what is believed is no release.
@@ -170,13 +171,14 @@ def diagnose_chunks(
 ) -> Diagnosis:
     """The same of text that comes in pieces, each of which ends at a line's end."""
     crashes = known_crashes()
-    believed = release_believed(believed_release) if believed_release else None
+    hybrid = believed_release is not None and is_hybrid(believed_release)  # it is no release
+    believed = release_believed(believed_release) if believed_release and not hybrid else None
     scan = Scan(watched(crashes.values())).read(chunks)
     death = find_death(scan)
     if death is None:
         return _alive(scan, believed)
     guess = guess_release(death.backtrace) if death.backtrace else _NO_GUESS
-    origin = origin_of(guess, scan.stated, believed)
+    origin = origin_of(guess, () if hybrid else scan.stated, believed)
     build = guess.builds[0] if guess.builds else None
     backtrace = _placed(death.backtrace, guess, maps, modules_of)
     fault = fault_frames(backtrace) if backtrace else ()

@@ -128,7 +128,7 @@ def site_of(signature: Signature) -> str:
 def _shape(signature: Signature) -> Shape:
     """Signatures of trials are Triton's own stacks; others have no handler's frames to drop."""
     first = signature.frames[0] if signature.frames else None
-    ours = first is not None and plain_module(first.module) in ("tritonserver", None)
+    ours = first is not None and plain_module(first.module) in ("tritonserver", "[anonymous]", None)
     return Shape.TRITON if ours else Shape.GDB
 
 

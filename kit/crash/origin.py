@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kit.crash.stack.builds import ReleaseGuess, known_builds
+from kit.study.hybrids import is_hybrid
 from kit.study.releases import get_release, load_releases
 
 _RELEASE = re.compile(r"(?<![\d.])(2\d\.(?:0[1-9]|1[0-2]))(?![\d.])")
@@ -91,7 +92,10 @@ def release_believed(text: str) -> str:
 
 
 def release_named(text: str) -> str | None:
-    """The release in "23.11", "2.40.0", "v2.40.0" or an image's name; None: there is none."""
+    """The release in "23.11", "2.40.0", "v2.40.0" or an image's name; None: there is none, as in
+    the name of a hybrid."""
+    if is_hybrid(text):
+        return None
     if found := _RELEASE.search(text):
         return found[1]
     if found := _TRITON.search(text):

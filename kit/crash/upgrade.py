@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 
 from kit.crash.catalog import Crash, known_crashes
 from kit.crash.origin import release_named
-from kit.errors import UnknownScenarioError
+from kit.errors import UnknownReleaseError, UnknownScenarioError
+from kit.study.encoding import from_json
+from kit.study.hybrids import NO_RELEASE, is_hybrid
+from kit.study.paths import RECORDED
 from kit.study.releases import get_release, load_releases
 from kit.study.scenarios import Scenario, load_scenarios
+from kit.study.spec import StudySpec
 
 #: What an evidence word of the catalog is called here.
 LABELS = {
@@ -107,6 +112,12 @@ def advise(
     >>> advise(release="24.05", traffic=["grpc-stream-cancel"]).risks[0].crash
     'grpc-stream-cancel-state-race'
     """
+    if is_hybrid(release):
+        raise UnknownReleaseError(
+            release,
+            "a release, such as 24.10",
+            f"ask about one of its two releases: {NO_RELEASE}",
+        )
     row = get_release(release_named(release) or release)
     known = crashes if crashes is not None else known_crashes()
     asked = _scenarios(traffic)
@@ -178,9 +189,19 @@ def _risk(crash: Crash, release: str, traffic: tuple[str, ...]) -> Risk:
     )
 
 
+@cache
+def _mapped() -> frozenset[str]:
+    """The scenarios that the release map ran."""
+    data = (RECORDED / "release_map" / "study.json").read_bytes()
+    return frozenset(from_json(data, StudySpec).scenarios)
+
+
 def _measured(crashes: Mapping[str, Crash], scenario: str) -> dict[str, tuple[int, int]]:
-    """Trials and deaths of a scenario by release, as the release map counted them for its crash."""
+    """Trials and deaths of a scenario by release, as the release map counted them for its crash;
+    nothing of a scenario that it did not run."""
     table: dict[str, tuple[int, int]] = {}
+    if scenario not in _mapped():
+        return table
     for crash in crashes.values():
         if scenario in crash.scenarios:
             for name, row in crash.measured.items():

@@ -13,6 +13,7 @@ from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour, dashes, marker, requests_axis, spread
 from kit.plots.titles import cell_name, crash_title, set_title, varying
 from kit.stats.survival import Clock, at_risk_table, survival_table
+from kit.study.hybrids import NO_RELEASE, is_hybrid
 from kit.study.releases import in_order
 from kit.study.words import ranges
 
@@ -85,11 +86,20 @@ def plot_crash_strip(trials: pd.DataFrame, ax: Axes) -> Axes:
         )
     ax.set_yticks(range(len(rows)), [label for label, _ in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
+    hybrid = [is_hybrid(str(group["release"].iloc[0])) for _, group in rows]
+    note = _set_apart(ax, hybrid.index(True)) if any(hybrid) else ""
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel("requests completed (log scale)    ✕ server died    ▷ still alive when done")
+    label = "requests completed (log scale)    ✕ server died    ▷ still alive when done"
+    ax.set_xlabel(label + note)
     set_title(ax, crash_title(trials))
     return ax
+
+
+def _set_apart(ax: Axes, first: int) -> str:
+    """A line above the rows of hybrids, which come last; what to write beneath the axis."""
+    ax.axhline(first - 0.5, color=FAINT, lw=1, ls=(0, (4, 3)), gid="hybrids below")
+    return f"\nbelow the dashed line: {NO_RELEASE}"
 
 
 def plot_survival(trials: pd.DataFrame, ax: Axes, *, over: str = "completed") -> Axes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -18,6 +18,7 @@ from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, GRID, contrast
 from kit.plots.titles import DECIDED, map_title, set_title
 from kit.stats.summary import places_by
+from kit.study.hybrids import hybrid_parts, is_hybrid, on_the_line
 from kit.study.releases import in_order
 from kit.study.scenarios import is_traffic
 from kit.study.words import percent
@@ -85,25 +86,27 @@ def plot_release_map(
         crashes "survives"; None: such a cell is one in which nothing died.
     Dark red: dies within few requests; pale orange: after many; blue: survives. Written: died of
     trials, and the median crash iteration with the letter of the signature. Hatched: not
-    applicable. Dotted with "?": undecided. Blank: not tried. A red frame: some died all the same.
+    applicable. Behind a gap: hybrids, which are no releases. Dotted with "?": undecided. Blank: not
+    tried. A red frame: some died all the same.
     The title is about traffic that could kill: not about controls, nor the kit's own doing.
     """
     skipped = dict(not_applicable or {})
     pairs = list(zip(cells["release"], cells["scenario"], strict=True))
     releases = in_order([*cells["release"], *(release for release, _ in skipped)])
+    places = _places(releases)
     scenarios = list(dict.fromkeys([*cells["scenario"], *(scenario for _, scenario in skipped)]))
     letters = signature_letters(cells)
     found = dict(zip(pairs, cells.to_dict("records"), strict=True))
     for y, scenario in enumerate(scenarios):
-        for x, release in enumerate(releases):
+        for x, release in zip(places, releases, strict=True):
             cell = found.get((release, scenario))
             if cell is not None:
                 _draw_cell(ax, x, y, cell, letters)
             elif (release, scenario) in skipped:
                 _patch(ax, x, y, fc="none", ec=GRID, hatch="////", lw=0.8, gid="not applicable")
-    ax.set_xlim(-0.5, len(releases) - 0.5)
+    ax.set_xlim(-0.5, max(places, default=0.0) + 0.5)
     ax.set_ylim(len(scenarios) - 0.5, -0.5)
-    ax.set_xticks(range(len(releases)), releases)
+    ax.set_xticks(places, [_tick(release) for release in releases])
     ax.set_yticks(range(len(scenarios)), [(titles or {}).get(s, s) for s in scenarios])
     ax.tick_params(length=0)
     ax.grid(visible=False)
@@ -112,6 +115,21 @@ def plot_release_map(
     ax.set_xlabel(_key(cells, skipped, error), fontsize=8.5, color=FAINT, loc="left")
     set_title(ax, map_title(traffic_cells(cells)))
     return ax
+
+
+#: Between the line of releases and the hybrids beside it.
+_GAP = 0.5
+
+
+def _places(releases: Sequence[str]) -> list[float]:
+    """Of each column along the axis; hybrids, which come last, stand apart from releases."""
+    apart = _GAP if on_the_line(releases) else 0.0
+    return [x + apart * is_hybrid(release) for x, release in enumerate(releases)]
+
+
+def _tick(release: str) -> str:
+    parts = hybrid_parts(release)
+    return release if parts is None else f"frontend\n{parts[0]}\non core\n{parts[1]}"
 
 
 def traffic_cells(cells: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +151,7 @@ def signature_key(cells: pd.DataFrame) -> list[str]:
 
 
 def _draw_cell(
-    ax: Axes, x: int, y: int, cell: dict[Hashable, Any], letters: Mapping[str, str]
+    ax: Axes, x: float, y: int, cell: dict[Hashable, Any], letters: Mapping[str, str]
 ) -> None:
     verdict, died, trials = cell["verdict"], cell["died"], cell["trials"]
     if verdict not in DECIDED:
@@ -179,7 +197,7 @@ LIGHT, DARK = "#fefefe", "#1b1b1b"
 INK_ON_SAFE = "#31414f"
 
 
-def _patch(ax: Axes, x: int, y: int, **style: Any) -> None:
+def _patch(ax: Axes, x: float, y: int, **style: Any) -> None:
     ax.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, **style))
 
 
@@ -190,6 +208,8 @@ def _key(cells: pd.DataFrame, skipped: Mapping[tuple[str, str], str], error: flo
     words.append(
         "blue: all survived" if error is None else f"blue: survives ({percent(error)} error)"
     )
+    if cells["release"].map(is_hybrid).any():
+        words.append("behind the gap: no releases")
     if skipped:
         words.append("hatched: not applicable")
     if (~cells["verdict"].isin(DECIDED)).any():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.cleaning import clean_text
+from kit.study.hybrids import hybrid_parts, is_hybrid
 from kit.study.releases import place_in_line
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ DASHES = ("-", "--", "-.", (0, (1, 1)))
 
 
 def colour(release: str) -> str:
-    """The release's colour; grey for one that the kit does not know (an attached server)."""
+    """The release's colour, of a hybrid that of its frontends; grey for one that the kit does not
+    know (an attached server)."""
+    if (parts := hybrid_parts(release)) is not None:
+        release = parts[0]
     return COLOURS.get(release, "#6b6b6b")
 
 
@@ -63,6 +67,8 @@ def marker(release: str) -> str:
 
 
 def dashes(release: str) -> str | tuple[int, tuple[int, int]]:
+    if is_hybrid(release):
+        return DASHES[-1]
     return DASHES[place_in_line(release) % len(DASHES)]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from kit.plots.style import CELL_COLOURS, colour
 from kit.stats.returns import returns
 from kit.study.grid import COLUMNS
+from kit.study.hybrids import beside_the_line, on_the_line
 from kit.study.releases import in_order, neighbours
 from kit.study.sequential import Decision
 from kit.study.words import in_lines, listing, milliseconds, percent, ranges
@@ -67,9 +68,21 @@ def cell_colours(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, str]:
 
 
 def crash_title(trials: pd.DataFrame) -> str:
-    """What the trials of one scenario say about the releases."""
+    """What the trials of one scenario say about the releases, and about hybrids apart from them."""
     counted = trials[trials["counted"]]
-    line = in_order(counted["release"])
+    named = in_order(counted["release"])
+    line, hybrids = on_the_line(named), beside_the_line(named)
+    if hybrids:
+        whole = counted["release"].astype(str)
+        died = counted.groupby("release", observed=True)["crashed"].any()
+        bad = [name for name in hybrids if died[name]]
+        good = [name for name in hybrids if not died[name]]
+        said = [f"{listing(bad)} {_verb('crash', bad)}"] if bad else []
+        said += [f"{listing(good)} {_verb('survive', good)}"] if good else []
+        beside = f"{', '.join(said)} (no release)"
+        if not line:
+            return beside
+        return f"{crash_title(trials[whole.isin(line)])}; {beside}"
     died = counted.groupby("release", observed=True)["crashed"].any()
     bad = [release for release in line if died[release]]
     good = [release for release in line if not died[release]]
@@ -142,6 +155,16 @@ def map_title(cells: pd.DataFrame) -> str:
     decided = cells["verdict"].isin(DECIDED)
     if not decided.any():
         return "No cell is decided yet"
+    hybrids = beside_the_line(in_order(cells["release"]))
+    if hybrids:
+        line_cells = cells[~cells["release"].isin(hybrids)]
+        own = cells[cells["release"].isin(hybrids) & decided]
+        dead = set(own.loc[own["verdict"] == Decision.CRASHES, "release"])
+        dying = [name for name in hybrids if name in dead]
+        beside = f"{listing(dying)} {_verb('crash', dying)} (no release)" if dying else ""
+        if line_cells.empty:
+            return beside or f"{listing(hybrids)}: no crash (no release)"
+        return "; ".join(filter(None, (map_title(line_cells), beside)))
     line = in_order(cells["release"])
     said = {release: set(own["verdict"]) for release, own in cells.groupby("release")}
     safe = [release for release in line if said[release] == {Decision.SURVIVES}]

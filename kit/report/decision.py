@@ -15,6 +15,7 @@ from kit.stats.frames import trials_frame
 from kit.stats.intervals import evidence_of_each, share
 from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
+from kit.study.hybrids import on_the_line
 from kit.study.plan import not_applicable
 from kit.study.releases import in_order, load_releases
 from kit.study.scenarios import is_traffic, load_scenarios
@@ -86,7 +87,10 @@ def study_decision(study: StudyFolder) -> StudyDecision:
     skipped = not_applicable(spec)
     every = list(dict.fromkeys([*cells["scenario"], *(s for _, s in skipped)]))
     kinds = [name for name in every if is_traffic(name)] or every
-    line = in_order({*cells["release"], *(release for release, _ in skipped)})
+    # A hybrid is no release: nobody can run it, and nobody is told to.
+    line = on_the_line(in_order({*cells["release"], *(release for release, _ in skipped)}))
+    cells = cells[cells["release"].isin(line)]
+    trials = trials[trials["release"].isin(line)]
     counted = trials[trials["counted"]]
     survivors = survivors_by_scenario(counted, line)
     table = crash_table(counted, cell_columns(counted))

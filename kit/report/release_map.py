@@ -12,6 +12,7 @@ from kit.runner.agenda import decided, decisions_of
 from kit.stats.frames import trials_frame
 from kit.stats.returns import Segment, returns
 from kit.study.folder import StudyFolder
+from kit.study.hybrids import is_hybrid
 from kit.study.releases import in_order
 from kit.study.scenarios import is_traffic
 from kit.study.sequential import Decision, characteristic, saving
@@ -24,6 +25,7 @@ CHANCES = (0.02, 0.08, 0.2, 0.5, 0.9)
 def map_answer(study: StudyFolder) -> str:
     """Whether any release stands all traffic, and which crashes came back: two sentences."""
     cells = traffic_cells(release_map(trials_frame(study), decided(study)))
+    cells = cells[~cells["release"].map(is_hybrid).astype(bool)]  # no releases
     line = in_order(cells["release"])
     said = {release: set(own["verdict"]) for release, own in cells.groupby("release")}
     standing = [release for release in line if said[release] == {Decision.SURVIVES}]

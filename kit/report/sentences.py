@@ -16,6 +16,7 @@ from kit.stats.frames import trials_frame
 from kit.stats.intervals import evidence_of_each
 from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
+from kit.study.hybrids import NO_RELEASE, beside_the_line
 from kit.study.recorded import is_recorded
 from kit.study.releases import in_order
 from kit.study.result import Frame
@@ -48,7 +49,8 @@ def headline(trials: pd.DataFrame) -> str:
 
 
 def answer(trials: pd.DataFrame) -> list[str]:
-    """Two sentences: what died of what and how soon, what survived and what that is worth."""
+    """Two sentences: what died of what and how soon, what survived and what that is worth. A third
+    one where hybrids were among them."""
     counted = trials[trials["counted"]]
     if counted.empty:
         return ["No trial has ended with a verdict on a server.", "Run the study to its end."]
@@ -58,8 +60,15 @@ def answer(trials: pd.DataFrame) -> list[str]:
         return [
             f"None of {len(counted)} servers ({ranges(line, line)}) died.",
             f"That is {evidence_of_each(tried)}.",
+            *about_hybrids(line),
         ]
-    return [_deaths(counted, line), _survivals(counted, line)]
+    return [_deaths(counted, line), _survivals(counted, line), *about_hybrids(line)]
+
+
+def about_hybrids(labels: list[str]) -> list[str]:
+    """A sentence that hybrids are no releases, where there are some."""
+    found = beside_the_line(labels)
+    return [f"{listing(found)}: {NO_RELEASE}."] if found else []
 
 
 def _deaths(counted: pd.DataFrame, line: list[str]) -> str:

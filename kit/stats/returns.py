@@ -14,6 +14,7 @@ from itertools import pairwise
 import pandas as pd
 
 from kit.stats.intervals import same_share_p_value
+from kit.study.hybrids import on_the_line
 from kit.study.releases import in_order
 from kit.study.sequential import Decision
 
@@ -48,7 +49,8 @@ def returns(cells: pd.DataFrame) -> dict[str, list[Segment]]:
 
 
 def segments(cells: pd.DataFrame) -> list[Segment]:
-    """The line of one scenario, oldest first, cut only where both sides differ for sure.
+    """The line of one scenario, oldest first, cut only where both sides differ for sure. Hybrids
+    are left out.
 
     The pooled counts of neighbouring segments are compared by Fisher's exact test; the two that
     differ least are joined until all differ.
@@ -62,7 +64,7 @@ def segments(cells: pd.DataFrame) -> list[Segment]:
             died=int(cell["died"]),
             trials=int(cell["trials"]),
         )
-        for release in in_order(decided)
+        for release in on_the_line(in_order(decided))
         if (cell := decided[release])["verdict"] in (Decision.CRASHES, Decision.SURVIVES)
     ]
     line = _joined_alike(line)

@@ -13,6 +13,7 @@ import msgspec
 
 from kit.errors import SpecError
 from kit.study.grid import FIELDS, points, tag_of, with_traffic
+from kit.study.hybrids import get_hybrid
 from kit.study.releases import get_release
 from kit.study.scenarios import get_scenario
 from kit.study.spec import (
@@ -42,8 +43,6 @@ CONTAINER_VLLM_READY_S = 1800.0
 CONTAINER_VLLM_MODEL = "vllm_model"
 #: What a trial can put behind the server that it starts, which is an embedded one.
 ENGINES = (EngineKind.SIMULATED, EngineKind.VLLM_CPU)
-#: Kinds of servers that a trial can drive.
-SERVERS = (ServerKind.EMBEDDED, ServerKind.CONTAINER, ServerKind.ATTACHED)
 #: Least time for a trial's load; one that by its rate or duration takes longer gets longer.
 LOAD_S = 120.0
 #: A soak ends with its requests, however long they take.
@@ -58,13 +57,13 @@ def check_conductible(engine: Engine, server: ServerKind, *, model: str | None =
     model: what a container serves; None: one of the kit's own models.
 
     Raises:
-        SpecError: no trial can put that engine behind a server, or drive that kind of server.
+        SpecError: no trial can put that engine behind a server of that kind.
     """
-    if server not in SERVERS:
+    if server is ServerKind.HYBRID and engine.kind is not EngineKind.SIMULATED:
         raise SpecError(
-            f"a trial of a server of kind {server.value!r}",
-            f"one of {', '.join(SERVERS)}",
-            "take a release that is embedded, or a server that runs already, by its URL",
+            f"engine {engine.kind.value!r} behind a hybrid",
+            f"{EngineKind.SIMULATED.value!r}",
+            "leave out engine: a hybrid serves the kit's simulated engine",
         )
     if server is ServerKind.CONTAINER:
         wanted = EngineKind.VLLM if model else EngineKind.SIMULATED
@@ -186,6 +185,8 @@ def first_of_each_cell(spec: StudySpec) -> Iterator[TrialSpec]:
 
 def _check(spec: StudySpec) -> None:
     for server in spec.servers:
+        if server.kind is ServerKind.HYBRID:
+            get_hybrid(server.frontends or "", server.release or "")
         for engine in spec.engines:
             check_conductible(engine, server.kind, model=server.model)
     if len({server.kind is ServerKind.ATTACHED for server in spec.servers}) > 1:

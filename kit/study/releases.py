@@ -26,6 +26,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FRAME0 = re.compile(r"[0-9a-f]{3}")
 _DATE = re.compile(r"20\d\d-[01]\d-[0-3]\d")
 _PYTHON = re.compile(r"3\.\d+")
+#: How the name of a wheel ends that holds no binaries.
+_PURE = "-none-any.whl"
 _GLIBC_TAG = re.compile(r"manylinux_(\d+)_(\d+)_")
 
 
@@ -40,7 +42,10 @@ class Wheel:
     filename: dict[str, str] = field(hash=False)
 
     def glibc(self, architecture: str) -> tuple[int, int]:
-        """The oldest glibc on which its binaries run, as its file name states."""
+        """The oldest glibc on which its binaries run, as its file name states; (0, 0): it has
+        none."""
+        if self.filename[architecture].endswith(_PURE):
+            return 0, 0
         tag = _GLIBC_TAG.search(self.filename[architecture])
         assert tag is not None, "checked when the catalog was read"
         return int(tag[1]), int(tag[2])
@@ -61,15 +66,15 @@ class Release:
     date: str | None  # of the release's tag, "2023-10-26"
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class WheelFile(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     sha256: str
 
 
-class _WheelRow(msgspec.Struct, forbid_unknown_fields=True):
+class WheelRow(msgspec.Struct, forbid_unknown_fields=True):
     version: str
     python: tuple[str, ...]
-    files: dict[str, _File]
+    files: dict[str, WheelFile]
 
 
 class _ReleaseRow(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,13 +84,13 @@ class _ReleaseRow(msgspec.Struct, forbid_unknown_fields=True):
     image: str
     date: str | None
     frame0: str | None
-    wheel: _WheelRow | None
+    wheel: WheelRow | None
 
 
 class _NumpyRow(msgspec.Struct, forbid_unknown_fields=True):
     python: str
     version: str
-    files: dict[str, _File]
+    files: dict[str, WheelFile]
 
 
 class _Since(msgspec.Struct, forbid_unknown_fields=True):
@@ -183,10 +188,10 @@ def read_catalog(path: Path) -> tuple[dict[str, Release], dict[str, Wheel]]:
     if len(pythons) != len(set(pythons)):
         raise _bad(path, "two numpy wheels for one Python")
     numpy = {
-        row.python: _wheel(
+        row.python: wheel_of(
             path,
             "numpy",
-            _WheelRow(version=row.version, python=(row.python,), files=row.files),
+            WheelRow(version=row.version, python=(row.python,), files=row.files),
         )
         for row in catalog.numpy
     }
@@ -210,7 +215,7 @@ def _release(path: Path, row: _ReleaseRow, since: _Since) -> Release:
         triton=row.triton,
         vllm=row.vllm,
         image=row.image,
-        wheel=None if row.wheel is None else _wheel(path, "nvidia-pytriton", row.wheel),
+        wheel=None if row.wheel is None else wheel_of(path, "nvidia-pytriton", row.wheel),
         frame0=row.frame0,
         has_generate=row.release >= since.generate,
         has_cancellation=row.release >= since.cancellation,
@@ -218,7 +223,12 @@ def _release(path: Path, row: _ReleaseRow, since: _Since) -> Release:
     )
 
 
-def _wheel(path: Path, package: str, row: _WheelRow) -> Wheel:
+def wheel_of(path: Path, package: str, row: WheelRow) -> Wheel:
+    """The wheel that a row of the catalog at `path` describes.
+
+    Raises:
+        CatalogError: the row is wrong.
+    """
     what = f"{package} {row.version}"
     if not _VERSION.fullmatch(row.version) or not row.python or not row.files:
         raise _bad(path, f"the version, Pythons or files of {what}")
@@ -228,9 +238,9 @@ def _wheel(path: Path, package: str, row: _WheelRow) -> Wheel:
         stem = f"{package.replace('-', '_')}-{row.version}-"
         if architecture not in ARCHITECTURES:
             raise _bad(path, f"the architecture {architecture!r} of {what}")
-        if not (file.name.startswith(stem) and file.name.endswith(f"_{architecture}.whl")):
+        if not (file.name.startswith(stem) and file.name.endswith((f"_{architecture}.whl", _PURE))):
             raise _bad(path, f"the file name {file.name!r} of {what} for {architecture}")
-        if not _GLIBC_TAG.search(file.name):
+        if not (_GLIBC_TAG.search(file.name) or file.name.endswith(_PURE)):
             raise _bad(path, f"a file name without a glibc version for {what}: {file.name!r}")
         if not _SHA256.fullmatch(file.sha256):
             raise _bad(path, f"the SHA-256 of {what} for {architecture}")
@@ -260,13 +270,14 @@ def _bad(path: Path, what: str) -> CatalogError:
 
 
 def in_order(releases: Iterable[str]) -> list[str]:
-    """Oldest first; names that the kit does not know at the end."""
+    """Oldest first; names that the kit does not know, such as hybrids, at the end."""
     return sorted(set(releases), key=lambda name: (place_in_line(name), name))
 
 
 def neighbours(older: str, newer: str) -> bool:
     """True if no release came between the two."""
-    return place_in_line(newer) - place_in_line(older) == 1
+    line = list(load_releases())
+    return newer in line and place_in_line(newer) - place_in_line(older) == 1
 
 
 def place_in_line(release: str) -> int:

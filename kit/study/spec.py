@@ -73,6 +73,8 @@ class ServerSpec:
         '23.10'
         >>> ServerSpec(kind="attached", url="https://llm.example", model="llama").label
         'llm.example'
+        >>> ServerSpec(kind="hybrid", release="24.10", frontends="26.09").label
+        'frontend 26.09 on core 24.10'
 
     Raises:
         SpecError: no such kind, or what that kind needs is missing.
@@ -118,7 +120,7 @@ class ServerSpec:
         if self.kind is ServerKind.ATTACHED:
             return (urlsplit(self.url).netloc.rpartition("@")[2] if self.url else "") or "attached"
         if self.kind is ServerKind.HYBRID:
-            return f"{self.frontends} on {self.release}"
+            return f"frontend {self.frontends} on core {self.release}"
         return self.release or self.image or ""
 
 

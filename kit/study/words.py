@@ -15,9 +15,16 @@ def listing(words: Sequence[str]) -> str:
 
 
 def ranges(chosen: Iterable[str], line: Sequence[str]) -> str:
-    """Releases with runs along `line` drawn together: "23.10 and 24.08–24.10"."""
+    """Releases with runs along `line` drawn together: "23.10 and 24.08–24.10".
+
+    A name of more than one word, as of a hybrid, is no release and always stands alone.
+    """
     members = set(chosen)
-    runs = [list(run) for inside, run in groupby(line, members.__contains__) if inside]
+
+    def part(name: str) -> str | bool:
+        return name in members and (name if " " in name else True)
+
+    runs = [list(run) for inside, run in groupby(line, part) if inside]
     words = [word for run in runs for word in ([f"{run[0]}–{run[-1]}"] if len(run) > 2 else run)]
     return listing(words)
 

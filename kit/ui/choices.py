@@ -16,13 +16,14 @@ from kit.servers.prepare import releases_here
 from kit.study.arguments import as_number, check_names
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
+from kit.study.hybrids import hybrid_parts, names_in
 from kit.study.paths import NOTEBOOKS, ROOT
 from kit.study.plan import ENGINES, check_conductible, count
 from kit.study.releases import embedded_releases, embedded_wheel, get_release
 from kit.study.scenarios import load_scenarios
 from kit.study.sequential import TrialTest
 from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec, Workload
-from kit.ui.server_words import ALL, HERE
+from kit.ui.server_words import ALL, HERE, hybrid_server
 
 STUDIES = "studies"
 #: One server, or several.
@@ -149,7 +150,7 @@ def _pick_engines(
 
 
 def _pick_servers(servers: Servers) -> tuple[ServerSpec, ...]:
-    picked = several(servers)
+    picked: list[object] = [*names_in(servers)] if isinstance(servers, str) else several(servers)
     if HERE in picked:
         picked = list(releases_here())
     elif ALL in picked:
@@ -168,6 +169,8 @@ def _server(given: object) -> ServerSpec:
             if isinstance(given, float)
             else "give it as text",
         )
+    if (parts := hybrid_parts(given)) is not None:
+        return hybrid_server(*parts)
     get_release(given)
     return ServerSpec(release=given)
 

@@ -6,7 +6,6 @@ An option that takes a list is given as `--release 24.05,24.10`, or several time
 from __future__ import annotations
 
 import argparse
-import re
 import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 
 from kit.errors import SpecError
 from kit.study.grid import FIELDS, several
+from kit.study.hybrids import names_in
 from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
 
 #: What `parser.add_subparsers()` returns; its class is private to argparse.
@@ -70,12 +70,12 @@ class _Formatter(argparse.HelpFormatter):
 
 
 def words(text: str) -> list[str]:
-    """The words of "24.05, 24.10".
+    """The words of "24.05, 24.10"; "frontend 26.09 on core 24.10" is one.
 
     Raises:
         SpecError: there is none.
     """
-    found = [word for word in re.split(r"[\s,;]+", text) if word]
+    found = names_in(text)
     if not found:
         raise SpecError(f"the list {text!r}", "one name or more, with commas between", "name one")
     return found

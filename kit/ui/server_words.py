@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from kit.errors import SpecError
+from kit.study.hybrids import get_hybrid, hybrid_parts
 from kit.study.releases import get_release
 from kit.study.spec import ServerKind, ServerSpec
 
@@ -49,7 +50,8 @@ def server_of(text: str, args: Namespace, *, container: bool | None = None) -> S
 def server_named(
     text: str, given: Mapping[str, str | None], *, container: bool = False
 ) -> ServerSpec:
-    """The server that `text` names: a release, a URL, or an image (a name with "/" or ":").
+    """The server that `text` names: a release, a hybrid ("frontend 26.09 on core 24.10"), a URL, or
+    an image (a name with "/" or ":").
 
     given: model, metrics_url and CONTAINER_FIELDS, None or "" where nothing is said. container: a
         release is its official image; it is as well where something of a container is given.
@@ -61,6 +63,8 @@ def server_named(
     'embedded'
     >>> server_named("24.05", {"gpus": "all"}).kind.value
     'container'
+    >>> server_named("26.09 on 24.10", {}).label
+    'frontend 26.09 on core 24.10'
     >>> server_named("grpc://llm.example:8001", {"model": "llama"}).label
     'llm.example:8001'
     """
@@ -72,6 +76,8 @@ def server_named(
         return ServerSpec(
             kind=ServerKind.ATTACHED, url=text, model=model, metrics_url=said.get("metrics_url")
         )
+    if (parts := hybrid_parts(text)) is not None:
+        return hybrid_server(*parts)
     is_image = "/" in text or ":" in text
     if not (is_image or container or model or said.keys() & CONTAINER_FIELDS):
         return ServerSpec(release=get_release(text).release)
@@ -85,3 +91,13 @@ def server_named(
         memory=said.get("memory"),
         shm=said.get("shm"),
     )
+
+
+def hybrid_server(frontends: str, core: str) -> ServerSpec:
+    """The server with frontends of one release on the core of another.
+
+    Raises:
+        UnknownReleaseError: the kit has no such hybrid.
+    """
+    hybrid = get_hybrid(frontends, core)
+    return ServerSpec(kind=ServerKind.HYBRID, release=hybrid.core, frontends=hybrid.frontends)

@@ -7,6 +7,8 @@ from kit.study.encoding import from_json, to_json
 from kit.study.plan import count, not_applicable, plan
 from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec, embedded
 
+HYBRID = ServerSpec(kind=ServerKind.HYBRID, release="24.10", frontends="26.09")
+
 
 def study(**given: object) -> StudySpec:
     values: dict[str, object] = {
@@ -67,7 +69,7 @@ def test_a_study_that_cannot_run_at_all_is_refused() -> None:
     "given",
     [
         {"engines": (Engine(), Engine(kind=EngineKind.VLLM))},
-        {"servers": (ServerSpec(kind=ServerKind.HYBRID, release="24.05", frontends="24.10"),)},
+        {"servers": (HYBRID,), "engines": (Engine(kind=EngineKind.VLLM_CPU),)},
     ],
 )
 def test_what_no_trial_can_conduct_is_refused_and_not_run_as_something_else(
@@ -75,6 +77,15 @@ def test_what_no_trial_can_conduct_is_refused_and_not_run_as_something_else(
 ) -> None:
     with pytest.raises(SpecError, match="Hint"):
         plan(study(**given))
+
+
+def test_a_hybrid_is_planned_under_its_name_and_one_that_the_kit_has_not_is_refused() -> None:
+    [trial] = plan(study(servers=(HYBRID,), scenarios=("control",), grid={}, repeats=1))
+    assert trial.release == "frontend 26.09 on core 24.10"
+    assert trial.trial_id.startswith("frontend-26.09-on-core-24.10-")
+    other = ServerSpec(kind=ServerKind.HYBRID, release="24.05", frontends="24.10")
+    with pytest.raises(UnknownReleaseError, match=r"frontend 26\.09 on core 24\.10"):
+        plan(study(servers=(other,)))
 
 
 def test_a_real_engine_may_be_silent_as_long_as_a_client_waits() -> None:

@@ -40,11 +40,11 @@ _ENGINES = re.compile(
 )
 _ENGINE_WORDS = Words((word, None) for word in ("pid=", "/vllm/", ".py:"))
 _RELEASE_MARKS = ("erver_version", "NVIDIA Release", "Triton Server Version", "tritonserver:2",
-                  "SERVER_VERSION")  # fmt: skip
+                  "SERVER_VERSION", "tritonfrontend ")  # fmt: skip
 _RELEASE_WORDS = Words((word, None) for word in _RELEASE_MARKS)
 _STATED = re.compile(
     r"NVIDIA Release (2\d\.\d\d)\b|tritonserver:(2\d\.\d\d)-"
-    r"|(?:server_version\s{0,40}\|?\s{0,40}|Triton Server Version |SERVER_VERSION=)"
+    r"|(?:server_version\s{0,40}\|?\s{0,40}|Triton Server Version |SERVER_VERSION=|tritonfrontend )"
     r"\"?v?(2\.\d+\.\d+)"
 )
 

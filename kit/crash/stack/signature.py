@@ -47,6 +47,8 @@ _TRUST = {
 }
 _TORN = 9
 _THROWN = re.compile(r"an instance of '([^']{1,200})'")
+#: What abseil and glog put in front: "F0000 00:00:1795888234.005942   20972 ".
+_STAMP = re.compile(r"^[IWEF]\d{4} [\d:.]{8,30} +\d+ ")
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
@@ -197,7 +199,7 @@ def _cause(backtrace: Backtrace) -> str | None:
         if thrown:
             return thrown[1]
         if not message.startswith("what()"):
-            return message[:120]
+            return _STAMP.sub("", message)[:120]
     return None
 
 

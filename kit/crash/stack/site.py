@@ -41,7 +41,10 @@ _ABORT = re.compile(
     r"|assert_fail\w*|malloc_printerr|fortify_fail\w*|stack_chk_fail|verbose_terminate_handler"
     r"|cxa_throw|cxa_rethrow|Unwind_\w+|cxa_call_unexpected|gxx_personality_v0|pthread_kill_\w+)$"
 )
-_ABORT_PARTS = ("__verbose_terminate_handler", "std::terminate", "__cxxabiv1::", "__cxa_")
+_ABORT_PARTS = (
+    *("__verbose_terminate_handler", "std::terminate", "__cxxabiv1::", "__cxa_"),
+    "::log_internal::LogMessage",  # abseil's check that failed: who made it lies below
+)
 _CAUGHT = re.compile(
     r"ErrorSignalHandler|__kernel_rt_sigreturn|__restore_rt|^_{0,2}sigaction$|^_{0,2}funlockfile$"
     r"|^_?_?sigtramp|backtrace_symbols|print_stack|PrintStackTrace|SignalHandler"

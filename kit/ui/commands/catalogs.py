@@ -11,6 +11,7 @@ from kit.ui.console import DONE, print_json, print_text
 from kit.ui.options import Subparsers, add_command, add_json
 
 if TYPE_CHECKING:
+    from kit.study.hybrids import Hybrid
     from kit.study.releases import Release
     from kit.study.scenarios import Scenario
 
@@ -24,6 +25,7 @@ def add(commands: Subparsers) -> None:
 
 def releases(args: Namespace) -> int:
     from kit.servers.prepare import lacks_here
+    from kit.study.hybrids import NO_RELEASE, load_hybrids
     from kit.study.releases import load_releases
 
     known = load_releases().values()
@@ -37,6 +39,9 @@ def releases(args: Namespace) -> int:
         return DONE
     header = ("release", "Triton", "vLLM", "tagged", "runs here", "has")
     print_text(aligned(header, map(_release_row, known)))
+    hybrids = load_hybrids().values()
+    print_text(f"\nBeside the line: {NO_RELEASE}.\n")
+    print_text(aligned(("hybrid", "frontends", "core", "runs here"), map(_hybrid_row, hybrids)))
     if any(release.wheel and lacks_here(release) for release in known):
         print_text("\nThe first run fetches a Python that is lacking, if it can; see `kit doctor`.")
     return DONE
@@ -61,6 +66,16 @@ def _runs(release: Release) -> str:
         return "needs a container"
     lacks = lacks_here(release)
     return "yes" if lacks is None else f"no: lacks {lacks}"
+
+
+def _hybrid_row(hybrid: Hybrid) -> tuple[str, ...]:
+    from kit.servers.hybrid.files import hybrid_lacks_here
+    from kit.study.releases import get_release
+
+    lacks = hybrid_lacks_here(hybrid)
+    core = get_release(hybrid.core).triton
+    runs = "yes" if lacks is None else f"no: lacks {lacks}"
+    return hybrid.name, hybrid.wheel.version, core, runs
 
 
 def scenarios(args: Namespace) -> int:
