@@ -22,6 +22,7 @@ from kit.study.words import listing, paragraph, provenance
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes, ShownText
 from kit.ui.study_plots import StudyPlots
+from kit.ui.study_store import StudyStore
 from kit.ui.study_views import KvView, LimitView, MapView, SoakView
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ MOST_ROWS = 24
 MOST_CELLS = 12
 
 
-class Study(StudyPlots):
+class Study(StudyPlots, StudyStore):
     """A study: trials of servers under traffic, with what was seen of them.
 
     As the last line of a notebook's cell, or in a terminal, it shows its answer. `kit.run`,
