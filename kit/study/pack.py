@@ -9,7 +9,7 @@ was, or packed; packing again goes on from there. It takes the memory of a few p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -140,7 +140,7 @@ def _sound(folder: Path) -> Packed | None:
 
 
 def _write(folder: Path) -> Packed:
-    """Write the parts, compare them with the Arrow files, then list them."""
+    """Write the parts, read each back and compare it with what was read, then list them."""
     tables: dict[str, tuple[Part, ...]] = {}
     for table in SCHEMAS:
         parts: list[Part] = []
@@ -150,11 +150,11 @@ def _write(folder: Path) -> Packed:
             except (pa.ArrowException, ValueError, OverflowError) as error:
                 raise _NotPackableError(f"its {table} cannot be packed: {error}") from error
             write_whole(folder / part.file, data)
+            if not _holds(folder, part, rows):
+                raise _NotPackableError(_DIFFERS)
             parts.append(part)
         tables[table] = tuple(parts)
     listing = Packed(tables=tables, sources=_sizes(folder))
-    if not _is_copy(folder, listing):
-        raise _NotPackableError(_DIFFERS)
     write_whole(folder / LISTING, to_json(listing))
     return listing
 
@@ -166,6 +166,7 @@ def _source(folder: Path, table: str) -> Iterator[pa.Table]:
         _NotPackableError: a file is damaged.
     """
     held: list[pa.Table] = []
+    count = size = 0
 
     def part() -> pa.Table:
         whole = pa.concat_tables(held).combine_chunks()
@@ -179,12 +180,12 @@ def _source(folder: Path, table: str) -> Iterator[pa.Table]:
             for batch in stream_rows(path, SCHEMAS[table], within=folder):
                 rest = batch
                 while rest.num_rows:
-                    free = PART_ROWS - sum(one.num_rows for one in held)
-                    held.append(rest.slice(0, free))
-                    rest = rest.slice(free)
-                    is_full = sum(one.num_rows for one in held) >= PART_ROWS
-                    if is_full or sum(one.nbytes for one in held) >= PART_BYTES:
+                    held.append(rest.slice(0, PART_ROWS - count))
+                    count, size = count + held[-1].num_rows, size + held[-1].nbytes
+                    rest = rest.slice(held[-1].num_rows)
+                    if count >= PART_ROWS or size >= PART_BYTES:
                         yield part()
+                        count = size = 0
     except StoreError as error:
         raise _NotPackableError(error.given) from error
     if held:
@@ -193,18 +194,19 @@ def _source(folder: Path, table: str) -> Iterator[pa.Table]:
 
 def _is_copy(folder: Path, listing: Packed) -> bool:
     """Whether the parts, read back, hold what the Arrow files hold."""
-    for table, schema in SCHEMAS.items():
-        parts: Sequence[Part] = listing.tables.get(table, ())
-        for part, rows in zip_longest(parts, _source(folder, table)):
-            if part is None or rows is None:
-                return False
-            try:
-                found = read_part(folder, part, schema, within=folder)
-            except StoreError:
-                return False
-            if not _is_same(found, rows):
-                return False
-    return True
+    return all(
+        part is not None and rows is not None and _holds(folder, part, rows)
+        for table in SCHEMAS
+        for part, rows in zip_longest(listing.tables.get(table, ()), _source(folder, table))
+    )
+
+
+def _holds(folder: Path, part: Part, rows: pa.Table) -> bool:
+    """Whether the part, read back from the disk, has these rows."""
+    try:
+        return _is_same(read_part(folder, part, rows.schema, within=folder), rows)
+    except StoreError:
+        return False
 
 
 def _may_remove(folder: Path, listing: Packed) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kit.cleaning import clean_text, safe_html
 from kit.errors import SpecError
 from kit.report.table import html_table, text_table
+from kit.stats.counted import latencies_frame
 from kit.stats.frames import (
     client_frame,
     requests_frame,
@@ -89,6 +90,14 @@ class Study(StudyPlots, StudyStore):
         {'ok': 4123, 'in_flight': 175, 'refused': 160}
         """
         return requests_frame(self._folder)
+
+    @cached_property
+    def latencies(self) -> pd.DataFrame:
+        """What latency figures read: `requests`, or counts of them if there are too many.
+
+        Columns: kit.stats.counted.latencies_frame.
+        """
+        return latencies_frame(self._folder)
 
     @cached_property
     def tokens(self) -> pd.DataFrame:
