@@ -154,7 +154,7 @@ def packed_schema(schema: pa.Schema) -> pa.Schema:
 
 def to_part(table: pa.Table, file: str) -> tuple[Part, bytes]:
     """Rows of an Arrow file as a part of this name, and what is to be written into it."""
-    packed = _with_gaps(table) if TOKENS in table.column_names else table
+    packed = with_gaps(table) if TOKENS in table.column_names else table
     delta = {name: "DELTA_BINARY_PACKED" for name in packed.column_names if name in _RISING}
     if GAPS in packed.column_names:
         delta[f"{GAPS}.list.element"] = "DELTA_BINARY_PACKED"
@@ -174,7 +174,7 @@ def to_part(table: pa.Table, file: str) -> tuple[Part, bytes]:
     return Part(file=file, rows=table.num_rows, size_bytes=len(data), crc32=crc32(data)), data
 
 
-def _with_gaps(table: pa.Table) -> pa.Table:
+def with_gaps(table: pa.Table) -> pa.Table:
     """`token_gap_ns` in the place of `token_ns`.
 
     Raises:

@@ -36,3 +36,23 @@ class StudyStore:
         return pd.DataFrame(
             [asdict(trial) for trial in done], columns=list(PackedTrial.__dataclass_fields__)
         )
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """Ask the study in SQL (DuckDB), without loading it: trials, requests, tokens, samples.
+
+        The tables have the columns of `study.trials` and so on (kit.stats.sql); units are in the
+        names. A failed request has a latency, too, that until it failed: filter by `ok`, or let
+        it count as never answered. The query reads no file and changes nothing of the study.
+
+        Raises:
+            MissingPackageError: duckdb is not installed. QueryError: SQL that cannot be run.
+            TooLargeError: too many requests that are not packed; study.pack() first.
+
+        Example, the median of all requests that were not made to fail on purpose:
+
+            study.sql("select release, quantile_disc(if(ok, e2e_ms, 'inf'::double), 0.5) as p50_ms "
+                      "from requests where judged group by release")
+        """
+        from kit.stats.sql import query as run
+
+        return run(cast("Study", self)._folder, query)
