@@ -93,6 +93,18 @@ class LogError(KitError):
     """A log that cannot be read as one: a device, nothing but zeros, a pipe without an end."""
 
 
+class TooLargeError(KitError):
+    """A frame of a study that has more rows than a frame can be made of."""
+
+
+class MissingPackageError(KitError):
+    """A package that an optional part of the kit needs and that is not installed."""
+
+
+class QueryError(KitError):
+    """SQL that cannot be run on a study."""
+
+
 class NotEnoughDataError(KitError):
     """A statistic that these data cannot support."""
 

@@ -219,6 +219,7 @@ def test_the_lock_pins_what_pyproject_declares(declared: dict[str, Requirement])
 #: conda-forge's names where they differ from the index's.
 CONDA_NAMES = {
     "docker": "docker-py",
+    "duckdb": "python-duckdb",
     "matplotlib": "matplotlib-base",
     "prometheus-client": "prometheus_client",
 }

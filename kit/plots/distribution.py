@@ -40,10 +40,10 @@ def plot_distribution(requests: pd.DataFrame, ax: Axes, *, latency: str | None =
     ends, finite_ms = [], []
     for number, (name, shade) in enumerate(shades.items()):
         sample = LatencySample.of(judged[_names(judged, by) == name], latency)
-        values, n = sample.values_ms, sample.values_ms.size
+        values, n = sample.values_ms, sample.n
         answered = values[np.isfinite(values)]
         finite_ms += [answered[0], answered[-1]] if answered.size else []
-        share = np.arange(1, answered.size + 1) / n
+        share = sample.cumulative[: answered.size] / n
         ax.step(
             answered,
             share,

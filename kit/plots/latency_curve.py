@@ -14,7 +14,7 @@ from kit.plots.columns import check_frame
 from kit.plots.latency import MEASURES, latency_axis, reach
 from kit.plots.style import FAINT, colour, dashes, marker
 from kit.plots.titles import latency_title, set_title, varying
-from kit.stats.latency import latency_table
+from kit.stats.latency import OFFERED, latency_table
 from kit.stats.throughput import offered_rate, throughput_table
 from kit.stats.timings import measured
 from kit.study.releases import in_order
@@ -34,6 +34,8 @@ def with_load(requests: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         return requests, "concurrency"
     if RATE in requests and requests[RATE].notna().any():
         return requests, RATE
+    if OFFERED in requests:
+        return requests.assign(**{RATE: requests[OFFERED]}), RATE
     return requests.assign(**{RATE: offered_rate(requests)}), RATE
 
 

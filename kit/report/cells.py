@@ -20,8 +20,9 @@ from kit.errors import NotEnoughDataError
 from kit.runner.agenda import cell_of, decisions_of
 from kit.servers.watch.names import KV_USAGE
 from kit.stats.client_limits import client_limits
-from kit.stats.frames import requests_frame, samples_frame, trials_frame
-from kit.stats.latency import LatencySample
+from kit.stats.counted import latencies_frame
+from kit.stats.frames import samples_frame, trials_frame
+from kit.stats.latency import COUNT, MEASURE, LatencySample, count_requests
 from kit.stats.summary import CELL, cell_columns, places_by
 from kit.stats.timings import measured
 from kit.study.folder import StudyFolder
@@ -50,7 +51,8 @@ def result_cells(study: StudyFolder) -> list[dict[str, Any]]:
     """
     trials = trials_frame(study)
     counted = set(trials.loc[trials["counted"], "trial_id"])
-    requests = ByTrial(requests_frame(study)[REQUEST_COLUMNS])
+    latencies = latencies_frame(study)
+    requests = ByTrial(latencies[latencies.columns.intersection(REQUEST_COLUMNS)])
     samples = samples_frame(study)
     kv = _counted(samples.loc[samples["name"] == KV_USAGE, ["trial_id", "value"]], counted)
     usage = kv.groupby("trial_id", observed=True)["value"].max()
@@ -73,6 +75,7 @@ TRIAL_COLUMNS = [
 REQUEST_COLUMNS = [
     *("trial_id", "judged", "ok", "open_loop"),
     *("e2e_ms", "e2e_from_schedule_ms", "ttft_ms", "itl_ms_mean"),
+    *(COUNT, MEASURE),
 ]
 
 
@@ -144,10 +147,10 @@ def _cell(
         "ttft_p50_ms": _quantile(first, 0.5),
         "ttft_p95_ms": _quantile(first, 0.95),
         "itl_p50_ms": _quantile(gaps, 0.5),
-        "failed_fraction": round(sample.failed_fraction, 4) if sample.values_ms.size else None,
+        "failed_fraction": round(sample.failed_fraction, 4) if sample.n else None,
         "client_limited": int(limited.sum()) if len(limited) else None,
         "kv_peak_fraction": None if pd.isna(peak) else round(float(peak), 4),
-        "requests": len(own),
+        "requests": count_requests(own),
         "decision": decision,
     }
 

@@ -30,7 +30,8 @@ from kit.stats.compare import (
     overall,
     sentence,
 )
-from kit.stats.frames import requests_frame, trials_frame
+from kit.stats.counted import latencies_frame
+from kit.stats.frames import trials_frame
 from kit.study.encoding import plain, to_json
 from kit.study.files import unwritable, write_whole
 from kit.study.folder import StudyFolder
@@ -76,7 +77,7 @@ class ComparedStudies:
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        return self._frame([requests_frame(study) for study in self.studies])
+        return self._frame([latencies_frame(study) for study in self.studies])
 
     @cached_property
     def found(self) -> list[Comparison]:

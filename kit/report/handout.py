@@ -15,6 +15,7 @@ from kit.report.decision import StudyDecision
 from kit.report.sentences import command, headline
 from kit.report.table import COLUMNS
 from kit.stats.frames import requests_frame, trials_frame
+from kit.stats.size import is_large
 from kit.study.folder import StudyFolder
 
 #: What Markdown, or a spreadsheet that opens a CSV file, would take for a command.
@@ -68,8 +69,13 @@ def markdown(
 
 
 def data_files(study: StudyFolder, name: str) -> dict[str, bytes]:
-    """The study's data by file name: a row a trial as CSV, a row a request as Parquet."""
+    """The study's data by file name: a row a trial as CSV, a row a request as Parquet.
+
+    A study that is too large for a frame has its requests in its own folder alone.
+    """
     files = {f"{name}-trials.csv": as_csv(trials_frame(study))}
+    if is_large(study):
+        return files
     requests = requests_frame(study)
     if len(requests):
         buffer = io.BytesIO()

@@ -35,7 +35,8 @@ from kit.report.templates import THEME, page_template
 from kit.runner.agenda import decided
 from kit.servers.watch.names import NOT_EXPORTED, WATCHER_FAILED
 from kit.stats.client_limits import client_limits, client_sentence
-from kit.stats.frames import engine_labels, requests_frame, samples_frame, trials_frame
+from kit.stats.counted import class_note, latencies_frame
+from kit.stats.frames import engine_labels, samples_frame, trials_frame
 from kit.stats.summary import CELL, cell_columns, crash_table
 from kit.study.encoding import to_json
 from kit.study.files import unwritable, write_whole
@@ -95,9 +96,10 @@ def render(
 ) -> str:
     """The report as HTML; everything that a server said is escaped. data: files beside it."""
     spec, trials = study.spec, trials_frame(study)
-    requests, samples = requests_frame(study), samples_frame(study)
+    requests, samples = latencies_frame(study), samples_frame(study)
     limits = client_limits(study)
     line = provenance_of(study)
+    figures = "  ·  ".join(filter(None, (line, class_note(requests))))
     skipped = not_applicable(spec)
     main = hero(
         trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
@@ -132,7 +134,7 @@ def render(
         limit=limit,
         soak=soak,
         # A map says it all in one figure; those of its scenarios would be dozens.
-        drawings=[] if is_map else list(drawings(trials, requests, samples, limits, line)),
+        drawings=[] if is_map else list(drawings(trials, requests, samples, limits, figures)),
         kv_advice=study_advice(study),
         engine_labels=engine_labels(trial.spec.engine for trial in study.trials()),
         crashes=crashes,

@@ -15,7 +15,7 @@ import pandas as pd
 from kit.errors import NotEnoughDataError, SpecError
 from kit.stats.hazard import hazard_ratios
 from kit.stats.intervals import Interval, rate_ratio
-from kit.stats.latency import quantile_ratio
+from kit.stats.latency import count_requests, quantile_ratio
 from kit.stats.summary import crash_table
 from kit.stats.survival import log_rank, log_rank_exact, median_survival, survival_table
 from kit.study.grid import COLUMNS
@@ -276,7 +276,7 @@ def _side(name: str, trials: pd.DataFrame, requests: pd.DataFrame) -> Side:
         died=row["crashed"],
         requests=row["requests"],
         half_died_by=None if pd.isna(half) else float(half),
-        answered=int(requests["judged"].sum()),
+        answered=count_requests(requests, judged=True),
     )
 
 

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kit.errors import UnknownScenarioError
+from kit.stats.size import refuse_large
 from kit.stats.timings import DTYPES, ns_as_float, request_timings, token_gaps
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.grid import COLUMNS, number_of, value_of
@@ -151,8 +152,14 @@ def requests_frame(study: StudyFolder | Path) -> pd.DataFrame:
     Which of the two end-to-end latencies a figure is to show: kit.stats.timings.measured.
     A latency of a request that did not end well is the time it took to fail: filter by `ok`, or
     count it as unanswered (kit.stats.latency).
+
+    Raises:
+        TooLargeError: the study has more than kit.stats.size.MOST_ROWS
+            requests.
     """
-    return _gather(study, "requests", _requests_of)
+    opened = open_study(study)
+    refuse_large(opened, "requests")
+    return _gather(opened, "requests", _requests_of)
 
 
 @computed_once
@@ -162,8 +169,14 @@ def token_gaps_frame(study: StudyFolder | Path) -> pd.DataFrame:
     request  number in the trial's traffic
     gap      1 = between the first token and the second
     itl_ms   the gap
+
+    Raises:
+        TooLargeError: the study has more than kit.stats.size.MOST_ROWS
+            requests.
     """
-    return _gather(study, "requests", _gaps_of)
+    opened = open_study(study)
+    refuse_large(opened, "tokens")
+    return _gather(opened, "requests", _gaps_of)
 
 
 @computed_once
@@ -305,17 +318,15 @@ _RowsOf = Callable[[pa.Table, _Trials], tuple[pd.DataFrame, np.ndarray]]
 
 
 def _gather(study: StudyFolder | Path, name: str, rows_of: _RowsOf) -> pd.DataFrame:
-    """A frame of one table (kit.study.recorded.TABLES) of all trials, with TRIAL_KEYS in front,
-    as categories, and the traffic fields of the grid."""
+    """A frame of one table (kit.study.recorded.TABLES) of all trials, behind trial_columns."""
     opened = open_study(study)
-    folders, traffic = opened.trials(), traffic_columns(opened.spec)
-    labels = engine_labels(folder.spec.engine for folder in folders)
+    folders = opened.trials()
     specs = [folder.spec for folder in folders]
     parts: list[pa.Table] = [getattr(folder, name)() for folder in folders]
     counts = [part.num_rows for part in parts]
     filled = [part for part in parts if part.num_rows]
     whole = pa.concat_tables(filled) if filled else TABLES[name].empty_table()
-    zeros = [_zero(f) if n else 0 for f, n in zip(folders, counts, strict=True)]
+    zeros = [zero_ns(f) if n else 0 for f, n in zip(folders, counts, strict=True)]
     rows, which = rows_of(
         whole,
         _Trials(
@@ -324,20 +335,34 @@ def _gather(study: StudyFolder | Path, name: str, rows_of: _RowsOf) -> pd.DataFr
             specs=specs,
         ),
     )
+    return pd.concat([trial_columns(opened, folders, which), rows], axis=1)
+
+
+def trial_columns(
+    study: StudyFolder, folders: list[TrialFolder], which: np.ndarray
+) -> pd.DataFrame:
+    """TRIAL_KEYS, as categories, and the traffic fields of the grid, for rows of these trials.
+
+    which: of each row, the place of its trial in `folders`.
+    """
+    traffic = traffic_columns(study.spec)
+    labels = engine_labels(folder.spec.engine for folder in folders)
     columns = [*TRIAL_KEYS, *traffic]
-    table = pd.DataFrame([_keys(spec, labels, traffic) for spec in specs], columns=columns)
+    keys = [_keys(folder.spec, labels, traffic) for folder in folders]
+    table = pd.DataFrame(keys, columns=columns)
     numbers = {"concurrency": "Int64", "repeat": "Int64"}
     numbers |= {name: dtype for name, dtype in traffic.items() if dtype != "string"}
-    heads = {
-        key: table[key].astype(pd.api.types.pandas_dtype(numbers[key])).take(which).array
-        if key in numbers
-        else table[key].astype("category").take(which).array
-        for key in columns
-    }
-    return pd.concat([pd.DataFrame(heads), rows], axis=1)
+    return pd.DataFrame(
+        {
+            key: table[key].astype(pd.api.types.pandas_dtype(numbers[key])).take(which).array
+            if key in numbers
+            else table[key].astype("category").take(which).array
+            for key in columns
+        }
+    )
 
 
-def _zero(folder: TrialFolder) -> int:
+def zero_ns(folder: TrialFolder) -> int:
     """CLOCK_MONOTONIC of the load's start; without an end marker the first request's due time."""
     result = folder.result
     if result and result.load_started_ns is not None:

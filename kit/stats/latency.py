@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from kit.errors import NotEnoughDataError
+from kit.errors import NotEnoughDataError, SpecError
 from kit.stats.intervals import CONFIDENCE, Interval
 
 
@@ -30,26 +30,58 @@ def fewest_requests(quantile: float, confidence: float = CONFIDENCE) -> int:
     return math.ceil(math.log(tail) / math.log(max(quantile, 1 - quantile)))
 
 
+#: Columns of frames that count requests (kit.stats.counted): how many a row stands for, and which
+#: latency it counts. A frame of one row a request has neither.
+COUNT, MEASURE = "requests", "measure"
+#: Requests a second that the schedule of the row's trial had, in such a frame of an open loop.
+OFFERED = "offered_per_s"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySample:
     """The sorted latencies of one group: failures as inf, and which trial each is from."""
 
     values_ms: NDArray[np.float64]
     trial: NDArray[np.int64]
+    counts: NDArray[np.int64] | None = None  # requests of each value; None: one
 
     @classmethod
     def of(cls, requests: pd.DataFrame, latency: str = "e2e_ms") -> LatencySample:
-        """The judged requests; a latency that is missing is one that never came."""
+        """The judged requests; a latency that is missing is one that never came.
+
+        Raises:
+            SpecError: `latency` was not counted, of a study that is too large for a frame.
+        """
+        requests = _of_measure(requests, latency)
         judged = requests[requests["judged"].to_numpy(bool)]
         values = np.where(judged["ok"].to_numpy(bool), judged[latency].to_numpy(float), np.inf)
         values = np.where(np.isnan(values), np.inf, values)
         order = np.argsort(values, kind="stable")
         trial = pd.factorize(judged["trial_id"])[0].astype(np.int64)
-        return cls(values_ms=values[order], trial=trial[order])
+        counts = judged[COUNT].fillna(1).to_numpy(np.int64)[order] if COUNT in judged else None
+        return cls(values_ms=values[order], trial=trial[order], counts=counts)
+
+    @property
+    def n(self) -> int:
+        """Requests."""
+        return int(self.values_ms.size if self.counts is None else self.counts.sum())
+
+    @property
+    def cumulative(self) -> NDArray[np.int64]:
+        """Requests up to each value."""
+        counts = np.ones(self.values_ms.size, np.int64) if self.counts is None else self.counts
+        return np.cumsum(counts)
 
     @property
     def failed_fraction(self) -> float:
-        return float(np.isinf(self.values_ms).mean()) if self.values_ms.size else math.nan
+        never = np.isinf(self.values_ms)
+        counts = never if self.counts is None else self.counts[never]
+        return float(counts.sum() / self.n) if self.n else math.nan
+
+    def _at(self, rank: int) -> float:
+        """The latency of that rank, from 0."""
+        place = rank if self.counts is None else np.searchsorted(self.cumulative, rank, "right")
+        return float(self.values_ms[place])
 
     def quantile_ms(self, quantile: float, confidence: float = CONFIDENCE) -> float:
         """The smallest value with at least that share at or below it (never interpolated).
@@ -57,14 +89,14 @@ class LatencySample:
         Raises:
             NotEnoughDataError: fewer requests than `fewest_requests`.
         """
-        n, needed = self.values_ms.size, fewest_requests(quantile, confidence)
+        n, needed = self.n, fewest_requests(quantile, confidence)
         if n < needed:
             raise NotEnoughDataError(
                 f"p{100 * quantile:g} of {n} requests",
                 f"{needed} or more, else its interval does not exist",
                 "run more requests, or ask for a lower quantile",
             )
-        return float(self.values_ms[self._rank(quantile)])
+        return self._at(self._rank(quantile))
 
     def interval_ms(self, quantile: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Values between which the quantile lies: the wider of two intervals.
@@ -79,31 +111,53 @@ class LatencySample:
         in 94 % of cases or more, and p95 in 90 % or more. Bootstrap draws of whole trials, which
         need no t, cover as little as 82 % with so few.
         """
-        n, tail = self.values_ms.size, (1 - confidence) / 2
+        n, tail = self.n, (1 - confidence) / 2
         low = _binomial_quantile(tail, n, quantile) - 1
         high = _binomial_quantile(1 - tail, n, quantile)
         if self.trials > 1:
             reach = float(special.stdtrit(self.trials - 1, 1 - tail)) * self._share_error(quantile)
             low = min(low, math.floor(n * (quantile - reach)) - 1)
             high = max(high, math.ceil(n * (quantile + reach)) - 1)
-        return float(self.values_ms[max(0, low)]), float(self.values_ms[min(high, n - 1)])
+        return self._at(max(0, low)), self._at(min(high, n - 1))
 
     @property
     def trials(self) -> int:
         return int(np.unique(self.trial).size)
 
     def _rank(self, quantile: float) -> int:
-        return max(0, math.ceil(self.values_ms.size * quantile - 1e-9) - 1)
+        return max(0, math.ceil(self.n * quantile - 1e-9) - 1)
 
     def _share_error(self, quantile: float) -> float:
         """Standard error of the share of requests up to the quantile, from what trials differ."""
-        n, trials = self.values_ms.size, self.trials
-        of_trial = np.bincount(self.trial)
-        below = np.bincount(
-            self.trial, self.values_ms <= self.values_ms[self._rank(quantile)], of_trial.size
-        )
+        n, trials = self.n, self.trials
+        counts = np.ones(self.trial.size) if self.counts is None else self.counts
+        of_trial = np.bincount(self.trial, counts)
+        is_below = self.values_ms <= self._at(self._rank(quantile))
+        below = np.bincount(self.trial, is_below * counts, of_trial.size)
         excess = below - of_trial * below.sum() / n
         return math.sqrt(trials / (trials - 1) * float((excess**2).sum())) / n
+
+
+def _of_measure(requests: pd.DataFrame, latency: str) -> pd.DataFrame:
+    """The rows that say something of that latency: all, but in a frame that counts."""
+    if MEASURE not in requests:
+        return requests
+    of_it = requests[MEASURE].isna() | (requests[MEASURE] == latency)
+    if latency not in requests:
+        raise SpecError(
+            f"{latency} of a study that is too large for a frame",
+            "e2e_ms, e2e_from_schedule_ms, ttft_ms or itl_ms_mean",
+            "ask study.sql(...) for it, or take a part: study.where(...)",
+        )
+    return requests[of_it.to_numpy(bool)]
+
+
+def count_requests(requests: pd.DataFrame, *, judged: bool = False) -> int:
+    """Requests in a frame, of one row a request or counted; judged: only those that are."""
+    if COUNT in requests:
+        requests = _of_measure(requests, "e2e_ms")
+    own = requests[requests["judged"].to_numpy(bool)] if judged else requests
+    return int(own[COUNT].fillna(1).sum()) if COUNT in own else len(own)
 
 
 def latency_table(
@@ -123,12 +177,12 @@ def latency_table(
     rows = []
     for key, group in requests.groupby(list(by), observed=True, sort=False, dropna=False):
         sample = LatencySample.of(group, latency)
-        if not sample.values_ms.size:
+        if not sample.n:
             continue
         for quantile in quantiles:
             row = dict(zip(by, key, strict=True)) | {
                 "quantile": quantile,
-                "n": sample.values_ms.size,
+                "n": sample.n,
                 "failed_fraction": sample.failed_fraction,
                 "interval": f"{sample.trials} trials" if sample.trials > 1 else "one trial",
             }

@@ -63,13 +63,14 @@ def offered_rate(requests: pd.DataFrame) -> pd.Series:
     """
     due_s = requests["end_s"] - requests["e2e_from_schedule_ms"] / 1e3
     of_trial = {
-        trial: _rate(due.max() - due.min(), due.count())
+        trial: rounded_rate(due.max() - due.min(), due.count())
         for trial, due in due_s.groupby(requests["trial_id"], observed=True)
     }
     return requests["trial_id"].map(of_trial).astype(float)
 
 
-def _rate(seconds: float, count: int) -> float:
+def rounded_rate(seconds: float, count: int) -> float:
+    """Requests a second, to two significant digits; NaN for fewer than two requests."""
     return float(f"{(count - 1) / seconds:.2g}") if count > 1 and seconds > 0 else math.nan
 
 

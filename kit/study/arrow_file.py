@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from zlib import crc32
@@ -22,7 +22,7 @@ from zlib import crc32
 import pyarrow as pa
 
 from kit.errors import StoreError
-from kit.study.files import read_file, unwritable
+from kit.study.files import open_regular, read_file, unwritable
 
 #: Continuation mark and a message of length 0: how an Arrow IPC stream ends.
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -168,6 +168,50 @@ def read_rows(path: Path, schema: pa.Schema, *, within: Path | None = None) -> R
     batches = list(_batches(data, written, path, sums, losses))
     table = pa.Table.from_batches(batches, schema=written)
     return Rows(table=with_added_columns(table, schema), losses=tuple(losses))
+
+
+def stream_rows(path: Path, schema: pa.Schema, *, within: Path | None = None) -> Iterator[pa.Table]:
+    """The batches of a sound file one after the other, without holding the file in memory.
+
+    A file without checksums is read whole.
+
+    Raises:
+        StoreError: as `read_rows`, and for any damage, which is named.
+    """
+    sums = _read_sums(path, within)
+    if not sums:
+        whole = read_rows(path, schema, within=within)
+        _refuse(whole.losses)
+        yield whole.table
+        return
+    written, losses = schema, list[Loss]()
+    with open_regular(path, within=within) as file:
+        for known in sorted(sums.values(), key=lambda known: known.offset):
+            if known.offset != file.tell():
+                _refuse([Loss(path=path, rows=None, reason="a checksum is missing")])
+            piece = file.read(known.size)
+            if known.offset == 0 and _is_older(piece, schema):
+                written = _older(schema)
+            for batch in _batches(piece, written, path, {0: replace(known, offset=0)}, losses):
+                yield with_added_columns(pa.Table.from_batches([batch], written), schema)
+            _refuse(losses)
+        rest = file.read()  # what a killed writer had no time to list, and the end mark
+    for batch in _batches(rest, written, path, {}, losses):
+        yield with_added_columns(pa.Table.from_batches([batch], written), schema)
+    _refuse(losses)
+
+
+def _refuse(losses: Sequence[Loss]) -> None:
+    if losses:
+        raise StoreError(
+            "; ".join(map(str, losses)), "a sound file", "restore it from a copy of the folder"
+        )
+
+
+def listed_rows(path: Path, *, within: Path | None = None) -> int | None:
+    """Rows of the file by its checksums, without reading it; None: it has none."""
+    sums = _read_sums(path, within)
+    return sum(known.rows for known in sums.values()) if sums else None
 
 
 def with_added_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from kit.errors import StoreError
 
@@ -37,14 +39,14 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
                 os.fsync(file.fileno())
         scratch.replace(path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             scratch.unlink()
         raise unwritable(path, error) from error
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make the names in a folder durable; some file systems cannot."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -70,6 +72,22 @@ def read_file(path: Path, *, within: Path | None = None, limit: int = MOST_JSON_
     Raises:
         StoreError: there is no such file, it is something else, too large, outside, or unreadable.
     """
+    with open_regular(path, within=within) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise StoreError(
+            f"{path} has more than {limit:,} bytes", "a file that the kit wrote", "remove it"
+        )
+    return data
+
+
+@contextlib.contextmanager
+def open_regular(path: Path, *, within: Path | None = None) -> Iterator[BinaryIO]:
+    """A regular file, open to be read; errors while it is read are named as well.
+
+    Raises:
+        StoreError: as `read_file`, but for the size.
+    """
     try:
         if within is not None and not _is_inside(path, within):
             raise StoreError(
@@ -85,18 +103,13 @@ def read_file(path: Path, *, within: Path | None = None, limit: int = MOST_JSON_
                 raise StoreError(
                     f"{path} is no regular file", "a file that the kit wrote", "remove it"
                 )
-            data = file.read(limit + 1)
+            yield file
     except FileNotFoundError as error:
         raise StoreError(
             f"no {path.name} in {path.parent}", "a folder that the kit wrote", "check the path"
         ) from error
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name with a NUL
         raise StoreError(f"{path} cannot be read: {error}", "a file", "check the path") from error
-    if len(data) > limit:
-        raise StoreError(
-            f"{path} has more than {limit:,} bytes", "a file that the kit wrote", "remove it"
-        )
-    return data
 
 
 def read_text(path: Path, *, within: Path | None = None, limit: int = MOST_LOG_BYTES) -> str:

@@ -10,6 +10,7 @@ A trial folder holds
     client-<w>.arrows     CLIENT, the health of that worker
     samples-<who>.arrows  SAMPLES, what the watchers saw
     *.arrows.sums         checksums of the batches of each (kit.study.arrow_file)
+    packed.json           lists the *.parquet that stand in for the *.arrows (kit.study.packed)
     progress.json         counts for a progress bar, replaced about four times a second
     result.json           TrialResult, the end marker, written last
 
@@ -30,7 +31,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -38,11 +39,18 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
-from kit.errors import DamagedStudyWarning, SpecError, StoreError
-from kit.study.arrow_file import SUMS, read_rows
-from kit.study.encoding import from_json, to_json
-from kit.study.files import read_file, read_text, write_whole
+from kit.errors import DamagedStudyWarning, StoreError
+from kit.study.encoding import to_json
+from kit.study.files import read_text, write_whole
 from kit.study.locks import lock
+from kit.study.records import (
+    count_records,
+    file_state,
+    read_noun,
+    read_records,
+    records_state,
+    stream_records,
+)
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 from kit.study.traces.keep import keep
@@ -107,6 +115,12 @@ SAMPLES = pa.schema(
 )
 
 
+#: The tables of a trial, by the first part of their files' names.
+SCHEMAS = {"requests": REQUESTS, "client": CLIENT, "samples": SAMPLES}
+#: Ends of the names of files that a trial's readers see.
+_RECORDED = (".arrows", ".parquet", ".json")
+
+
 class TrialFolder:
     """The paths of one trial folder and typed access to its JSON files."""
 
@@ -142,7 +156,7 @@ class TrialFolder:
     def spec(self) -> TrialSpec:
         path = self.path / "spec.json"
         return self._once(
-            "spec", file_state(path), lambda: _read_noun(path, TrialSpec, self._within)
+            "spec", file_state(path), lambda: read_noun(path, TrialSpec, self._within)
         )
 
     @property
@@ -156,7 +170,7 @@ class TrialFolder:
         def read() -> TrialResult | None:
             try:
                 self._note("result", [])
-                return _read_noun(path, TrialResult, self._within)
+                return read_noun(path, TrialResult, self._within)
             except StoreError as error:
                 self._note("result", [error.given])
                 return None
@@ -194,7 +208,7 @@ class TrialFolder:
         """Equal for as long as nothing has been written that a reader of the trial would see."""
         try:
             with os.scandir(self.path) as entries:
-                names = [e.name for e in entries if e.name.endswith((".arrows", ".json"))]
+                names = [e.name for e in entries if e.name.endswith(_RECORDED)]
         except OSError:
             return ()
         seen = sorted(set(names) - {"progress.json"})
@@ -212,32 +226,36 @@ class TrialFolder:
         write_whole(self.path / "result.json", to_json(result))
 
     def requests(self) -> pa.Table:
-        return self._concat("requests-*.arrows", REQUESTS)
+        return self._table("requests")
 
     def client(self) -> pa.Table:
-        return self._concat("client-*.arrows", CLIENT)
+        return self._table("client")
 
     def samples(self) -> pa.Table:
-        return self._concat("samples-*.arrows", SAMPLES)
+        return self._table("samples")
 
-    def _concat(self, pattern: str, schema: pa.Schema) -> pa.Table:
-        sums = {path.with_suffix("") for path in self.path.glob(f"{pattern}{SUMS}")}
-        files = sorted({*self.path.glob(pattern), *sums})
+    def rows(self, table: str) -> int:
+        """Rows of a table ("requests", "client", "samples"), counted without reading them."""
+        return count_records(self.path, table, within=self._within)
 
+    def parts(self, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of a table piece by piece, none of which is kept; columns: only these.
+
+        A packed trial (kit.study.packed) takes the memory of one part, whatever its size.
+        """
+        damage: list[str] = []
+        yield from stream_records(
+            self.path, table, SCHEMAS[table], damage, within=self._within, columns=columns
+        )
+        self._note(table, damage)
+
+    def _table(self, table: str) -> pa.Table:
         def read() -> pa.Table:
-            parts, damage = [schema.empty_table()], []
-            for path in files:
-                try:
-                    rows = read_rows(path, schema, within=self._within)
-                except StoreError as error:
-                    damage.append(error.given)
-                else:
-                    parts.append(rows.table)
-                    damage += map(str, rows.losses)
-            self._note(pattern, damage)
-            return pa.concat_tables(parts)
+            found, damage = read_records(self.path, table, SCHEMAS[table], within=self._within)
+            self._note(table, damage)
+            return found
 
-        return self._once(pattern, tuple((file, file_state(file)) for file in files), read)
+        return self._once(table, records_state(self.path, table), read)
 
 
 class StudyFolder:
@@ -291,7 +309,7 @@ class StudyFolder:
         path = self.path / "study.json"
         state = file_state(path)
         if self._spec is None or self._spec[0] != state:
-            self._spec = state, _read_noun(path, StudySpec, self.path)
+            self._spec = state, read_noun(path, StudySpec, self.path)
         return self._spec[1]
 
     def state(self) -> Hashable:
@@ -372,28 +390,3 @@ class StudyFolder:
         """What is missing of what has been read of the study so far, a phrase a file."""
         of_trials = [text for trial in self._trials.values() for text in trial.damage]
         return [*(text for _, text in self._damage.values()), *of_trials]
-
-
-def file_state(path: Path) -> Hashable:
-    """Different after a file was replaced or appended to; None: there is no such file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _read_noun(path: Path, noun: type[T], within: Path) -> T:
-    """The noun in a JSON file.
-
-    Raises:
-        StoreError: it cannot be read, or is not one; it names the file.
-    """
-    try:
-        return from_json(read_file(path, within=within), noun)
-    except SpecError as error:
-        raise StoreError(
-            f"{path} is damaged: {error.given}",
-            error.expected,
-            "restore it from a copy; a trial can be run again",
-        ) from error

@@ -12,7 +12,7 @@ import hashlib
 import os
 import platform
 import warnings
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,13 @@ from kit.errors import DamagedStudyWarning, SpecError, StoreError
 from kit.study.arrow_file import MOST_BYTES, with_added_columns
 from kit.study.encoding import from_json, to_json
 from kit.study.files import MOST_JSON_BYTES, read_file, read_text, write_whole
-from kit.study.folder import CLIENT, REQUESTS, SAMPLES, StudyFolder, TrialFolder
+from kit.study.folder import SCHEMAS, StudyFolder, TrialFolder
 from kit.study.grid import number_of
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 from kit.study.words import numbers_in_order
 
-TABLES = {"requests": REQUESTS, "client": CLIENT, "samples": SAMPLES}
+TABLES = SCHEMAS
 #: Columns of trials.parquet.
 TRIALS = pa.schema([("spec", pa.binary()), ("result", pa.binary()), ("log", pa.string())])
 #: Checksums of the files, so that a damaged one is never read as data: `sha256sum -c SHA256SUMS`.
@@ -80,6 +80,13 @@ class RecordedTrial(TrialFolder):
 
     def samples(self) -> pa.Table:
         return self._study.rows("samples", self._place)
+
+    def rows(self, table: str) -> int:
+        return int(self._study.rows(table, self._place).num_rows)
+
+    def parts(self, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        found = self._study.rows(table, self._place)
+        yield found if columns is None else found.select(list(columns))
 
 
 class RecordedStudy(StudyFolder):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from kit.errors import KitError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -58,11 +59,11 @@ class StudyPlots:
         from kit.plots.titles import varying
 
         part, note = self._study._drawable()
-        keys = [*dict.fromkeys(("release", "concurrency", *varying(part.requests)))]
-        cells = part.requests.groupby(keys, observed=True, dropna=False).ngroups
+        keys = [*dict.fromkeys(("release", "concurrency", *varying(part.latencies)))]
+        cells = part.latencies.groupby(keys, observed=True, dropna=False).ngroups
         return _draw(
-            lambda axes: plot_latency(part.requests, axes, latency=latency),
-            note,
+            lambda axes: plot_latency(part.latencies, axes, latency=latency),
+            _noted(note, part),
             4.2,
             width_in=max(7.2, 1.0 + 0.9 * cells),
             ax=ax,
@@ -129,10 +130,8 @@ class StudyPlots:
         """
         from kit.plots.latency_curve import plot_latency_curve
 
-        return self._one(
-            lambda study, axes: plot_latency_curve(
-                study.requests, axes, quantile=quantile, latency=latency
-            ),
+        return self._latencies(
+            lambda frame, axes: plot_latency_curve(frame, axes, quantile=quantile, latency=latency),
             ax,
         )
 
@@ -173,20 +172,22 @@ class StudyPlots:
         return self._one(lambda s, axes: plot_pareto(s.requests, axes, quantile=quantile), ax)
 
     def plot_distribution(self, ax: Axes | None = None, *, latency: str | None = None) -> Axes:
-        """Draw the share of requests answered within a time (ECDF); reads study.requests."""
+        """Draw the share of requests answered within a time (ECDF); reads study.latencies."""
         from kit.plots.distribution import plot_distribution
 
-        return self._one(lambda s, axes: plot_distribution(s.requests, axes, latency=latency), ax)
+        return self._latencies(
+            lambda frame, axes: plot_distribution(frame, axes, latency=latency), ax
+        )
 
     def plot_ttft(self, ax: Axes | None = None) -> Axes:
-        """Draw the time to first token; reads study.requests.
+        """Draw the time to first token; reads study.latencies.
 
         Raises:
             NotEnoughDataError: no request was streamed.
         """
         from kit.plots.distribution import plot_ttft
 
-        return self._one(lambda study, axes: plot_ttft(study.requests, axes), ax)
+        return self._latencies(plot_ttft, ax)
 
     def plot_itl(self, ax: Axes | None = None) -> Axes:
         """Draw the gaps between tokens, up to the longest; reads study.tokens.
@@ -248,11 +249,22 @@ class StudyPlots:
         """
         return self._study.compare(first, second).plot(figure)
 
+    def _latencies(self, plot: Callable[[pd.DataFrame, Axes], object], ax: Axes | None) -> Axes:
+        part, note = self._study._drawable(one_scenario=True)
+        return _draw(lambda axes: plot(part.latencies, axes), _noted(note, part), 4.2, ax=ax)
+
     def _one(
         self, plot: Callable[[Study, Axes], object], ax: Axes | None, height_in: float = 4.2
     ) -> Axes:
         part, note = self._study._drawable(one_scenario=True)
         return _draw(lambda axes: plot(part, axes), note, height_in, ax=ax)
+
+
+def _noted(note: str, part: Study) -> str:
+    """The note, and that latencies of a study too large for a frame are not exact."""
+    from kit.stats.counted import class_note
+
+    return "  ·  ".join(filter(None, (note, class_note(part.latencies))))
 
 
 def _draw(

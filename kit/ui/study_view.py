@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kit.cleaning import clean_text, safe_html
 from kit.errors import SpecError
 from kit.report.table import html_table, text_table
+from kit.stats.counted import latencies_frame
 from kit.stats.frames import (
     client_frame,
     requests_frame,
@@ -22,6 +23,7 @@ from kit.study.words import listing, paragraph, provenance
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes, ShownText
 from kit.ui.study_plots import StudyPlots
+from kit.ui.study_store import StudyStore
 from kit.ui.study_views import KvView, LimitView, MapView, SoakView
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ MOST_ROWS = 24
 MOST_CELLS = 12
 
 
-class Study(StudyPlots):
+class Study(StudyPlots, StudyStore):
     """A study: trials of servers under traffic, with what was seen of them.
 
     As the last line of a notebook's cell, or in a terminal, it shows its answer. `kit.run`,
@@ -88,6 +90,14 @@ class Study(StudyPlots):
         {'ok': 4123, 'in_flight': 175, 'refused': 160}
         """
         return requests_frame(self._folder)
+
+    @cached_property
+    def latencies(self) -> pd.DataFrame:
+        """What latency figures read: `requests`, or counts of them if there are too many.
+
+        Columns: kit.stats.counted.latencies_frame.
+        """
+        return latencies_frame(self._folder)
 
     @cached_property
     def tokens(self) -> pd.DataFrame:

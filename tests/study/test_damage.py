@@ -371,7 +371,7 @@ def test_one_study_object_reads_each_file_once(
         seen.append(path)
         return read_file(path, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("kit.study.folder.read_file", counted)
+    monkeypatch.setattr("kit.study.records.read_file", counted)
     monkeypatch.setattr("kit.study.arrow_file.read_file", counted)
     write_report(StudyFolder(study.path), tmp_path / "reports")
     assert {path.name for path in seen} >= {"spec.json", "result.json", "requests-0.arrows"}

@@ -123,13 +123,22 @@ def _unreadable(path: Path, error: Exception) -> SpecError:
 
 def _recorded_files(path: Path) -> list[Path]:
     """The file itself, or the records in the folder of a trial."""
-    return sorted(path.glob("requests-*.arrows")) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    return sorted(path.glob("requests-*.arrows")) or sorted(path.glob("requests-*.parquet"))
 
 
 def _recorded(files: tuple[Path, ...]) -> list[TraceRow]:
     from kit.study.arrow_file import read_rows
     from kit.study.folder import REQUESTS  # whose specs name traffic files
+    from kit.study.records import read_records
 
+    folder = files[0].parent
+    tables = (
+        [read_records(folder, "requests", REQUESTS, within=folder)[0]]
+        if files[0].suffix == ".parquet"  # of a trial that was packed
+        else [read_rows(file, REQUESTS).table for file in files]
+    )
     return [
         TraceRow(
             due_s=row["scheduled_ns"] / 1e9,
@@ -137,8 +146,8 @@ def _recorded(files: tuple[Path, ...]) -> list[TraceRow]:
             output_tokens=row["output_tokens_asked"],
             conversation=row["request"],
         )
-        for file in files
-        for row in read_rows(file, REQUESTS).table.to_pylist()
+        for table in tables
+        for row in table.to_pylist()
         if row["scheduled_ns"] is not None
     ]
 
