@@ -104,7 +104,7 @@ class ContainerEngine:
             if said := self._tunnel.lost:  # ssh cuts what it carries, and then says why
                 return f"ssh to {self.address.destination}: {said}"
             time.sleep(0.05)
-        return f"the container engine ended or broke off ({failure})"
+        return f"its engine ended or broke off; {failure}"
 
     def client(self) -> Any:
         import docker
