@@ -15,8 +15,12 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from real_engine import RealEngine
 
 try:
     import fcntl
@@ -40,6 +44,7 @@ MARKS = {
         "servers/models/test_server.py",
         "servers/test_embedded.py",
         "servers/test_paths.py",
+        "servers/test_real_engine.py",
         "servers/watch/test_real_server.py",
         "servers/watch/test_vllm_remedies.py",
         "ui/test_panel_browser.py",
@@ -56,6 +61,7 @@ MARKS = {
         "report/test_page.py",
         "report/test_release_map.py",
         "servers/test_guard.py",
+        "servers/test_real_proxy.py",
         "stats/test_factors_recorded.py",
         "stats/test_sequential.py",
         "study/test_recorded.py",
@@ -81,11 +87,28 @@ def _is_alone(item: pytest.Item) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     if fcntl is not None and not hasattr(config, "workerinput"):  # not in a process of xdist's
         os.environ[LOCKS] = tempfile.mkdtemp(prefix="crash-kit-tests-")
+        (Path(os.environ[LOCKS]) / "owner").write_text(str(os.getpid()))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if fcntl is not None and not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ.pop(LOCKS), ignore_errors=True)
+        folder = Path(os.environ.pop(LOCKS))
+        if (folder / "engine.lock").exists():
+            from real_engine import stop_shared_engine
+
+            stop_shared_engine(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def real_engine() -> RealEngine:
+    """A real container engine with images of two releases, shared by all tests of this run."""
+    from lacks import lacks
+    from real_engine import missing, shared_engine
+
+    if (what := missing()) is not None:
+        lacks(what)
+    return shared_engine(Path(os.environ[LOCKS]))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # first: waiting does not count as the test's time

@@ -82,6 +82,7 @@ class Evidence:
     stub_alive: bool | None = None
     engine_alive: bool | None = None
     load_finished: bool = False  # every request of the workload was sent and ended
+    lost: str = ""  # how the way to the server was lost, before anything was known of its end
     client_error: str | None = None  # what a load worker said when it broke
     later_client_error: str | None = None  # the same of one that broke once the server was dead
     client_limit: str | None = None  # why the load generator was itself the bottleneck
@@ -98,6 +99,11 @@ def judge(evidence: Evidence) -> tuple[Verdict, str]:
     then and nobody else ended, stopped or killed one of its processes. A load worker that breaks
     when the server is dead hides no crash.
     """
+    if evidence.lost:
+        return Verdict.CLIENT_FAULT, (
+            f"The way to the server was lost after {_count(evidence.ended, 'request')} "
+            f"({evidence.lost.rstrip('.').replace('. ', '; ')}), so what became of it is not known."
+        )
     verdict, reason = _by_the_rules(evidence)
     if verdict in (Verdict.SURVIVED, Verdict.INTERRUPTED, Verdict.CLIENT_FAULT):
         return verdict, reason
@@ -291,6 +297,8 @@ def _of_progress(evidence: Evidence, after: str) -> tuple[Verdict, str]:
         )
     if evidence.load_finished:
         late = f", {evidence.gave_up} of them not answered in time" if evidence.gave_up else ""
+        if not evidence.is_process_seen and evidence.ok < evidence.ended:
+            late += f", only {evidence.ok} of them answered well"
         return Verdict.SURVIVED, f"All {_count(evidence.ended, 'request')} ended{late}."
     return Verdict.SURVIVED, f"The server lived until the trial's time was up, {after}."
 

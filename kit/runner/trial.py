@@ -60,6 +60,7 @@ class Trial:
         self.interrupt = interrupt
         self.starting = False
         self.load_finished = False
+        self._lost = ""
         self._client_error: str | None = None
         self._later_client_error: str | None = None
         self._told_to_stop: str | None = None
@@ -163,7 +164,7 @@ class Trial:
         if any(stopped_below(pid) for pid in load.pids):
             self._client_error = self._client_error or "SIGSTOP to a load worker"
         if end is not None and end.lost:
-            self._client_error = f"the way to the server was lost: {end.lost}"
+            self._lost = end.lost
         elif end is not None:
             self._exit_code = end.exit_code
             self._died_ns = end.at_ns or time.monotonic_ns()
@@ -198,6 +199,7 @@ class Trial:
             model_ready=self._health.model_ready,
             stub_alive=self._health.stubs_alive,
             load_finished=self.load_finished,
+            lost=self._lost,
             client_error=self._client_error,
             later_client_error=self._later_client_error,
             client_limit=client_stall_reason(client, silence_s=hang_after_s, open_loop=open_loop),

@@ -43,6 +43,7 @@ HTTP, GRPC, METRICS = 8000, 8001, 8002
 REPOSITORY: Final = "/models"
 EXIT_TIMEOUT_S: Final = 3
 _POLL_S: Final = 0.1
+_SEARCH_S: Final = 5.0
 _LOG_TAIL_BYTES: Final = 200_000
 
 
@@ -122,7 +123,12 @@ class ContainerServer:
 
     def end(self, timeout_s: float = 0.0) -> End | None:
         """Its exit status, -11 for a signal as with an embedded server, once it has ended."""
-        return self._life.end(timeout_s) if self._life else None
+        if self._life is None:
+            return None
+        end = self._life.end(timeout_s)
+        if end is None and self._tunnel is not None and (said := self._tunnel.lost):
+            return End(at_ns=time.monotonic_ns(), lost=f"ssh, which carries its ports: {said}")
+        return end
 
     def out_of_memory(self) -> bool | None:
         """Whether the engine, or here the kernel, counted a kill for want of memory."""
@@ -266,8 +272,8 @@ class ContainerServer:
             return wrong_architecture("exec format error", self._asked)
         with contextlib.suppress(ContainerError):
             state = self._state()
-            if state.get("OOMKilled"):
-                failure += ", killed for want of memory"
+            if self.out_of_memory():
+                failure += ", and a process of it was killed for want of memory"
             elif state.get("Error"):
                 return container_error(str(state["Error"]), self._asked)
         lines = decisive_lines(log)
@@ -289,6 +295,8 @@ class ContainerServer:
         Raises:
             ContainerError: GPUs were asked for, and there is none inside.
         """
+        assert self._life is not None
+        self._life.search(_SEARCH_S)
         if self._spec.gpus is not None:
             check_gpus(self._container, self._asked)
         if maps := memory_map(self._container, self.pid):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from kit.servers.tunnel import Tunnel
 
 SOCKET: Final = "/var/run/docker.sock"
 API_TIMEOUT_S: Final = 60
+_SSH_ENDS_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +97,14 @@ class ContainerEngine:
     def is_local(self) -> bool:
         return self._tunnel is None
 
-    @property
-    def lost(self) -> str | None:
-        """How the way to another machine's engine was lost; None: it holds."""
-        return None if self._tunnel is None else self._tunnel.lost
+    def how_lost(self, failure: str) -> str:
+        """How the way to the engine was lost, once a question to it has failed so."""
+        deadline = time.monotonic() + _SSH_ENDS_S
+        while self._tunnel is not None and time.monotonic() < deadline:
+            if said := self._tunnel.lost:  # ssh cuts what it carries, and then says why
+                return f"ssh to {self.address.destination}: {said}"
+            time.sleep(0.05)
+        return f"its engine ended or broke off; {failure}"
 
     def client(self) -> Any:
         import docker

@@ -68,6 +68,12 @@ CASES = {
         "The load generator failed (somebody ended it with SIGKILL), so what the server did says "
         "nothing: the server died of SIGSEGV",
     ),
+    "a server that went out of sight, whatever is said of it later": (
+        LOADING | {"exit_code": 0, "lost": "the container engine ended"},
+        Verdict.CLIENT_FAULT,
+        "The way to the server was lost after 40 requests (the container engine ended), so what "
+        "became of it is not known.",
+    ),
     "a crash of which the client broke, too": (
         LOADING | {"exit_code": -11, "later_client_error": "it did not answer for 10 s."},
         Verdict.CRASHED,
@@ -361,9 +367,14 @@ CASES = {
         "never reached",
     ),
     "somebody else's server answers all": (
-        DONE | {"is_process_seen": False},
+        DONE | {"is_process_seen": False, "ok": 200},
         Verdict.SURVIVED,
         "All 200 requests ended.",
+    ),
+    "somebody else's server that was away for a while": (
+        DONE | {"is_process_seen": False, "ok": 150},
+        Verdict.SURVIVED,
+        "All 200 requests ended, only 150 of them answered well.",
     ),
     "a machine without a GPU": (
         DONE | {"log": "Error: Failed to initialize NVML\nW1 metrics.cc:738] DCGM unable to start"},

@@ -53,6 +53,7 @@ class EngineApi(ThreadingMixIn, UnixStreamServer):
         self.copied: list[str] = []
         self.log = b"it says something\n"
         self.has_gpu = False
+        self.pid = 0
         self.exit_code = 0
         self.oom_killed = False
         self.ended = threading.Event()
@@ -80,7 +81,7 @@ class EngineApi(ThreadingMixIn, UnixStreamServer):
     def state(self) -> dict[str, Any]:
         return {
             "Running": not self.ended.is_set(),
-            "Pid": 0,
+            "Pid": self.pid,
             "ExitCode": self.exit_code,
             "OOMKilled": self.oom_killed,
             "Error": "",

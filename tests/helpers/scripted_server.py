@@ -79,6 +79,7 @@ class ScriptedServer:
         respond: Callable[[bytes, bytes], Script] = generate,
         *,
         tls: ssl.SSLContext | None = None,
+        port: int = 0,
     ) -> None:
         self._respond = respond
         self._tls = tls
@@ -86,7 +87,7 @@ class ScriptedServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._connections: set[asyncio.StreamWriter] = set()
-        self.port = 0
+        self.port = port  # 0: any that is free
         self.seen: list[tuple[bytes, bytes]] = []
         self.left = 0
         self.most_open = 0
@@ -114,7 +115,9 @@ class ScriptedServer:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        self._server = await asyncio.start_server(self._serve_one, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(
+            self._serve_one, "127.0.0.1", self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         self._up.set()
         await self._stop.wait()

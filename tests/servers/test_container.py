@@ -126,6 +126,16 @@ def test_what_the_kit_stops_has_not_ended_by_itself(api: EngineApi, tmp_path: Pa
     assert not api.containers
 
 
+def test_a_process_of_that_number_that_is_not_the_container_s_is_not_watched(
+    api: EngineApi, tmp_path: Path
+) -> None:
+    api.pid = os.getpid()  # as of an engine in a virtual machine
+    server = server_of(tmp_path)
+    server.start()
+    assert server.pid is None
+    server.stop()
+
+
 def test_a_lost_engine_is_no_end_of_the_server(api: EngineApi, tmp_path: Path) -> None:
     server = server_of(tmp_path)
     server.start()
