@@ -116,7 +116,7 @@ def conversation(draw: st.DrawFn) -> bytes:
     return wire
 
 
-@settings(deadline=None, max_examples=many(100, 20_000))
+@settings(deadline=None, max_examples=many(60, 20_000))
 @given(st.data(), st.lists(st.integers(0, 2000), max_size=6))
 def test_a_valid_conversation_is_read_alike_wherever_it_is_cut(
     data: st.DataObject, places: list[int]
@@ -150,7 +150,7 @@ def test_damaged_bytes_make_the_same_events_wherever_they_are_cut_and_no_excepti
         assert [e for e in expected if e in whole] == expected
 
 
-@settings(deadline=None, max_examples=many(100, 20_000))
+@settings(deadline=None, max_examples=many(60, 20_000))
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=4))
 def test_noise_is_events_and_never_an_exception(noise: bytes, places: list[int]) -> None:
     assert by_kit(cut(noise, places)) == by_kit([noise])
@@ -158,7 +158,7 @@ def test_noise_is_events_and_never_an_exception(noise: bytes, places: list[int])
     http2.feed(noise)
 
 
-@settings(deadline=None, max_examples=many(100, 20_000))
+@settings(deadline=None, max_examples=many(60, 20_000))
 @given(
     st.lists(
         st.tuples(st.integers(0, 10), st.integers(0, 255), STREAM, st.binary(max_size=30)),

@@ -19,8 +19,8 @@ from kit.study.result import Outcome
 
 #: A server that has not sent its SETTINGS by then is none, as for gRPC's own clients.
 SETTINGS_S = 20.0
-#: A server that does not take so much of what it is owed (acknowledgements) is left.
-_MOST_UNSENT_BYTES = 1 << 20
+#: A server that lets so much wait that it asked for (acknowledgements, requests) is left.
+_MOST_UNSENT_BYTES = 16 << 20
 
 
 class Caller(Protocol):
@@ -59,9 +59,16 @@ class Connection:
         self._held: list[Rpc] = []  # of which the kernel has not taken all
 
     def flush(self, rpc: Rpc | None = None) -> None:
-        """Write what is to be sent; rpc: the call whose request this is."""
+        """Write what is to be sent; rpc: the call whose request this is.
+
+        While the kernel holds back what was written before, it waits here.
+        """
         out = self.exchange.out
         if self.is_closed or not out:
+            return
+        if self._holds_back():
+            if rpc is not None:
+                self._held.append(rpc)
             return
         data = bytes(out)
         out.clear()
@@ -70,8 +77,12 @@ class Connection:
         except OSError as error:
             self._end(f"while sending: {error}")
             return
-        if rpc is not None and self.link.unsent:
+        if rpc is not None and self._holds_back():
             self._held.append(rpc)
+
+    def _holds_back(self) -> bool:
+        """The kernel has not taken all that was written."""
+        return self.link.unsent
 
     def abort(self) -> None:
         """Close at once."""
@@ -111,6 +122,9 @@ class Connection:
             caller.unstamped()
 
     def written(self) -> None:
+        self.flush()
+        if self.is_closed or self.link.unsent:
+            return
         held, self._held = self._held, []
         for rpc in held:
             if rpc.owner is not None:
