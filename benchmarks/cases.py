@@ -146,6 +146,7 @@ CASES: dict[str, Callable[[Results, int], None]] = {
     "streams": streams,
     "real-http": real.http,
     "real-grpc": real.grpc,
+    "grpc-clients": real.grpc_clients,
     "truth": truth.truth,
     "dispatch": truth.dispatch,
     "memory": memory.memory,

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -25,7 +26,7 @@ from kit.servers.embedded import EmbeddedServer
 from kit.servers.repository import build_repository
 from kit.study.folder import TrialFolder
 from kit.study.releases import get_release
-from kit.study.spec import Endpoint, Engine, Protocol, ServerSpec, TrialSpec
+from kit.study.spec import Client, Endpoint, Engine, Protocol, ServerSpec, TrialSpec
 
 RELEASE = "24.10"
 CLIENTS = 16
@@ -63,6 +64,42 @@ def grpc(results: Results, rounds: int) -> None:
     streaming = ["-i", "grpc", "--streaming"]
     _compare(results, rounds, "grpc_stream", "simulated", Protocol.GRPC_STREAM, streaming)
     _compare(results, rounds, "grpc_unary", "unary", Protocol.GRPC_INFER, ["-i", "grpc"])
+
+
+def grpc_clients(results: Results, rounds: int) -> None:
+    """The kit's own gRPC client and grpcio in the kit, in turn, on the same server."""
+    for name, model, protocol in (
+        ("stream", "simulated", Protocol.GRPC_STREAM),
+        ("unary", "unary", Protocol.GRPC_INFER),
+    ):
+        cpu: list[float | None] = []
+        rate: list[float | None] = []
+        with (
+            tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch,
+            _triton(model, Path(scratch)) as endpoint,
+        ):
+            _kit(protocol, model, endpoint, 2.0, Client.KIT)  # warms the server up
+            for _ in range(rounds):
+                own = _kit(protocol, model, endpoint, SECONDS, Client.KIT)
+                reference = _kit(protocol, model, endpoint, SECONDS, Client.GRPCIO)
+                rate.append(own.requests_per_s / reference.requests_per_s)
+                if own.cpu_us_a_request and reference.cpu_us_a_request:
+                    cpu.append(own.cpu_us_a_request / reference.cpu_us_a_request)
+        for what, values, unit, target in (
+            ("cpu", cpu, "ratio of CPU a request, steady part", "<= 0.25"),
+            ("rate", rate, "ratio", None),
+        ):
+            results.add(
+                Result(
+                    name=f"real_grpc_{name}_{what}_vs_grpcio",
+                    unit=unit,
+                    target=target,
+                    peer="grpcio",
+                    peer_version=version("grpcio"),
+                    command="python -m benchmarks grpc-clients",
+                    **over_rounds(values),  # type: ignore[arg-type]
+                )
+            )
 
 
 @contextmanager
@@ -174,13 +211,19 @@ def _answered(endpoint: Endpoint) -> Callable[[], tuple[int, int]]:
     return count
 
 
-def _kit(protocol: Protocol, model: str, endpoint: Endpoint, seconds: float) -> Seen:
+def _kit(
+    protocol: Protocol,
+    model: str,
+    endpoint: Endpoint,
+    seconds: float,
+    client: Client = Client.GRPCIO,
+) -> Seen:
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
         folder = Path(scratch)
         work = Work(
             port=0, clients=CLIENTS, tokens=TOKENS, streams=False, seconds=seconds, folder=folder
         )
-        load = kit_worker.workload(work, protocol=protocol)
+        load = kit_worker.workload(work, protocol=protocol, client=client)
         command = kit_worker.prepare(load, endpoint, folder, model)
         usage = measure(command, _answered(endpoint), core=client_core(), folder=folder)
         assert usage.exit_code == 0, usage.output

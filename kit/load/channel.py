@@ -24,9 +24,13 @@ class Channel(Protocol):
 
     index: int  # which client
     call: Call | None  # the open one
-    #: The text of the last answer without its prompt, escaped for JSON; None where the traffic
-    #: knows the answers beforehand.
-    answered: bytes | None
+
+    @property
+    def answered(self) -> bytes | None:
+        """The text of the last answer without its prompt, escaped for JSON.
+
+        None where the traffic knows the answers beforehand.
+        """
 
     def send(self, call: Call) -> None:
         """Begin `call`; the host hears of its end, whatever that is."""

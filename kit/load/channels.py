@@ -15,7 +15,7 @@ from kit.load.http.generate import Generate
 from kit.load.http.layout import ResponseLayout
 from kit.load.http.target import HttpTarget, http_target
 from kit.load.links import Links
-from kit.study.spec import AnswerCheck, Endpoint, EngineKind, FaultKind, Protocol, TrialSpec
+from kit.study.spec import AnswerCheck, Endpoint, EngineKind, Protocol, TrialSpec
 
 
 class Channels(Interface):
@@ -37,7 +37,9 @@ def channels_for(spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str]
     """
     quotes = spec.workload.quotes_answers and spec.workload.answer_check is not AnswerCheck.EXACT
     if spec.workload.protocol.is_grpc:
-        return _GrpcChannels(spec, endpoint, environ, quotes=quotes)
+        from kit.load.grpc.channels import grpc_channels
+
+        return grpc_channels(spec, endpoint, environ, _sampling(spec), quotes=quotes)
     return _HttpChannels(spec, http_target(endpoint, environ), quotes=quotes)
 
 
@@ -95,33 +97,3 @@ def _dialect(spec: TrialSpec, target: HttpTarget) -> Dialect:
         check=spec.workload.answer_check,
         extra=extra,
     )
-
-
-class _GrpcChannels:
-    def __init__(
-        self, spec: TrialSpec, endpoint: Endpoint, environ: Mapping[str, str], *, quotes: bool
-    ) -> None:
-        from kit.load.grpc.channel import GrpcChannel
-        from kit.load.grpc.codec import Infer
-        from kit.load.grpc.connection import Connections
-
-        streams = spec.workload.protocol is Protocol.GRPC_STREAM
-        leaves = any(fault.kind is FaultKind.DISCONNECT for fault in spec.workload.faults)
-        self._connections = Connections(endpoint, environ, shared=not leaves)
-        self._codec = Infer(spec.model, streams=streams, extra=_sampling(spec))
-        self._check = spec.workload.answer_check
-        self._quotes = quotes
-        self._channel = GrpcChannel
-        self._made: list[GrpcChannel] = []
-
-    def make(self, host: Host) -> Channel:
-        channel = self._channel(
-            host, self._connections.take(), self._codec, self._check, quotes=self._quotes
-        )
-        self._made.append(channel)
-        return channel
-
-    async def close(self) -> None:
-        for channel in self._made:
-            await channel.close()
-        await self._connections.close()

@@ -93,6 +93,7 @@ class StampedLink:
     """A link on a plain TCP socket; what comes has the kernel's time."""
 
     has_kernel_clock = True
+    by_tls = None
 
     def __init__(self, sock: socket.socket, poller: Poller, receiver: Receiver) -> None:
         self.unsent = False

@@ -42,6 +42,10 @@ class Link(Protocol):
     #: What comes has the time at which the kernel received it, not that of this process.
     has_kernel_clock: bool
 
+    @property
+    def by_tls(self) -> str | None:
+        """The protocol that was agreed on by TLS (ALPN); None: there is no TLS, or none was."""
+
     def send(self, data: bytes) -> None:
         """Send it, or hold back what the kernel does not take now (`unsent`).
 
@@ -93,6 +97,11 @@ class TransportLink(asyncio.Protocol):
     @property
     def unsent(self) -> bool:
         return self._waits or self._transport.get_write_buffer_size() > 0
+
+    @property
+    def by_tls(self) -> str | None:
+        tls = self._transport.get_extra_info("ssl_object")
+        return None if tls is None else tls.selected_alpn_protocol()
 
     def narrow(self, receive_bytes: int) -> None:
         sock = self._transport.get_extra_info("socket")

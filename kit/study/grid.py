@@ -25,7 +25,7 @@ from kit.study.traffic_field import (
     number_field,
     word_field,
 )
-from kit.study.workload import AnswerCheck, ArrivalKind, FaultKind, Protocol, Workload
+from kit.study.workload import AnswerCheck, ArrivalKind, Client, FaultKind, Protocol, Workload
 
 
 def _deadline(workload: Workload) -> Distribution | None:
@@ -219,6 +219,13 @@ FIELDS: Final[dict[str, TrafficField]] = {
             "what an answer must hold: all of it, the prompt, or nothing",
             AnswerCheck,
             lambda w: w.answer_check.value,
+        ),
+        word_field(
+            "client",
+            "client",
+            "what sends gRPC requests: the kit's own client, or grpcio, the reference",
+            Client,
+            lambda w: w.client.value,
         ),
         number_field(
             "processes",

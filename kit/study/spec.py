@@ -21,6 +21,7 @@ from kit.study.traffic_field import GridValue
 from kit.study.workload import AnswerCheck as AnswerCheck
 from kit.study.workload import ArrivalKind as ArrivalKind
 from kit.study.workload import Arrivals as Arrivals
+from kit.study.workload import Client as Client
 from kit.study.workload import Fault as Fault
 from kit.study.workload import FaultKind as FaultKind
 from kit.study.workload import Protocol as Protocol

@@ -98,6 +98,13 @@ class AnswerCheck(StrEnum):
     NONE = "none"  # only the protocol is checked
 
 
+class Client(StrEnum):
+    """What sends gRPC requests; over HTTP it is the kit's own client in any case."""
+
+    KIT = "kit"  # the kit's own HTTP/2
+    GRPCIO = "grpcio"  # gRPC's own library: the reference
+
+
 #: After how many tokens a client leaves when nobody says: early, in the midst of the answer.
 LEAVES_AFTER = uniform(1, 12)
 
@@ -146,6 +153,8 @@ class Workload:
     answer_check: AnswerCheck = AnswerCheck.EXACT
     timeout_s: float = 30.0
     processes: int = 1
+    #: Of gRPC requests. What was recorded before there was a choice was sent by grpcio.
+    client: Client = Client.GRPCIO
     seed: int = 0
 
     def __init__(
@@ -175,6 +184,7 @@ class Workload:
         answer_check: AnswerCheck | str = AnswerCheck.EXACT,
         timeout_s: float = 30.0,
         processes: int = 1,
+        client: Client | str = Client.GRPCIO,
         seed: int = 0,
         **unknown: Never,
     ) -> None:
@@ -209,6 +219,7 @@ class Workload:
             "answer_check": as_member("answer_check", answer_check, AnswerCheck),
             "timeout_s": as_number("timeout_s", timeout_s, low=0, above=True),
             "processes": as_number("processes", processes, low=1, whole=True),
+            "client": as_member("client", client, Client),
             "seed": seed,
         }
         for name, value in values.items():

@@ -23,6 +23,7 @@ from kit.study.spec import (
     AnswerCheck,
     ArrivalKind,
     Arrivals,
+    Client,
     Endpoint,
     Fault,
     FaultKind,
@@ -166,6 +167,12 @@ def test_https_is_spoken_and_certificates_are_checked(
 # --- gRPC
 
 
+@pytest.fixture(params=Client)
+def client(request: pytest.FixtureRequest) -> Client:
+    """The kit's own client and the reference: what holds for one holds for the other."""
+    return request.param  # type: ignore[no-any-return]
+
+
 def run_grpc(load: Workload, server: GrpcServer, path: Path, **endpoint: Any) -> list[Any]:
     folder, workers = started(load, Endpoint(grpc_port=server.port, **endpoint), path)
     finished(workers)
@@ -174,10 +181,10 @@ def run_grpc(load: Workload, server: GrpcServer, path: Path, **endpoint: Any) ->
 
 @pytest.mark.parametrize("empty_final", [True, False])
 def test_a_grpc_stream_carries_a_clients_requests_one_after_the_other(
-    tmp_path: Path, empty_final: bool
+    client: Client, tmp_path: Path, empty_final: bool
 ) -> None:
     with GrpcServer(empty_final=empty_final) as server:
-        rows = run_grpc(workload(protocol=STREAM), server, tmp_path / "t")
+        rows = run_grpc(workload(client=client, protocol=STREAM), server, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"ok"}
     assert server.streams == 4
     for row in rows:
@@ -187,11 +194,13 @@ def test_a_grpc_stream_carries_a_clients_requests_one_after_the_other(
         assert row["status"] == 0
 
 
-def test_a_stream_that_the_server_ended_in_good_order_costs_no_request(tmp_path: Path) -> None:
+def test_a_stream_that_the_server_ended_in_good_order_costs_no_request(
+    client: Client, tmp_path: Path
+) -> None:
     # A second between requests: on a busy machine too, the end of a stream is read long before
     # the next request, which would else meet it and be reset (the test below).
     arrivals = Arrivals(kind=ArrivalKind.CONSTANT, rate_per_s=1.0, concurrency=1)
-    load = workload(protocol=STREAM, requests=6, arrivals=arrivals)
+    load = workload(client=client, protocol=STREAM, requests=6, arrivals=arrivals)
     with GrpcServer(ends_streams=True) as server:
         rows = run_grpc(load, server, tmp_path / "t")
     assert [row["outcome"] for row in rows] == ["ok"] * 6, rows
@@ -199,17 +208,20 @@ def test_a_stream_that_the_server_ended_in_good_order_costs_no_request(tmp_path:
 
 
 def test_a_request_that_meets_the_end_of_its_stream_is_reset_and_not_timed_out(
+    client: Client,
     tmp_path: Path,
 ) -> None:
     with GrpcServer(ends_streams=True) as server:
-        rows = run_grpc(workload(protocol=STREAM, requests=60), server, tmp_path / "t")
+        rows = run_grpc(
+            workload(client=client, protocol=STREAM, requests=60), server, tmp_path / "t"
+        )
     assert {row["outcome"] for row in rows} <= {"ok", "reset"}
     assert Counter(row["outcome"] for row in rows)["ok"] >= 15
 
 
-def test_unary_grpc_answers_are_checked(tmp_path: Path) -> None:
+def test_unary_grpc_answers_are_checked(client: Client, tmp_path: Path) -> None:
     with GrpcServer() as server:
-        rows = run_grpc(workload(protocol=UNARY), server, tmp_path / "t")
+        rows = run_grpc(workload(client=client, protocol=UNARY), server, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"ok"}
     assert {row["tokens"] for row in rows} == {None}
 
@@ -241,8 +253,8 @@ def expected(digits: bytes) -> tuple[str, str]:
     }.get(int(digits[:1], 16) % 8, ("ok", ""))
 
 
-def test_what_goes_wrong_on_a_grpc_stream_is_a_record(tmp_path: Path) -> None:
-    load = workload(protocol=STREAM, requests=40, timeout_s=2.0)
+def test_what_goes_wrong_on_a_grpc_stream_is_a_record(client: Client, tmp_path: Path) -> None:
+    load = workload(client=client, protocol=STREAM, requests=40, timeout_s=2.0)
     with GrpcServer(scripted) as server:
         rows = run_grpc(load, server, tmp_path / "t")
     traffic = Traffic(load)
@@ -291,12 +303,17 @@ def slowly(prompt: str, tokens: int) -> Iterable[Step]:
     ],
 )
 def test_grpc_clients_leave_on_purpose(
-    tmp_path: Path, protocol: Protocol, fault: Fault, outcome: str, cause: str
+    client: Client, tmp_path: Path, protocol: Protocol, fault: Fault, outcome: str, cause: str
 ) -> None:
     with GrpcServer(slowly) as server:
         # Whole answers take two seconds: whatever the machine does, clients leave before.
         load = workload(
-            protocol=protocol, requests=8, faults=(fault,), output_tokens=fixed(40), timeout_s=30.0
+            client=client,
+            protocol=protocol,
+            requests=8,
+            faults=(fault,),
+            output_tokens=fixed(40),
+            timeout_s=30.0,
         )
         rows = run_grpc(load, server, tmp_path)
         deadline = time.monotonic() + 30
@@ -311,7 +328,7 @@ def test_grpc_clients_leave_on_purpose(
 
 @pytest.mark.parametrize("protocol", [STREAM, UNARY])
 def test_grpc_requests_open_when_the_server_dies_are_in_flight(
-    tmp_path: Path, protocol: Protocol
+    client: Client, tmp_path: Path, protocol: Protocol
 ) -> None:
     asked: list[str] = []
 
@@ -321,7 +338,9 @@ def test_grpc_requests_open_when_the_server_dies_are_in_flight(
 
     with GrpcServer(then_silent) as server:
         endpoint = Endpoint(grpc_port=server.port)
-        folder, workers = started(workload(protocol=protocol), endpoint, tmp_path / "t")
+        folder, workers = started(
+            workload(client=client, protocol=protocol), endpoint, tmp_path / "t"
+        )
         deadline = time.monotonic() + 20
         while len(asked) < 14:
             assert time.monotonic() < deadline
@@ -334,21 +353,25 @@ def test_grpc_requests_open_when_the_server_dies_are_in_flight(
     assert set(seen) <= {"ok", "in_flight", "refused"}
 
 
-def test_no_grpc_server_is_a_refusal(tmp_path: Path) -> None:
+def test_no_grpc_server_is_a_refusal(client: Client, tmp_path: Path) -> None:
     with GrpcServer() as server:
         port = server.port
-    load = workload(protocol=STREAM, requests=8)
+    load = workload(client=client, protocol=STREAM, requests=8)
     folder, workers = started(load, Endpoint(grpc_port=port), tmp_path / "t")
     finished(workers)
     rows = folder.requests().to_pylist()
     assert [row["outcome"] for row in rows] == ["refused"] * 8, rows[0]
 
 
-def test_grpc_over_tls_sends_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grpc_over_tls_sends_its_token(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KIT_BEARER_TOKEN", "sesame-open")
     monkeypatch.setenv("KIT_CA_FILE", str(TLS / "certificate.pem"))
     pair = ((TLS / "key.pem").read_bytes(), (TLS / "certificate.pem").read_bytes())
     with GrpcServer(credentials=grpc.ssl_server_credentials([pair])) as server:
-        rows = run_grpc(workload(protocol=UNARY, requests=8), server, tmp_path / "t", tls=True)
+        rows = run_grpc(
+            workload(client=client, protocol=UNARY, requests=8), server, tmp_path / "t", tls=True
+        )
     assert {row["outcome"] for row in rows} == {"ok"}
     assert server.metadata[0]["authorization"] == "Bearer sesame-open"

@@ -19,6 +19,7 @@ from kit.servers.repository import build_repository
 from kit.study.folder import TrialFolder
 from kit.study.releases import get_release
 from kit.study.spec import (
+    Client,
     Distribution,
     DistributionKind,
     Endpoint,
@@ -129,11 +130,67 @@ def test_every_answer_of_a_real_server_is_right(
             assert row["tokens"] == row["output_tokens_asked"]
 
 
-@pytest.mark.parametrize("protocol", [Protocol.HTTP_INFER, Protocol.GRPC_INFER])
-def test_infer_is_answered_by_a_model_that_is_not_decoupled(
-    unary: Running, tmp_path: Path, protocol: Protocol
+@pytest.mark.parametrize("client", Client)
+def test_a_grpc_stream_of_a_real_server_is_right_by_either_client(
+    simulated: Running, tmp_path: Path, client: Client
 ) -> None:
-    load = workload(protocol=protocol, requests=40, prompt_set="unicode", timeout_s=30.0)
+    load = workload(
+        protocol=Protocol.GRPC_STREAM,
+        client=client,
+        requests=60,
+        concurrency=8,
+        prompt_tokens=LENGTHS,
+        output_tokens=LENGTHS,
+        prompt_set="unicode",
+        timeout_s=60.0,
+    )
+    rows = run(load, simulated, tmp_path)
+    assert {(row["outcome"], row["cause"]) for row in rows} == {("ok", None)}
+    assert all(row["tokens"] == row["output_tokens_asked"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [(FaultKind.CANCEL, "disconnected"), (FaultKind.DEADLINE, "timeout")],
+)
+def test_a_real_server_hears_of_a_grpc_client_that_leaves(
+    newest: Running, tmp_path: Path, kind: FaultKind, outcome: str
+) -> None:
+    # One client, since many that leave at once are what this release does not survive; its answers
+    # take seconds, so that it leaves before they end however slow the machine is.
+    fault = Fault(
+        kind=kind,
+        fraction=0.5,
+        after=fixed(2) if kind is FaultKind.CANCEL else None,
+        deadline_s=fixed(0.3) if kind is FaultKind.DEADLINE else None,
+    )
+    load = workload(
+        protocol=Protocol.GRPC_STREAM,
+        client=Client.KIT,
+        requests=10,
+        concurrency=1,
+        output_tokens=fixed(500),
+        faults=(fault,),
+        timeout_s=60.0,
+    )
+    rows = run(load, newest, tmp_path)
+    assert {(row["fault"], row["outcome"]) for row in rows} == {(None, "ok"), (kind, outcome)}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "client"),
+    [
+        (Protocol.HTTP_INFER, Client.KIT),
+        (Protocol.GRPC_INFER, Client.KIT),
+        (Protocol.GRPC_INFER, Client.GRPCIO),
+    ],
+)
+def test_infer_is_answered_by_a_model_that_is_not_decoupled(
+    unary: Running, tmp_path: Path, protocol: Protocol, client: Client
+) -> None:
+    load = workload(
+        protocol=protocol, client=client, requests=40, prompt_set="unicode", timeout_s=30.0
+    )
     rows = run(load, unary, tmp_path)
     assert Counter((row["outcome"], row["cause"]) for row in rows) == {("ok", None): 40}
 

@@ -1,76 +1,91 @@
-"""One client's line to Triton's gRPC frontend, by grpcio.
+"""One client's line to Triton's gRPC frontend: it sends a call, its host hears of the call's end.
 
-A streaming client keeps one stream for its requests, one after the other; a request that is to be
-cancelled, or has a deadline, gets a stream of its own. What is stamped: `sent_ns` when gRPC has
-taken the message, the rest when a response was read.
+On the wire it does what gRPC's own client does, since that is a part of every fault: a streaming
+client keeps one stream for its requests, one after the other, and opens one of its own for a
+request that is to be cancelled or has a deadline; the head of a stream travels before its first
+message, a unary request as one; cancelling resets the stream; deadlines are whole milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections import deque
 
-import grpc
-import grpc.aio
-
-from kit.load.answers import (
-    OK,
-    Judgement,
-    clipped,
-    judge_text,
-    kept_bytes,
-    most_events,
-    refused_or_not,
-    text_for_next_turn,
-    too_much,
-    whole_text,
-)
-from kit.load.channel import Host, raise_task_error
+from kit.load.answers import Judgement, refused_or_not
+from kit.load.channel import Host
+from kit.load.grpc.answer import Answer
 from kit.load.grpc.codec import Infer
-from kit.load.grpc.connection import Connection
-from kit.load.http.dialect import malformed
+from kit.load.grpc.connection import Connection, Line
+from kit.load.grpc.exchange import Rpc
+from kit.load.grpc.status import Status
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import FaultPlan
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck, FaultKind
 
 #: A unary call shows no tokens; a client that is to leave it does so after this time.
-_UNARY_STAY_S = 0.001
-_DRAIN_S = 1.0
-_INTERNAL = grpc.StatusCode.INTERNAL
+UNARY_STAY_S = 0.001
+#: How long a stream's end is waited for in good order, before it is cancelled.
+DRAIN_S = 1.0
+#: Messages that come on a kept stream before the request that they are read for.
+_MOST_EARLY = 64
+_MS = 1_000_000
+
+
+class _EndOfCall:
+    """How a call's stream ended, in the queue of a slow reader."""
+
+    __slots__ = ("judgement", "status")
+
+    def __init__(self, status: int | None, judgement: Judgement | None) -> None:
+        self.status = status
+        self.judgement = judgement
 
 
 class GrpcChannel:
-    """`send` a call, and the host hears of its end."""
+    """`send` a call, and the host hears of its end.
+
+    quotes: keep what the server answered, for the next turn's prompt.
+    """
 
     def __init__(
-        self,
-        host: Host,
-        connection: Connection,
-        codec: Infer,
-        check: AnswerCheck,
-        *,
-        quotes: bool = False,
+        self, host: Host, line: Line, codec: Infer, check: AnswerCheck, *, quotes: bool = False
     ) -> None:
         self.index = NEVER
         self.call: Call | None = None
-        self.answered: bytes | None = None
         self._host = host
-        self._connection = connection
+        self._loop = host.loop
+        self._line = line
         self._codec = codec
-        self._check = check
-        self._quotes = quotes
-        self._stream: Any = None  # kept for the next request
-        self._open: Any = None  # the RPC of the open call
-        self._task: asyncio.Task[None] | None = None
-        self._drains: set[asyncio.Task[None]] = set()
+        self._answer = Answer(codec, check, quotes=quotes)
+        self._connection: Connection | None = None  # of the two that follow
+        self._kept: Rpc | None = None  # the stream for the next request
+        self._open: Rpc | None = None  # the open call's
+        self._early: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline_ns = NEVER
+        self._slowly: deque[bytes | _EndOfCall] | None = None  # what a slow reader has not read
+
+    # --- what the host calls
+
+    @property
+    def answered(self) -> bytes | None:
+        """The text of the last answer without its prompt, escaped for JSON."""
+        return self._answer.quoted
 
     def send(self, call: Call) -> None:
         """Begin `call`; the channel has none open."""
         self.call = call
         call.begun_ns = self._host.clock()
-        self._task = self._host.loop.create_task(self._exchange(call))
-        self._task.add_done_callback(raise_task_error)
+        self._answer.begin()
+        self._slowly = None
+        self._deadline_ns = NEVER
+        if self._codec.streams:
+            call.stream()
+            if self._kept is not None and self._connection is not None and not _is_alone(call):
+                self._write(call, self._connection, self._kept)
+                return
+        self._line.want(self)
 
     def expire(self) -> None:
         """The open call has had its time."""
@@ -78,10 +93,10 @@ class GrpcChannel:
         if call is None:
             return
         if call.fault is not None and call.fault.kind is FaultKind.HALF_OPEN:
-            self._report(call, Judgement(Outcome.DISCONNECTED, "opened a stream, sent nothing"))
+            self._report(call, _HALF_OPEN)
         else:
-            seen = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
-            self._report(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {seen}"))
+            came = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
+            self._report(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {came}"))
 
     def flush(self) -> None:
         """Nothing is put off."""
@@ -91,189 +106,281 @@ class GrpcChannel:
         call, self.call = self.call, None
         if call is None:
             return None
-        if self._task is not None:
-            self._task.cancel()
-        if self._open is not None:
-            self._open.cancel()
-        self._stream = self._open = None
+        self._line.forget(self)
+        self._stop_timer()
+        self._cancel(self._open)
+        self._open = None
         return call
 
     async def close(self) -> None:
         """Leave in good order: tell the server that nothing more is coming, hear it out."""
-        if self._stream is not None:
-            self._part(self._stream)
-        await asyncio.gather(*self._drains, return_exceptions=True)
+        rpc, connection = self._kept, self._connection
+        if rpc is None or connection is None:
+            return
+        self._kept = None
+        connection.exchange.close_sending(rpc)
+        connection.flush()
+        for _ in range(round(DRAIN_S / 0.01)):
+            if connection.is_closed or not connection.exchange.has(rpc):
+                return
+            await asyncio.sleep(0.01)
 
-    # --- one call
+    # --- what the line calls
 
-    async def _exchange(self, call: Call) -> None:
-        try:
-            await self._connection.ready()
-            judgement = await (self._streamed(call) if self._codec.streams else self._unary(call))
-        except grpc.aio.AioRpcError as error:
-            self._stream = None
-            judgement = _failure(call, error)
-        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            self._stream = None
-            judgement = Judgement(Outcome.RESET, clipped(f"the stream had ended: {error}"))
+    def begin(self, connection: Connection) -> None:
+        """Open the call on `connection`."""
+        call = self.call
+        if call is None:
+            return
+        if connection is not self._connection:
+            if self._kept is not None:
+                self._part(self._kept)
+            self._connection = connection
+        fault = call.fault
+        exchange = connection.exchange
+        if not self._codec.streams:
+            waits = fault is not None and fault.kind is FaultKind.DEADLINE
+            rpc = exchange.open(self, self._set_deadline(call) if waits else None)
+        else:
+            alone = _is_alone(call)
+            rpc = exchange.open(self, self._set_deadline(call) if alone else None)
+            if not alone:
+                self._kept = rpc
+                self._early.clear()
+            connection.flush()  # gRPC's client sends the head of a stream by itself
+        self._write(call, connection, rpc)
+
+    def refused(self, judgement: Judgement) -> None:
+        """There is no connection."""
+        call = self.call
+        if call is not None:
+            self._finish(call, judgement)
+
+    # --- the request
+
+    def _set_deadline(self, call: Call) -> int | None:
+        """The deadline that the server is told, in ms, as gRPC's core has it.
+
+        The time at which it is over is rounded up to a millisecond of the clock, now is rounded
+        down.
+        """
+        fault = call.fault
+        if fault is None or fault.deadline_s is None or fault.kind is FaultKind.HALF_OPEN:
+            return None
+        now_ns = self._host.clock()
+        end_ms = -(-(now_ns + round(fault.deadline_s * 1e9)) // _MS)
+        self._deadline_ns = end_ms * _MS
+        return max(1, end_ms - now_ns // _MS)
+
+    def _write(self, call: Call, connection: Connection, rpc: Rpc) -> None:
+        """Send the request; a half-open one stops before its message."""
+        self._open = rpc
+        fault = call.fault
+        sends = fault is None or fault.kind is not FaultKind.HALF_OPEN
+        whole = True
+        if sends:
+            request = self._codec.request(call)
+            whole = connection.exchange.write(rpc, request, last=not self._codec.streams)
+        if fault is not None and fault.kind is FaultKind.SLOW_READER:
+            self._slowly = deque()
+            connection.exchange.hold(rpc)
+        sent_ns = self._host.clock()
+        connection.flush(rpc if whole else None)
+        if call is not self.call:
+            return  # the connection broke
+        call.sent_ns = sent_ns
+        call.has_kernel_clock = connection.link.has_kernel_clock
+        if fault is not None:
+            self._watch(call, fault)
+        if self._early and rpc is self._kept and call is self.call:
+            early, self._early = self._early, []
+            for data in early:
+                self.on_message(rpc, data, sent_ns)
+
+    def _watch(self, call: Call, fault: FaultPlan) -> None:
+        """Set the clock of what the client is to do to its call."""
+        if self._deadline_ns != NEVER:
+            left_ms = max(0, -((self._host.clock() - self._deadline_ns) // _MS))
+            self._timer = self._loop.call_later(left_ms / 1e3, self._deadline, call)
+        elif fault.kind is FaultKind.HALF_OPEN:
+            if fault.deadline_s is not None:
+                self._timer = self._loop.call_later(fault.deadline_s, self._end_half_open, call)
+        elif fault.kind.is_leaving and not self._codec.streams:
+            stay_s = fault.deadline_s or UNARY_STAY_S
+            self._timer = self._loop.call_later(stay_s, self._leave, call)
+        if fault.kind.is_leaving and self._codec.streams and _has_enough(call, fault):
+            self._leave(call)
+
+    # --- the answer
+
+    def on_message(self, rpc: Rpc, data: bytes, now_ns: int) -> None:
+        call = self.call
+        if call is None or rpc is not self._open:
+            if rpc is self._kept:
+                self._come_early(rpc, data)
+        elif self._slowly is not None:
+            self._slowly.append(data)
+            if self._timer is None:
+                self._read_slowly(call, rpc)
+        else:
+            self._take(call, rpc, data, now_ns)
+
+    def on_end(
+        self, rpc: Rpc, status: int | None, judgement: Judgement | None, now_ns: int
+    ) -> None:
+        if rpc is self._kept:
+            self._kept = None
+        call = self.call
+        if call is None or rpc is not self._open:
+            return
+        if self._slowly is not None and self._slowly:
+            self._slowly.append(_EndOfCall(status, judgement))
+            return
+        self._end_of_call(call, status, judgement, now_ns)
+
+    def on_written(self, rpc: Rpc) -> None:
+        call = self.call
+        if call is not None and rpc is self._open and not call.received_bytes:
+            call.sent_ns = self._host.clock()
+
+    def unstamped(self) -> None:
+        if self.call is not None:
+            self.call.has_kernel_clock = False
+
+    def _end_of_call(
+        self, call: Call, status: int | None, judgement: Judgement | None, now_ns: int
+    ) -> None:
+        """The server has ended the call's stream."""
+        if status is not None:
+            call.status = status
+        if status == Status.CANCELLED and NEVER != self._deadline_ns <= now_ns:
+            judgement = _DEADLINE  # the server keeps it, too, and was the first
+        call.end_ns = now_ns
+        self._finish(call, self._answer.finish(call) if judgement is None else judgement)
+
+    def _take(self, call: Call, rpc: Rpc, data: bytes, now_ns: int) -> None:
+        """One message of the answer."""
+        judgement = self._answer.take(call, data, now_ns)
+        if judgement is not None:
+            if self._answer.is_excessive:
+                self._cancel(rpc)
+            self._finish(call, judgement)
+            return
+        fault = call.fault
+        leaves = fault is not None and fault.kind.is_leaving and self._codec.streams
+        if leaves and fault is not None and _has_enough(call, fault):
+            self._leave(call)
+
+    def _come_early(self, rpc: Rpc, data: bytes) -> None:
+        """Keep what nobody asked for: the next request on the stream will take it for its own."""
+        self._early.append(data)
+        if len(self._early) > _MOST_EARLY:
+            self._early.clear()
+            self._cancel(rpc)
+
+    def _read_slowly(self, call: Call, rpc: Rpc) -> None:
+        """Read the next of what a slow reader has not read, and wait as it does."""
+        self._timer = None
+        fault, queue = call.fault, self._slowly
+        if call is not self.call or fault is None or not queue or self._connection is None:
+            return
+        item, now_ns = queue.popleft(), self._host.clock()
+        if isinstance(item, _EndOfCall):
+            self._end_of_call(call, item.status, item.judgement, now_ns)
+            return
+        self._connection.exchange.consumed(rpc, item)
+        self._connection.flush()
+        self._take(call, rpc, item, now_ns)
         if call is self.call:
-            self.call = self._open = None
-            self._report(call, judgement)
+            wait_s = len(item) / (fault.bytes_per_s or 1.0)
+            self._timer = self._loop.call_later(wait_s, self._read_slowly, call, rpc)
+
+    # --- what the client does to its call
+
+    def _leave(self, call: Call) -> None:
+        """Cancel, or go away altogether."""
+        if call is not self.call or call.fault is None:
+            return
+        call.end_ns = self._host.clock()
+        what = f"{call.tokens} tokens" if call.tokens > 0 else f"{call.received_bytes} bytes"
+        self._cancel(self._open)
+        if call.fault.kind is FaultKind.DISCONNECT:
+            self._line.break_off()
+            self._kept = self._connection = None
+        self._finish(call, Judgement(Outcome.DISCONNECTED, f"left after {what}"))
+
+    def _deadline(self, call: Call) -> None:
+        if call is self.call:
+            self._cancel(self._open)
+            call.status = Status.DEADLINE_EXCEEDED
+            self._finish(call, _DEADLINE)
+
+    def _end_half_open(self, call: Call) -> None:
+        if call is self.call:
+            self._cancel(self._open)
+            self._finish(call, _HALF_OPEN)
+
+    def _cancel(self, rpc: Rpc | None) -> None:
+        """Reset a call's stream."""
+        if rpc is None or self._connection is None:
+            return
+        if rpc is self._kept:
+            self._kept = None
+        self._connection.exchange.cancel(rpc)
+        self._connection.flush()
+
+    # --- the end
+
+    def _finish(self, call: Call, judgement: Judgement) -> None:
+        rpc, self._open = self._open, None
+        self.call = None
+        self._stop_timer()
+        reusable = judgement.outcome in (Outcome.OK, Outcome.WRONG_ANSWER)
+        if rpc is not None and self._codec.streams and (rpc is not self._kept or not reusable):
+            # Whether more comes after an error is not said, so the next request must not see it.
+            self._part(rpc)
+        self._report(call, judgement)
 
     def _report(self, call: Call, judgement: Judgement) -> None:
         if call.end_ns == NEVER:
             call.end_ns = self._host.clock()
         self._host.ended(self, call, refused_or_not(call, judgement))
 
-    async def _unary(self, call: Call) -> Judgement:
-        fault = call.fault
-        deadline_s = fault.deadline_s if fault is not None else None
-        leaving = fault is not None and fault.kind.is_leaving
-        rpc = self._connection.unary(
-            self._codec.request(call),
-            deadline_s if fault is not None and fault.kind is FaultKind.DEADLINE else None,
-        )
-        self._open = rpc
-        call.sent_ns = self._host.clock()
-        if leaving:
-            await asyncio.wait([asyncio.ensure_future(rpc)], timeout=deadline_s or _UNARY_STAY_S)
-            if not rpc.done():
-                return await self._leave(call, rpc)
-        data = await rpc
-        call.first_ns = call.end_ns = self._host.clock()
-        call.received_bytes = len(data)
-        call.status = 0
-        piece = self._codec.read(data)
-        if isinstance(piece, Judgement):
-            return piece
-        if piece.text is None:
-            return malformed("an answer without text_output", data)
-        return self._judge(call, piece.text)
-
-    async def _streamed(self, call: Call) -> Judgement:
-        fault = call.fault
-        call.stream()
-        alone = fault is not None and (fault.kind.is_leaving or fault.kind is FaultKind.DEADLINE)
-        rpc: Any = None if alone else self._stream
-        reused = rpc is not None and not rpc.done()  # the server may have ended it since
-        if not reused:
-            rpc = self._connection.stream(fault.deadline_s if alone and fault else None)
-        if not alone:
-            self._stream = rpc
-        self._open = rpc
-        if fault is not None and fault.kind is FaultKind.HALF_OPEN:
-            call.sent_ns = self._host.clock()
-            await asyncio.sleep(fault.deadline_s or 3600.0)
-            rpc.cancel()
-            self._stream = None
-            return Judgement(Outcome.DISCONNECTED, "opened a stream, sent nothing")
-        rpc = await self._write(call, rpc, reused=reused)
-        call.sent_ns = self._host.clock()
-        judgement = await self._read_stream(call, rpc, fault)
-        if alone or judgement.outcome not in (Outcome.OK, Outcome.WRONG_ANSWER):
-            # Whether more comes after an error is not said, so the next request must not see it.
-            self._stream = None
-            self._part(rpc)
-        return judgement
-
-    async def _write(self, call: Call, rpc: Any, *, reused: bool) -> Any:
-        """Send the request; the stream that took it.
-
-        One that the server ends just then takes nothing: gRPC's core refuses the message.
-        """
-        request = self._codec.request(call)
-        try:
-            await rpc.write(request)
-        except (asyncio.InvalidStateError, grpc.aio.AioRpcError) as error:
-            refused = not isinstance(error, grpc.aio.AioRpcError) or error.code() is _INTERNAL
-            if not (reused and refused):
-                raise
-            rpc = self._stream = self._open = self._connection.stream(None)
-            await rpc.write(request)
-        return rpc
-
-    async def _read_stream(self, call: Call, rpc: Any, fault: FaultPlan | None) -> Judgement:
-        pieces: list[str] = []
-        says_final = False
-        leaving = fault if fault is not None and fault.kind.is_leaving else None
-        while True:
-            if leaving is not None and _has_enough(call, leaving):
-                return await self._leave(call, rpc)
-            data = await rpc.read()
-            now = self._host.clock()
-            if data is grpc.aio.EOF:
-                return Judgement(Outcome.RESET, "the stream was closed before the final response")
-            call.received_bytes += len(data)
-            call.end_ns = now
-            call.status = 0
-            piece = self._codec.read(data)
-            if isinstance(piece, Judgement):
-                return piece
-            if piece.text:
-                if call.first_ns == NEVER:
-                    call.first_ns = now
-                call.stamp(now, 1)
-                pieces.append(piece.text)
-            says_final = says_final or piece.final is not None
-            if piece.final or (not says_final and call.tokens >= call.output_tokens):
-                break
-            if call.received_bytes > 16 * kept_bytes(call) or call.tokens > most_events(call):
-                rpc.cancel()
-                return too_much(call, "".join(pieces[:8]).encode())
-            if fault is not None and fault.kind is FaultKind.SLOW_READER:
-                await asyncio.sleep(len(data) / (fault.bytes_per_s or 1.0))
-        if not pieces:
-            return malformed("a stream without a token", b"")
-        text = whole_text(call, pieces, self._check)
-        return text if isinstance(text, Judgement) else self._judge(call, text)
-
-    def _judge(self, call: Call, text: str) -> Judgement:
-        judgement = judge_text(call, text, self._check)
-        if judgement is OK and self._quotes:
-            self.answered = text_for_next_turn(call, text)
-        return judgement
-
-    async def _leave(self, call: Call, rpc: Any) -> Judgement:
-        """Cancel, or go away altogether."""
-        call.end_ns = self._host.clock()
-        what = f"{call.tokens} tokens" if call.tokens > 0 else f"{call.received_bytes} bytes"
-        rpc.cancel()
-        if call.fault is not None and call.fault.kind is FaultKind.DISCONNECT:
-            await self._connection.break_off()
-            self._stream = None
-        return Judgement(Outcome.DISCONNECTED, f"left after {what}")
-
-    def _part(self, rpc: Any) -> None:
+    def _part(self, rpc: Rpc) -> None:
         """End a stream in good order, beside what comes next."""
-        task = self._host.loop.create_task(_drain(rpc))
-        self._drains.add(task)
-        task.add_done_callback(self._drains.discard)
+        connection = self._connection
+        if rpc is self._kept:
+            self._kept = None
+        rpc.owner = None
+        if connection is None or connection.is_closed or not connection.exchange.has(rpc):
+            return
+        connection.exchange.close_sending(rpc)
+        connection.flush()
+        self._loop.call_later(DRAIN_S, _give_up, connection, rpc)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
-async def _drain(rpc: Any) -> None:
-    try:
-        async with asyncio.timeout(_DRAIN_S):
-            await rpc.done_writing()
-            while await rpc.read() is not grpc.aio.EOF:
-                pass
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, asyncio.CancelledError):
-        rpc.cancel()
+_HALF_OPEN = Judgement(Outcome.DISCONNECTED, "opened a stream, sent nothing")
+_DEADLINE = Judgement(Outcome.TIMEOUT, "DEADLINE_EXCEEDED: the client's deadline")
+
+
+def _is_alone(call: Call) -> bool:
+    """The request gets a stream of its own."""
+    fault = call.fault
+    if fault is None:
+        return False
+    return fault.kind.is_leaving or fault.kind in (FaultKind.DEADLINE, FaultKind.HALF_OPEN)
 
 
 def _has_enough(call: Call, fault: FaultPlan) -> bool:
     return (call.received_bytes if fault.in_bytes else call.tokens) >= fault.after
 
 
-def _failure(call: Call, error: grpc.aio.AioRpcError) -> Judgement:
-    """What a failed RPC says of the request."""
-    code, details = error.code(), " ".join((error.details() or "").split())
-    call.status = code.value[0]
-    cause = clipped(f"{code.name}: {details}")
-    if code is grpc.StatusCode.UNAVAILABLE:
-        if "failed to connect" in details.lower() or "connection refused" in details.lower():
-            call.sent_ns = NEVER
-            return Judgement(Outcome.REFUSED, cause)
-        return Judgement(Outcome.RESET, cause)
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Judgement(Outcome.TIMEOUT, cause)
-    return Judgement(Outcome.HTTP_ERROR, cause)
+def _give_up(connection: Connection, rpc: Rpc) -> None:
+    """The server has not ended the stream in time."""
+    connection.exchange.cancel(rpc)
+    connection.flush()

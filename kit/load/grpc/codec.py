@@ -18,6 +18,8 @@ from kit.load.http.generate import sampling_parameters
 from kit.load.traffic.call import Call
 from kit.study.spec import FaultKind
 
+STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
+UNARY_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _CONTENTS = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _CONTENTS_TAG = bytes([_CONTENTS << 3 | 2])  # a field of given length
 
@@ -36,6 +38,7 @@ class Infer:
 
     def __init__(self, model: str, *, streams: bool, extra: dict[str, object]) -> None:
         self.streams = streams
+        self.method = STREAM_METHOD if streams else UNARY_METHOD
         self._extra = extra
         self._head = _head(model, streams=streams, text_type="BYTES")
         self._wrong_head = _head(model, streams=streams, text_type="INT32")

@@ -1,125 +1,253 @@
-"""Opens gRPC connections to an endpoint, each shared by a few clients.
+"""gRPC connections: socket, clock and waiting around an `Exchange`, each shared by a few clients.
 
-They are `grpc.aio` channels; messages go through them as bytes, encoded by kit.load.grpc.codec.
+A `Line` is what its clients see: it connects when one of them has a call and there is no
+connection, holds calls back while the server takes no more, and tells them when theirs can begin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from typing import Protocol
 
-import grpc
-import grpc.aio
+from kit.load.answers import Judgement, clipped
+from kit.load.channel import Host, raise_task_error
+from kit.load.grpc.exchange import Ended, Exchange, Message, Rpc
+from kit.load.grpc.target import HTTP2_BY_TLS, GrpcTarget
+from kit.load.link import Link
+from kit.load.links import Links
+from kit.study.result import Outcome
 
-from kit.errors import SpecError
-from kit.load.http.target import CA_FILE, TLS_VERIFY, Credentials, credentials_from
-from kit.study.spec import Endpoint
+#: A server that has not sent its SETTINGS by then is none, as for gRPC's own clients.
+SETTINGS_S = 20.0
+#: A server that lets so much wait that it asked for (acknowledgements, requests) is left.
+_MOST_UNSENT_BYTES = 16 << 20
 
-_CONNECTIVITY = grpc.ChannelConnectivity
-_SERVICE = "/inference.GRPCInferenceService"
-#: As many clients share a connection as in Triton's own C++ client.
-CLIENTS_A_CONNECTION = 6
-_LARGEST_MESSAGE_BYTES = 16 << 20
-_OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # else all channels to a server are one connection
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.enable_retries", 0),  # a request is sent once
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES),
-)
+
+class Caller(Protocol):
+    """A client of a line."""
+
+    def begin(self, connection: Connection) -> None:
+        """The call that it wanted can be opened now, on `connection`."""
+
+    def refused(self, judgement: Judgement) -> None:
+        """There is no connection for it."""
+
+    def on_message(self, rpc: Rpc, data: bytes, now_ns: int) -> None:
+        """A message of its call has come."""
+
+    def on_end(
+        self, rpc: Rpc, status: int | None, judgement: Judgement | None, now_ns: int
+    ) -> None:
+        """Its call is over; what it was for may be over before or go on."""
+
+    def on_written(self, rpc: Rpc) -> None:
+        """Its request, which was held back, was given to the kernel just now."""
+
+    def unstamped(self) -> None:
+        """What comes next has the time of this process, not the kernel's."""
 
 
 class Connection:
-    """One connection to the server; `stream` and `unary` begin calls on it."""
+    """One connection. `exchange` has its calls; `flush` writes what that wants sent."""
 
-    def __init__(self, address: str, tls: Any, credentials: Credentials) -> None:
-        self._address = address
-        self._tls = tls
-        self._metadata = [(name.lower(), value) for name, value in credentials.headers]
-        self._open()
+    def __init__(self, line: Line, exchange: Exchange, host: Host) -> None:
+        self.link: Link  # set by whoever opens it
+        self.exchange = exchange
+        self.is_closed = False
+        self._line = line
+        self._clock = host.clock
+        self._held: list[Rpc] = []  # of which the kernel has not taken all
 
-    def _open(self) -> None:
-        if self._tls is None:
-            self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(self._address, self._tls, options=_OPTIONS)
-        self._stream = self._channel.stream_stream(f"{_SERVICE}/ModelStreamInfer")
-        self._unary = self._channel.unary_unary(f"{_SERVICE}/ModelInfer")
+    def flush(self, rpc: Rpc | None = None) -> None:
+        """Write what is to be sent; rpc: the call whose request this is.
 
-    async def ready(self) -> None:
-        """Wait for the connection, so that a request's time does not begin before it.
-
-        Returns, too, when there is none to be had: the request then says why.
+        While the kernel holds back what was written before, it waits here.
         """
-        state = self._channel.get_state(try_to_connect=True)
-        while state in (_CONNECTIVITY.IDLE, _CONNECTIVITY.CONNECTING):
-            await self._channel.wait_for_state_change(state)
-            state = self._channel.get_state(try_to_connect=True)
+        out = self.exchange.out
+        if self.is_closed or not out:
+            return
+        if self._holds_back():
+            if rpc is not None:
+                self._held.append(rpc)
+            return
+        data = bytes(out)
+        out.clear()
+        try:
+            self.link.send(data)
+        except OSError as error:
+            self._end(f"while sending: {error}")
+            return
+        if rpc is not None and self._holds_back():
+            self._held.append(rpc)
 
-    def stream(self, timeout_s: float | None) -> Any:
-        """A new ModelStreamInfer."""
-        return self._stream(metadata=self._metadata, timeout=timeout_s)
+    def _holds_back(self) -> bool:
+        """The kernel has not taken all that was written."""
+        return self.link.unsent
 
-    def unary(self, request: bytes, timeout_s: float | None) -> Any:
-        """A ModelInfer on its way."""
-        return self._unary(request, metadata=self._metadata, timeout=timeout_s)
+    def abort(self) -> None:
+        """Close at once."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.link.abort()
 
-    async def break_off(self) -> None:
-        """Close it as a client does that goes away; what comes next goes over a new one."""
-        channel = self._channel
-        self._open()
-        await channel.close(None)
+    # --- what the link calls
 
-    async def close(self, grace_s: float | None) -> None:
-        await self._channel.close(grace_s)
+    def received(self, data: bytes, now_ns: int) -> bool:
+        exchange = self.exchange
+        for event in exchange.feed(data):
+            caller: Caller | None = event.rpc.owner
+            if caller is None:
+                continue
+            if isinstance(event, Message):
+                caller.on_message(event.rpc, event.data, now_ns)
+            elif isinstance(event, Ended):
+                caller.on_end(event.rpc, event.status, event.judgement, now_ns)
+            else:
+                self.flush(event.rpc)
+                caller.on_written(event.rpc)
+        self.flush()
+        if exchange.failure is not None:
+            self._close(exchange.failure)
+        elif exchange.is_going and not exchange.open_calls:
+            self._close(Judgement(Outcome.REFUSED, "the server is going away"))
+        elif not self.is_closed:
+            if self.link.unsent and len(exchange.out) > _MOST_UNSENT_BYTES:
+                self._end("the server takes nothing of what it is owed")
+            else:
+                self._line.admit(self)
+        return False
+
+    def unstamped(self) -> None:
+        for caller in self.exchange.owners():
+            caller.unstamped()
+
+    def written(self) -> None:
+        self.flush()
+        if self.is_closed or self.link.unsent:
+            return
+        held, self._held = self._held, []
+        for rpc in held:
+            if rpc.owner is not None:
+                rpc.owner.on_written(rpc)
+
+    def lost(self, error: Exception | None) -> None:
+        self._end(str(error) if error else "closed by the server")
+
+    # --- ends
+
+    def _end(self, how: str) -> None:
+        """Every call that is open was cut off."""
+        self.abort()
+        now_ns = self._clock()
+        for event in self.exchange.lost(how):
+            if isinstance(event, Ended) and event.rpc.owner is not None:
+                event.rpc.owner.on_end(event.rpc, event.status, event.judgement, now_ns)
+        self._close(Judgement(Outcome.REFUSED, clipped(how)))
+
+    def _close(self, why: Judgement) -> None:
+        self.abort()
+        self._line.lost(self, why)
 
 
-class Connections:
-    """Hands out the connections of a worker's clients."""
+class Line:
+    """The connection that some clients share, made anew when it is lost."""
 
-    def __init__(self, endpoint: Endpoint, environ: Mapping[str, str], *, shared: bool) -> None:
-        if endpoint.grpc_port is None:
-            raise SpecError(
-                "a gRPC workload for a server without a gRPC port", "grpc_port", "give the port"
+    def __init__(self, host: Host, links: Links, target: GrpcTarget) -> None:
+        self._host = host
+        self._links = links
+        self._target = target
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._waiting: dict[Caller, None] = {}  # clients with a call to begin, in turn
+
+    def want(self, caller: Caller) -> None:
+        """Let `caller` begin a call as soon as there is a connection that takes it."""
+        connection = self._connection
+        if connection is not None and connection.exchange.is_going:
+            connection = self._connection = None  # it closes when its last call has ended
+        ready = connection is not None and connection.exchange.is_ready and not self._waiting
+        if ready and connection is not None and connection.exchange.can_open:
+            caller.begin(connection)
+            return
+        self._waiting[caller] = None
+        if connection is None and self._connecting is None:
+            self._connecting = self._host.loop.create_task(self._connect())
+            self._connecting.add_done_callback(raise_task_error)
+
+    def forget(self, caller: Caller) -> None:
+        """It wants nothing any more."""
+        self._waiting.pop(caller, None)
+
+    def admit(self, connection: Connection) -> None:
+        """Begin what waits, as far as the server takes it."""
+        if connection is not self._connection or not connection.exchange.is_ready:
+            return
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        while self._waiting and connection.exchange.can_open and not connection.is_closed:
+            caller = next(iter(self._waiting))
+            del self._waiting[caller]
+            caller.begin(connection)
+
+    def lost(self, connection: Connection, why: Judgement) -> None:
+        """A connection is closed: who waits for it is refused."""
+        if connection is not self._connection:
+            return
+        self._forget_connection()
+        self._refuse(why)
+
+    def break_off(self) -> None:
+        """Close the connection as a client does that goes away."""
+        connection = self._connection
+        self._forget_connection()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if connection is not None:
+            connection.abort()
+
+    def _forget_connection(self) -> None:
+        self._connection = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _refuse(self, why: Judgement) -> None:
+        waiting, self._waiting = self._waiting, {}
+        refusal = why._replace(outcome=Outcome.REFUSED)
+        for caller in waiting:
+            caller.refused(refusal)
+
+    async def _connect(self) -> None:
+        target = self._target
+        connection = Connection(self, Exchange(target.head), self._host)
+        try:
+            connection.link = await self._links.open(
+                connection, target.host, target.port, target.tls
             )
-        self._address = f"{endpoint.host}:{endpoint.grpc_port}"
-        self._tls = _tls(environ) if endpoint.tls else None
-        self._credentials = credentials_from(environ)
-        self._clients = CLIENTS_A_CONNECTION if shared else 1
-        self._left = 0
-        self._made: list[Connection] = []
+        except OSError as error:
+            self._connecting = None
+            self._refuse(Judgement(Outcome.REFUSED, clipped(str(error))))
+            return
+        self._connecting = None
+        if connection.is_closed:
+            self._refuse(Judgement(Outcome.REFUSED, "closed before the request was sent"))
+            return
+        chosen = connection.link.by_tls
+        if target.tls is not None and chosen != HTTP2_BY_TLS:
+            connection.abort()
+            what = f"the server speaks {chosen or 'no protocol that it names'} over TLS, not h2"
+            self._refuse(Judgement(Outcome.REFUSED, clipped(what)))
+            return
+        self._connection = connection
+        self._patience = self._host.loop.call_later(SETTINGS_S, self._lose_patience, connection)
+        connection.flush()
 
-    def take(self) -> Connection:
-        """The connection of one more client."""
-        if self._left == 0:
-            self._made.append(Connection(self._address, self._tls, self._credentials))
-            self._left = self._clients
-        self._left -= 1
-        return self._made[-1]
-
-    async def close(self) -> None:
-        """Close them all; calls that are still open are cancelled."""
-        for connection in self._made:
-            await connection.close(None)
-
-
-def _tls(environ: Mapping[str, str]) -> Any:
-    if environ.get(TLS_VERIFY) == "0":
-        raise SpecError(
-            f"{TLS_VERIFY}=0 for gRPC, which always checks certificates",
-            f"the server's certificate in {CA_FILE}",
-            f"set {CA_FILE}",
-        )
-    path = environ.get(CA_FILE)
-    try:
-        roots = None
-        if path:
-            with open(path, "rb") as file:
-                roots = file.read()
-    except OSError as error:
-        raise SpecError(
-            f"{CA_FILE} that cannot be read ({error})", "a PEM file", f"correct {CA_FILE}"
-        ) from error
-    return grpc.ssl_channel_credentials(root_certificates=roots)
+    def _lose_patience(self, connection: Connection) -> None:
+        self._patience = None
+        if connection is self._connection and not connection.exchange.is_ready:
+            self._connection = None
+            connection.abort()
+            self._refuse(Judgement(Outcome.REFUSED, f"no SETTINGS within {SETTINGS_S:g} s"))

@@ -1,0 +1,105 @@
+"""Reads the messages of a call's answer: stamps tokens, knows the last one, judges the text."""
+
+from __future__ import annotations
+
+from kit.load.answers import (
+    OK,
+    Judgement,
+    judge_text,
+    kept_bytes,
+    most_events,
+    text_for_next_turn,
+    too_much,
+    whole_text,
+)
+from kit.load.grpc.codec import Infer
+from kit.load.grpc.status import Status
+from kit.load.http.dialect import malformed
+from kit.load.traffic.call import NEVER, Call
+from kit.study.result import Outcome
+from kit.study.spec import AnswerCheck
+
+
+class Answer:
+    """The answers to a client's calls, one after the other.
+
+    quotes: keep what the server answered, for the next turn's prompt.
+    """
+
+    def __init__(self, codec: Infer, check: AnswerCheck, *, quotes: bool) -> None:
+        self.quoted: bytes | None = None  # the text of the last answer, escaped for JSON
+        self.is_excessive = False  # so much has come that the rest is not to be read
+        self._codec = codec
+        self._check = check
+        self._quotes = quotes
+        self._pieces: list[str] = []
+        self._messages = 0
+        self._says_final = False
+        self._message: bytes | None = None
+
+    def begin(self) -> None:
+        """The next answer is awaited."""
+        self._pieces = []
+        self._messages = 0
+        self._says_final = self.is_excessive = False
+        self._message = None
+
+    def take(self, call: Call, data: bytes, now_ns: int) -> Judgement | None:
+        """One message; the judgement that it completes, if it completes one."""
+        if not self._codec.streams:
+            return self._take_unary(call, data, now_ns)
+        call.received_bytes += len(data)
+        call.end_ns = now_ns
+        call.status = Status.OK
+        self._messages += 1
+        piece = self._codec.read(data)
+        if isinstance(piece, Judgement):
+            return piece
+        if piece.text:
+            if call.first_ns == NEVER:
+                call.first_ns = now_ns
+            call.stamp(now_ns, 1)
+            self._pieces.append(piece.text)
+        if piece.final is not None:
+            self._says_final = True
+        if piece.final or (not self._says_final and call.tokens >= call.output_tokens):
+            return self._judge_pieces(call)
+        if call.received_bytes > 16 * kept_bytes(call) or self._messages > 4 * most_events(call):
+            self.is_excessive = True
+            return too_much(call, "".join(self._pieces[:8]).encode())
+        return None
+
+    def finish(self, call: Call) -> Judgement:
+        """The server has ended the call and says that it went well."""
+        if self._codec.streams:
+            return Judgement(Outcome.RESET, "the stream was closed before the final response")
+        data = self._message
+        if data is None:
+            return malformed("an answer without a message", b"")
+        piece = self._codec.read(data)
+        if isinstance(piece, Judgement):
+            return piece
+        if piece.text is None:
+            return malformed("an answer without text_output", data)
+        return self._judge(call, piece.text)
+
+    def _take_unary(self, call: Call, data: bytes, now_ns: int) -> Judgement | None:
+        if self._message is not None:
+            self.is_excessive = True
+            return malformed("a second message in a unary answer", data)
+        self._message = data
+        call.first_ns = now_ns
+        call.received_bytes = len(data)
+        return None
+
+    def _judge_pieces(self, call: Call) -> Judgement:
+        if not self._pieces:
+            return malformed("a stream without a token", b"")
+        text = whole_text(call, self._pieces, self._check)
+        return text if isinstance(text, Judgement) else self._judge(call, text)
+
+    def _judge(self, call: Call, text: str) -> Judgement:
+        judgement = judge_text(call, text, self._check)
+        if judgement is OK and self._quotes:
+            self.quoted = text_for_next_turn(call, text)
+        return judgement

@@ -1,0 +1,120 @@
+"""Makes the gRPC channels of a trial, by the kit's own client or by grpcio.
+
+Either lays its connections out alike: a few clients share one, or each that breaks its off has its
+own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from kit.load.channel import Channel, Host
+from kit.load.grpc.channel import GrpcChannel
+from kit.load.grpc.codec import Infer
+from kit.load.grpc.connection import Line
+from kit.load.grpc.target import grpc_target
+from kit.load.links import Links
+from kit.study.spec import Client, Endpoint, FaultKind, Protocol, TrialSpec
+
+#: As many clients share a connection as in Triton's own C++ client.
+CLIENTS_A_CONNECTION = 6
+
+
+def grpc_channels(
+    spec: TrialSpec,
+    endpoint: Endpoint,
+    environ: Mapping[str, str],
+    sampling: dict[str, object],
+    *,
+    quotes: bool,
+) -> _OwnChannels | _GrpcioChannels:
+    """The channels of a trial over gRPC.
+
+    Raises:
+        SpecError: the endpoint has no gRPC port, or the environment's settings cannot be used.
+    """
+    streams = spec.workload.protocol is Protocol.GRPC_STREAM
+    codec = Infer(spec.model, streams=streams, extra=sampling)
+    kind = _GrpcioChannels if spec.workload.client is Client.GRPCIO else _OwnChannels
+    return kind(spec, endpoint, environ, codec, quotes=quotes)
+
+
+def _clients_a_connection(spec: TrialSpec) -> int:
+    """How many clients share one: one that breaks its connection off must have its own."""
+    leaves = any(fault.kind is FaultKind.DISCONNECT for fault in spec.workload.faults)
+    return 1 if leaves else CLIENTS_A_CONNECTION
+
+
+class _OwnChannels:
+    """The kit's own client of gRPC."""
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        endpoint: Endpoint,
+        environ: Mapping[str, str],
+        codec: Infer,
+        *,
+        quotes: bool,
+    ) -> None:
+        self._target = grpc_target(endpoint, environ, codec.method)
+        self._codec = codec
+        self._clients = _clients_a_connection(spec)
+        self._check = spec.workload.answer_check
+        self._quotes = quotes
+        self._links: Links | None = None
+        self._lines: list[Line] = []
+        self._made: list[GrpcChannel] = []
+
+    def make(self, host: Host) -> Channel:
+        if self._links is None:
+            self._links = Links(host.loop, host.clock)
+        if len(self._made) % self._clients == 0:
+            self._lines.append(Line(host, self._links, self._target))
+        channel = GrpcChannel(host, self._lines[-1], self._codec, self._check, quotes=self._quotes)
+        self._made.append(channel)
+        return channel
+
+    async def close(self) -> None:
+        await asyncio.gather(*(channel.close() for channel in self._made))
+        for line in self._lines:
+            line.break_off()
+        if self._links is not None:
+            self._links.close()
+
+
+class _GrpcioChannels:
+    """gRPC's own client, the reference."""
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        endpoint: Endpoint,
+        environ: Mapping[str, str],
+        codec: Infer,
+        *,
+        quotes: bool,
+    ) -> None:
+        from kit.load.grpc.grpcio_channel import GrpcioChannel
+        from kit.load.grpc.grpcio_connection import Connections
+
+        self._codec = codec
+        clients = _clients_a_connection(spec)
+        self._connections = Connections(endpoint, environ, clients=clients)
+        self._check = spec.workload.answer_check
+        self._quotes = quotes
+        self._channel = GrpcioChannel
+        self._made: list[GrpcioChannel] = []
+
+    def make(self, host: Host) -> Channel:
+        channel = self._channel(
+            host, self._connections.take(), self._codec, self._check, quotes=self._quotes
+        )
+        self._made.append(channel)
+        return channel
+
+    async def close(self) -> None:
+        for channel in self._made:
+            await channel.close()
+        await self._connections.close()
