@@ -148,18 +148,13 @@ def test_modules_stay_small() -> None:
     assert {name: n for name, n in lengths.items() if n > MOST_LINES} == {}
 
 
-#: A client's connection is one thing for each wire: its module names the wire.
-SAME_BY_INTENT = {"Connection"}
-
-
 def test_a_public_name_of_a_class_stands_for_one_thing() -> None:
     where = defaultdict(list)
     for path in modules():
         for statement in parsed(path).body:
             if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
                 where[statement.name].append(dotted(path))
-    twice = {name: sorted(found) for name, found in where.items() if len(found) > 1}
-    assert {n: found for n, found in twice.items() if n not in SAME_BY_INTENT} == {}
+    assert {name: sorted(found) for name, found in where.items() if len(found) > 1} == {}
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -11,15 +11,15 @@ from matplotlib.axes import Axes
 from kit.cleaning import clean_text
 from kit.plots.soak import plot_drift
 from kit.report.figures import WIDTH_IN, Drawing
-from kit.stats.soak_study import MEASURES, SoakCheck, SoakFound, Status, failing_names, soak_of
+from kit.stats.soak_study import MEASURES, SoakCheck, SoakFound, SoakStatus, failing_names, soak_of
 from kit.study.folder import StudyFolder
 from kit.study.words import aligned, listing
 
 _MARKS = {
-    Status.PASSED: "✓",
-    Status.FAILED: "✗",
-    Status.UNDECIDED: "?",
-    Status.NOT_EXPORTED: "-",
+    SoakStatus.PASSED: "✓",
+    SoakStatus.FAILED: "✗",
+    SoakStatus.UNDECIDED: "?",
+    SoakStatus.NOT_EXPORTED: "-",
 }
 
 
@@ -53,12 +53,12 @@ def soak_section(study: StudyFolder, note: str) -> SoakSection | None:
 def soak_sentence(found: SoakFound) -> str:
     """The verdict, and what it rests on."""
     survival = found.checks[0].says
-    if found.status is Status.PASSED:
+    if found.status is SoakStatus.PASSED:
         return f"{found.server} passed the soak: {survival}."
-    if found.status is Status.FAILED:
+    if found.status is SoakStatus.FAILED:
         failed = list(failing_names(found))
         return f"{found.server} failed the soak ({listing(failed)}): {survival}."
-    open_ones = [one.name for one in found.checks if one.status is Status.UNDECIDED]
+    open_ones = [one.name for one in found.checks if one.status is SoakStatus.UNDECIDED]
     return f"Not decided for {found.server} ({listing(open_ones)}): {survival}."
 
 
@@ -120,11 +120,11 @@ def junit(found: SoakFound, *, seconds: float | None = None) -> bytes:
 
 
 def _outcome(check: SoakCheck) -> str:
-    if check.status is Status.FAILED:
+    if check.status is SoakStatus.FAILED:
         return "failure"
-    if check.status is Status.UNDECIDED and check.name in ("survives", "answers"):
+    if check.status is SoakStatus.UNDECIDED and check.name in ("survives", "answers"):
         return "failure"
-    return "" if check.status is Status.PASSED else "skipped"
+    return "" if check.status is SoakStatus.PASSED else "skipped"
 
 
 def _plain(text: str) -> str:

@@ -29,7 +29,7 @@ from kit.study.soak import SoakClaim
 ALPHA = 0.05
 
 
-class Status(StrEnum):
+class SoakStatus(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     UNDECIDED = "undecided"  # too little was seen to say either
@@ -67,7 +67,7 @@ class SoakCheck:
     """One thing that was looked at."""
 
     name: str
-    status: Status
+    status: SoakStatus
     says: str  # the evidence, one sentence without its end
 
 
@@ -82,12 +82,12 @@ class SoakFound:
     series: pd.DataFrame  # measure, requests, value (in its unit)
 
     @property
-    def status(self) -> Status:
+    def status(self) -> SoakStatus:
         """Failed if any check is; passed if the claim and the failed share hold."""
         seen = {check.status for check in self.checks}
-        if Status.FAILED in seen:
-            return Status.FAILED
-        return Status.UNDECIDED if Status.UNDECIDED in seen else Status.PASSED
+        if SoakStatus.FAILED in seen:
+            return SoakStatus.FAILED
+        return SoakStatus.UNDECIDED if SoakStatus.UNDECIDED in seen else SoakStatus.PASSED
 
 
 def soak_of(study: StudyFolder) -> SoakFound:
@@ -128,13 +128,13 @@ def _survival(claim: SoakClaim, trials: pd.DataFrame) -> SoakCheck:
         first = trials[trials["crashed"]].iloc[0]
         how = first["signature_text"] if pd.notna(first["signature_text"]) else first["reason"]
         return SoakCheck(
-            name="survives", status=Status.FAILED, says=f"{says}; {first['verdict']}: {how}"
+            name="survives", status=SoakStatus.FAILED, says=f"{says}; {first['verdict']}: {how}"
         )
     if requests >= claim.requests:
-        return SoakCheck(name="survives", status=Status.PASSED, says=f"{says}: {claim.words}")
+        return SoakCheck(name="survives", status=SoakStatus.PASSED, says=f"{says}: {claim.words}")
     return SoakCheck(
         name="survives",
-        status=Status.UNDECIDED,
+        status=SoakStatus.UNDECIDED,
         says=f"{says}; {claim.words} takes {claim.requests:,} requests",
     )
 
@@ -142,11 +142,11 @@ def _survival(claim: SoakClaim, trials: pd.DataFrame) -> SoakCheck:
 def _failures(claim: SoakClaim, judged: pd.DataFrame) -> SoakCheck:
     n = len(judged)
     if not n:
-        return SoakCheck(name="answers", status=Status.UNDECIDED, says="no request ended")
+        return SoakCheck(name="answers", status=SoakStatus.UNDECIDED, says="no request ended")
     failed = int((~judged["ok"].to_numpy(bool)).sum())
     share = f"{100 * failed / n:.3g} %; {100 * claim.failed:g} % may"
     says = f"{failed:,} of {n:,} requests failed ({share})"
-    status = Status.FAILED if failed > claim.failed * n else Status.PASSED
+    status = SoakStatus.FAILED if failed > claim.failed * n else SoakStatus.PASSED
     return SoakCheck(name="answers", status=status, says=says)
 
 
@@ -187,17 +187,17 @@ def drift_check(measure: Measure, series: pd.DataFrame) -> SoakCheck:
     name = f"{measure.words} does not grow"
     if own.empty:
         return SoakCheck(
-            name=name, status=Status.NOT_EXPORTED, says=f"{measure.words} not exported"
+            name=name, status=SoakStatus.NOT_EXPORTED, says=f"{measure.words} not exported"
         )
     found = trend(own["requests"].to_numpy(float), own["value"].to_numpy(float))
     if found is None:
         says = f"{len(own)} values, of which {3 * BLOCKS} or more are needed after the first "
         return SoakCheck(
-            name=name, status=Status.UNDECIDED, says=says + f"{100 * SETTLING:g} % of the run"
+            name=name, status=SoakStatus.UNDECIDED, says=says + f"{100 * SETTLING:g} % of the run"
         )
     return SoakCheck(
         name=name,
-        status=Status.FAILED if is_leak(found, measure) else Status.PASSED,
+        status=SoakStatus.FAILED if is_leak(found, measure) else SoakStatus.PASSED,
         says=_drift_words(found, measure),
     )
 
@@ -222,4 +222,4 @@ def _drift_words(found: Trend, measure: Measure) -> str:
 
 def failing_names(found: SoakFound) -> Iterator[str]:
     """Names of the checks that failed."""
-    return (check.name for check in found.checks if check.status is Status.FAILED)
+    return (check.name for check in found.checks if check.status is SoakStatus.FAILED)

@@ -27,7 +27,7 @@ from kit.study.packed import (
     PART_BYTES,
     PART_ROWS,
     Packed,
-    Part,
+    PackedPart,
     part_bytes,
     read_listing,
     read_part,
@@ -141,9 +141,9 @@ def _sound(folder: Path) -> Packed | None:
 
 def _write(folder: Path) -> Packed:
     """Write the parts, read each back and compare it with what was read, then list them."""
-    tables: dict[str, tuple[Part, ...]] = {}
+    tables: dict[str, tuple[PackedPart, ...]] = {}
     for table in SCHEMAS:
-        parts: list[Part] = []
+        parts: list[PackedPart] = []
         for rows in _source(folder, table):
             try:
                 part, data = to_part(rows, f"{table}-{len(parts)}.parquet")
@@ -201,7 +201,7 @@ def _is_copy(folder: Path, listing: Packed) -> bool:
     )
 
 
-def _holds(folder: Path, part: Part, rows: pa.Table) -> bool:
+def _holds(folder: Path, part: PackedPart, rows: pa.Table) -> bool:
     """Whether the part, read back from the disk, has these rows."""
     try:
         return _is_same(read_part(folder, part, rows.schema, within=folder), rows)

@@ -51,7 +51,7 @@ _RISING = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PackedPart:
     """One Parquet file of packed records."""
 
     file: str  # its name; it lies beside packed.json
@@ -64,7 +64,7 @@ class Part:
 class Packed:
     """The parts of each table of a trial: "requests", "client", "samples"."""
 
-    tables: dict[str, tuple[Part, ...]] = field(default_factory=dict)
+    tables: dict[str, tuple[PackedPart, ...]] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)  # the Arrow files: bytes, by name
     schema: int = 1
 
@@ -98,7 +98,7 @@ def read_listing(folder: Path, *, within: Path | None = None) -> Packed:
 
 def read_part(
     folder: Path,
-    part: Part,
+    part: PackedPart,
     schema: pa.Schema,
     *,
     within: Path | None = None,
@@ -132,7 +132,7 @@ def read_part(
         raise _damaged(folder / part.file, str(error)) from error
 
 
-def part_bytes(folder: Path, part: Part, *, within: Path | None = None) -> bytes:
+def part_bytes(folder: Path, part: PackedPart, *, within: Path | None = None) -> bytes:
     """A part's file, which has the size and checksum that are listed.
 
     Raises:
@@ -152,7 +152,7 @@ def packed_schema(schema: pa.Schema) -> pa.Schema:
     )
 
 
-def to_part(table: pa.Table, file: str) -> tuple[Part, bytes]:
+def to_part(table: pa.Table, file: str) -> tuple[PackedPart, bytes]:
     """Rows of an Arrow file as a part of this name, and what is to be written into it."""
     packed = with_gaps(table) if TOKENS in table.column_names else table
     delta = {name: "DELTA_BINARY_PACKED" for name in packed.column_names if name in _RISING}
@@ -171,7 +171,7 @@ def to_part(table: pa.Table, file: str) -> tuple[Part, bytes]:
         version="2.6",
     )
     data = buffer.getvalue()
-    return Part(file=file, rows=table.num_rows, size_bytes=len(data), crc32=crc32(data)), data
+    return PackedPart(file=file, rows=table.num_rows, size_bytes=len(data), crc32=crc32(data)), data
 
 
 def with_gaps(table: pa.Table) -> pa.Table:

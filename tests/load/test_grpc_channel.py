@@ -19,7 +19,7 @@ from kit.load.answers import Judgement
 from kit.load.grpc import frames
 from kit.load.grpc.channel import GrpcChannel
 from kit.load.grpc.codec import Infer
-from kit.load.grpc.connection import Line
+from kit.load.grpc.connection import SharedConnection
 from kit.load.grpc.frames import Code, Setting
 from kit.load.grpc.target import GrpcTarget, grpc_target
 from kit.load.traffic.call import NEVER, Call
@@ -82,7 +82,7 @@ class World:
         self.server = Server()
         codec = Infer("m", streams=streams, extra={})
         target: GrpcTarget = grpc_target(Endpoint(grpc_port=1, tls=tls), {}, codec.method)
-        line = Line(self, self.links, target)  # type: ignore[arg-type]
+        line = SharedConnection(self, self.links, target)  # type: ignore[arg-type]
         self.line = line
         self.channels = [
             GrpcChannel(self, line, codec, AnswerCheck.EXACT)  # type: ignore[arg-type]

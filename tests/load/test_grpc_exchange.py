@@ -17,30 +17,38 @@ from http2_frames import (
 )
 
 from kit.load.grpc import frames
-from kit.load.grpc.exchange import MESSAGE_BYTES, Ended, Event, Exchange, Message, Rpc, Written
+from kit.load.grpc.exchange import (
+    MESSAGE_BYTES,
+    Event,
+    GrpcEnded,
+    GrpcExchange,
+    Message,
+    Rpc,
+    Written,
+)
 from kit.load.grpc.frames import Code
 from kit.study.result import Outcome
 
 
-def opened(settings: bytes = SETTINGS, **options: Any) -> tuple[Exchange, Rpc]:
+def opened(settings: bytes = SETTINGS, **options: Any) -> tuple[GrpcExchange, Rpc]:
     """An exchange with one unary call open."""
-    exchange = Exchange(HEAD)
+    exchange = GrpcExchange(HEAD)
     assert exchange.feed(settings) == []
     rpc = exchange.open(**options)
     exchange.write(rpc, b"question", last=True)
     return exchange, rpc
 
 
-def end_of(events: list[Event]) -> Ended:
+def end_of(events: list[Event]) -> GrpcEnded:
     """The last event: the call's only end."""
-    ends = [event for event in events if isinstance(event, Ended)]
+    ends = [event for event in events if isinstance(event, GrpcEnded)]
     assert len(ends) == 1
     assert events[-1] is ends[0]
     return ends[0]
 
 
 def test_a_unary_call_is_its_head_its_message_and_no_more() -> None:
-    exchange = Exchange(HEAD)
+    exchange = GrpcExchange(HEAD)
     exchange.feed(SETTINGS)
     exchange.out.clear()
     rpc = exchange.open(timeout_ms=250)
@@ -60,12 +68,12 @@ def test_messages_are_the_same_wherever_frames_and_reads_are_cut() -> None:
         frame_bytes = [data_frame(1, body[i : i + size]) for i in range(0, len(body), size)]
         wire = server.head(1) + b"".join(frame_bytes) + server.trailers(1)
         events = [e for i in range(0, len(wire), size) for e in exchange.feed(wire[i : i + size])]
-        assert events == [*(Message(rpc, text) for text in texts), Ended(rpc, 0, None)]
+        assert events == [*(Message(rpc, text) for text in texts), GrpcEnded(rpc, 0, None)]
         assert exchange.open_calls == 0
 
 
 def test_later_answers_on_a_connection_are_read_like_the_first() -> None:
-    exchange, server = Exchange(HEAD), Server()
+    exchange, server = GrpcExchange(HEAD), Server()
     exchange.feed(SETTINGS)
     for number in range(5):
         rpc = exchange.open()
@@ -172,7 +180,7 @@ def test_a_cancelled_call_is_reset_and_hears_nothing_more() -> None:
 
 
 def test_a_server_that_ends_a_call_that_goes_on_is_answered_with_a_reset() -> None:
-    exchange = Exchange(HEAD)
+    exchange = GrpcExchange(HEAD)
     exchange.feed(SETTINGS)
     rpc = exchange.open()
     exchange.write(rpc, b"question")
@@ -185,7 +193,7 @@ def test_a_server_that_ends_a_call_that_goes_on_is_answered_with_a_reset() -> No
 
 
 def test_a_request_that_waited_is_said_to_be_written() -> None:
-    exchange = Exchange(HEAD)
+    exchange = GrpcExchange(HEAD)
     exchange.feed(frames.settings([(4, 3)]))
     rpc = exchange.open()
     assert not exchange.write(rpc, b"question", last=True)

@@ -88,6 +88,6 @@ def test_a_restart_behind_a_proxy_is_no_end_and_its_502s_are_counted(
     assert len(steps) == 2
     assert row["verdict"] == Verdict.SURVIVED
     assert row["reason"] == f"All 200 requests ended, only {well} of them answered well."
-    assert well < 200 - 5
+    assert well < 200
     assert (requests["outcome"] == Outcome.HTTP_ERROR).any()
     assert requests["outcome"].iloc[-1] == Outcome.OK, "it answers again"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kit.errors import SpecError
 from kit.report.soak import checks_table, draw_drift, junit, soak_sentence
 from kit.stats.intervals import rate_upper_bound
-from kit.stats.soak_study import MEASURES, SoakCheck, SoakFound, Status, drift_check, is_leak
+from kit.stats.soak_study import MEASURES, SoakCheck, SoakFound, SoakStatus, drift_check, is_leak
 from kit.stats.trend import trend
 from kit.study.soak import SoakClaim
 
@@ -84,9 +84,9 @@ def test_over_all_measures_a_healthy_server_raises_an_alarm_in_1_of_20() -> None
 
 def test_too_few_values_decide_nothing_and_none_is_not_exported() -> None:
     few = pd.DataFrame({"measure": MEMORY.name, "requests": range(40), "value": 1.0})
-    assert drift_check(MEMORY, few).status is Status.UNDECIDED
+    assert drift_check(MEMORY, few).status is SoakStatus.UNDECIDED
     none = drift_check(MEMORY, few[:0])
-    assert (none.status, none.says) == (Status.NOT_EXPORTED, "server memory not exported")
+    assert (none.status, none.says) == (SoakStatus.NOT_EXPORTED, "server memory not exported")
 
 
 @pytest.mark.parametrize("one_in", [2, 10, 100, 1000, 123_456])
@@ -112,7 +112,7 @@ def test_claims_that_make_no_sense_are_refused() -> None:
             SoakClaim(**words)  # type: ignore[arg-type]
 
 
-def found_of(*statuses: Status) -> SoakFound:
+def found_of(*statuses: SoakStatus) -> SoakFound:
     names = ("survives", "answers", "server memory does not grow", "open files does not grow")
     rng = np.random.default_rng(0)
     grown = 300 + 0.02 * REQUESTS + rng.normal(0, 2, REQUESTS.size)
@@ -128,7 +128,12 @@ def found_of(*statuses: Status) -> SoakFound:
     )
 
 
-OK, BAD, OPEN, NONE = Status.PASSED, Status.FAILED, Status.UNDECIDED, Status.NOT_EXPORTED
+OK, BAD, OPEN, NONE = (
+    SoakStatus.PASSED,
+    SoakStatus.FAILED,
+    SoakStatus.UNDECIDED,
+    SoakStatus.NOT_EXPORTED,
+)
 
 
 def test_a_verdict_is_as_bad_as_its_worst_check() -> None:

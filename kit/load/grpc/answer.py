@@ -13,14 +13,14 @@ from kit.load.answers import (
     whole_text,
 )
 from kit.load.grpc.codec import Infer
-from kit.load.grpc.status import Status
+from kit.load.grpc.status import GrpcStatus
 from kit.load.http.dialect import malformed
 from kit.load.traffic.call import NEVER, Call
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck
 
 
-class Answer:
+class GrpcAnswer:
     """The answers to a client's calls, one after the other.
 
     quotes: keep what the server answered, for the next turn's prompt.
@@ -50,7 +50,7 @@ class Answer:
             return self._take_unary(call, data, now_ns)
         call.received_bytes += len(data)
         call.end_ns = now_ns
-        call.status = Status.OK
+        call.status = GrpcStatus.OK
         self._messages += 1
         piece = self._codec.read(data)
         if isinstance(piece, Judgement):

@@ -13,11 +13,11 @@ from collections import deque
 
 from kit.load.answers import Judgement, refused_or_not
 from kit.load.channel import Host
-from kit.load.grpc.answer import Answer
+from kit.load.grpc.answer import GrpcAnswer
 from kit.load.grpc.codec import Infer
-from kit.load.grpc.connection import Connection, Line
+from kit.load.grpc.connection import GrpcConnection, SharedConnection
 from kit.load.grpc.exchange import Rpc
-from kit.load.grpc.status import Status
+from kit.load.grpc.status import GrpcStatus
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import FaultPlan
 from kit.study.result import Outcome
@@ -49,7 +49,13 @@ class GrpcChannel:
     """
 
     def __init__(
-        self, host: Host, line: Line, codec: Infer, check: AnswerCheck, *, quotes: bool = False
+        self,
+        host: Host,
+        line: SharedConnection,
+        codec: Infer,
+        check: AnswerCheck,
+        *,
+        quotes: bool = False,
     ) -> None:
         self.index = NEVER
         self.call: Call | None = None
@@ -57,8 +63,8 @@ class GrpcChannel:
         self._loop = host.loop
         self._line = line
         self._codec = codec
-        self._answer = Answer(codec, check, quotes=quotes)
-        self._connection: Connection | None = None  # of the two that follow
+        self._answer = GrpcAnswer(codec, check, quotes=quotes)
+        self._connection: GrpcConnection | None = None  # of the two that follow
         self._kept: Rpc | None = None  # the stream for the next request
         self._open: Rpc | None = None  # the open call's
         self._early: list[bytes] = []
@@ -127,7 +133,7 @@ class GrpcChannel:
 
     # --- what the line calls
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: GrpcConnection) -> None:
         """Open the call on `connection`."""
         call = self.call
         if call is None:
@@ -172,7 +178,7 @@ class GrpcChannel:
         self._deadline_ns = end_ms * _MS
         return max(1, end_ms - now_ns // _MS)
 
-    def _write(self, call: Call, connection: Connection, rpc: Rpc) -> None:
+    def _write(self, call: Call, connection: GrpcConnection, rpc: Rpc) -> None:
         """Send the request; a half-open one stops before its message."""
         self._open = rpc
         fault = call.fault
@@ -253,7 +259,7 @@ class GrpcChannel:
         """The server has ended the call's stream."""
         if status is not None:
             call.status = status
-        if status == Status.CANCELLED and NEVER != self._deadline_ns <= now_ns:
+        if status == GrpcStatus.CANCELLED and NEVER != self._deadline_ns <= now_ns:
             judgement = _DEADLINE  # the server keeps it, too, and was the first
         call.end_ns = now_ns
         self._finish(call, self._answer.finish(call) if judgement is None else judgement)
@@ -312,7 +318,7 @@ class GrpcChannel:
     def _deadline(self, call: Call) -> None:
         if call is self.call:
             self._cancel(self._open)
-            call.status = Status.DEADLINE_EXCEEDED
+            call.status = GrpcStatus.DEADLINE_EXCEEDED
             self._finish(call, _DEADLINE)
 
     def _end_half_open(self, call: Call) -> None:
@@ -380,7 +386,7 @@ def _has_enough(call: Call, fault: FaultPlan) -> bool:
     return (call.received_bytes if fault.in_bytes else call.tokens) >= fault.after
 
 
-def _give_up(connection: Connection, rpc: Rpc) -> None:
+def _give_up(connection: GrpcConnection, rpc: Rpc) -> None:
     """The server has not ended the stream in time."""
     connection.exchange.cancel(rpc)
     connection.flush()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from kit.load.channel import Channel, Host
 from kit.load.grpc.channel import GrpcChannel
 from kit.load.grpc.codec import Infer
-from kit.load.grpc.connection import Line
+from kit.load.grpc.connection import SharedConnection
 from kit.load.grpc.target import grpc_target
 from kit.load.links import Links
 from kit.study.spec import Client, Endpoint, FaultKind, Protocol, TrialSpec
@@ -64,14 +64,14 @@ class _OwnChannels:
         self._check = spec.workload.answer_check
         self._quotes = quotes
         self._links: Links | None = None
-        self._lines: list[Line] = []
+        self._lines: list[SharedConnection] = []
         self._made: list[GrpcChannel] = []
 
     def make(self, host: Host) -> Channel:
         if self._links is None:
             self._links = Links(host.loop, host.clock)
         if len(self._made) % self._clients == 0:
-            self._lines.append(Line(host, self._links, self._target))
+            self._lines.append(SharedConnection(host, self._links, self._target))
         channel = GrpcChannel(host, self._lines[-1], self._codec, self._check, quotes=self._quotes)
         self._made.append(channel)
         return channel
@@ -97,11 +97,11 @@ class _GrpcioChannels:
         quotes: bool,
     ) -> None:
         from kit.load.grpc.grpcio_channel import GrpcioChannel
-        from kit.load.grpc.grpcio_connection import Connections
+        from kit.load.grpc.grpcio_connection import GrpcioConnections
 
         self._codec = codec
         clients = _clients_a_connection(spec)
-        self._connections = Connections(endpoint, environ, clients=clients)
+        self._connections = GrpcioConnections(endpoint, environ, clients=clients)
         self._check = spec.workload.answer_check
         self._quotes = quotes
         self._channel = GrpcioChannel

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from kit.load.answers import Judgement, clipped
 from kit.load.channel import Host, raise_task_error
-from kit.load.grpc.exchange import Ended, Exchange, Message, Rpc
+from kit.load.grpc.exchange import GrpcEnded, GrpcExchange, Message, Rpc
 from kit.load.grpc.target import HTTP2_BY_TLS, GrpcTarget
 from kit.load.link import Link
 from kit.load.links import Links
@@ -26,7 +26,7 @@ _MOST_UNSENT_BYTES = 16 << 20
 class Caller(Protocol):
     """A client of a line."""
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: GrpcConnection) -> None:
         """The call that it wanted can be opened now, on `connection`."""
 
     def refused(self, judgement: Judgement) -> None:
@@ -47,10 +47,10 @@ class Caller(Protocol):
         """What comes next has the time of this process, not the kernel's."""
 
 
-class Connection:
+class GrpcConnection:
     """One connection. `exchange` has its calls; `flush` writes what that wants sent."""
 
-    def __init__(self, line: Line, exchange: Exchange, host: Host) -> None:
+    def __init__(self, line: SharedConnection, exchange: GrpcExchange, host: Host) -> None:
         self.link: Link  # set by whoever opens it
         self.exchange = exchange
         self.is_closed = False
@@ -100,7 +100,7 @@ class Connection:
                 continue
             if isinstance(event, Message):
                 caller.on_message(event.rpc, event.data, now_ns)
-            elif isinstance(event, Ended):
+            elif isinstance(event, GrpcEnded):
                 caller.on_end(event.rpc, event.status, event.judgement, now_ns)
             else:
                 self.flush(event.rpc)
@@ -140,7 +140,7 @@ class Connection:
         self.abort()
         now_ns = self._clock()
         for event in self.exchange.lost(how):
-            if isinstance(event, Ended) and event.rpc.owner is not None:
+            if isinstance(event, GrpcEnded) and event.rpc.owner is not None:
                 event.rpc.owner.on_end(event.rpc, event.status, event.judgement, now_ns)
         self._close(Judgement(Outcome.REFUSED, clipped(how)))
 
@@ -149,14 +149,14 @@ class Connection:
         self._line.lost(self, why)
 
 
-class Line:
+class SharedConnection:
     """The connection that some clients share, made anew when it is lost."""
 
     def __init__(self, host: Host, links: Links, target: GrpcTarget) -> None:
         self._host = host
         self._links = links
         self._target = target
-        self._connection: Connection | None = None
+        self._connection: GrpcConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._waiting: dict[Caller, None] = {}  # clients with a call to begin, in turn
@@ -179,7 +179,7 @@ class Line:
         """It wants nothing any more."""
         self._waiting.pop(caller, None)
 
-    def admit(self, connection: Connection) -> None:
+    def admit(self, connection: GrpcConnection) -> None:
         """Begin what waits, as far as the server takes it."""
         if connection is not self._connection or not connection.exchange.is_ready:
             return
@@ -191,7 +191,7 @@ class Line:
             del self._waiting[caller]
             caller.begin(connection)
 
-    def lost(self, connection: Connection, why: Judgement) -> None:
+    def lost(self, connection: GrpcConnection, why: Judgement) -> None:
         """A connection is closed: who waits for it is refused."""
         if connection is not self._connection:
             return
@@ -222,7 +222,7 @@ class Line:
 
     async def _connect(self) -> None:
         target = self._target
-        connection = Connection(self, Exchange(target.head), self._host)
+        connection = GrpcConnection(self, GrpcExchange(target.head), self._host)
         try:
             connection.link = await self._links.open(
                 connection, target.host, target.port, target.tls
@@ -245,7 +245,7 @@ class Line:
         self._patience = self._host.loop.call_later(SETTINGS_S, self._lose_patience, connection)
         connection.flush()
 
-    def _lose_patience(self, connection: Connection) -> None:
+    def _lose_patience(self, connection: GrpcConnection) -> None:
         self._patience = None
         if connection is self._connection and not connection.exchange.is_ready:
             self._connection = None

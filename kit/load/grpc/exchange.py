@@ -8,7 +8,7 @@ Source: gRPC's doc/PROTOCOL-HTTP2.md.
 
 >>> from kit.load.grpc import frames
 >>> from kit.load.grpc.headers import RequestHead
->>> exchange = Exchange(RequestHead([(":method", "POST")]))
+>>> exchange = GrpcExchange(RequestHead([(":method", "POST")]))
 >>> exchange.feed(frames.settings([])), exchange.is_ready
 ([], True)
 >>> rpc = exchange.open()
@@ -56,7 +56,7 @@ class Message(NamedTuple):
     data: bytes
 
 
-class Ended(NamedTuple):
+class GrpcEnded(NamedTuple):
     """A call is over. judgement: None if gRPC says OK; status: the server's, None if it has none"""
 
     rpc: Rpc
@@ -70,10 +70,10 @@ class Written(NamedTuple):
     rpc: Rpc
 
 
-Event = Message | Ended | Written
+Event = Message | GrpcEnded | Written
 
 
-class Exchange:
+class GrpcExchange:
     """The calls of one connection; each message has its call.
 
     head: the header fields of every request.
@@ -262,7 +262,7 @@ class Exchange:
     ) -> None:
         del self._rpcs[rpc.stream]
         self._http2.reset(rpc.stream, Code.CANCEL)  # if this side of it is still open
-        events.append(Ended(rpc, status, judgement))
+        events.append(GrpcEnded(rpc, status, judgement))
 
     def _end_all(self, judgement: Judgement, events: list[Event]) -> None:
         if self.failure is None:

@@ -27,7 +27,7 @@ from kit.load.answers import (
 )
 from kit.load.channel import Host, raise_task_error
 from kit.load.grpc.codec import Infer
-from kit.load.grpc.grpcio_connection import Connection
+from kit.load.grpc.grpcio_connection import GrpcioConnection
 from kit.load.http.dialect import malformed
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import FaultPlan
@@ -46,7 +46,7 @@ class GrpcioChannel:
     def __init__(
         self,
         host: Host,
-        connection: Connection,
+        connection: GrpcioConnection,
         codec: Infer,
         check: AnswerCheck,
         *,

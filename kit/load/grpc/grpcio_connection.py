@@ -29,7 +29,7 @@ _OPTIONS = (
 )
 
 
-class Connection:
+class GrpcioConnection:
     """One connection to the server; `stream` and `unary` begin calls on it."""
 
     def __init__(self, address: str, tls: Any, credentials: Credentials) -> None:
@@ -74,7 +74,7 @@ class Connection:
         await self._channel.close(grace_s)
 
 
-class Connections:
+class GrpcioConnections:
     """Hands out the connections of a worker's clients."""
 
     def __init__(self, endpoint: Endpoint, environ: Mapping[str, str], *, clients: int) -> None:
@@ -87,12 +87,12 @@ class Connections:
         self._credentials = credentials_from(environ)
         self._clients = clients
         self._left = 0
-        self._made: list[Connection] = []
+        self._made: list[GrpcioConnection] = []
 
-    def take(self) -> Connection:
+    def take(self) -> GrpcioConnection:
         """The connection of one more client."""
         if self._left == 0:
-            self._made.append(Connection(self._address, self._tls, self._credentials))
+            self._made.append(GrpcioConnection(self._address, self._tls, self._credentials))
             self._left = self._clients
         self._left -= 1
         return self._made[-1]

@@ -16,7 +16,7 @@ from kit.load.grpc.frames import Code, code_name
 from kit.study.result import Outcome
 
 
-class Status(IntEnum):
+class GrpcStatus(IntEnum):
     """The codes that gRPC defines."""
 
     OK = 0
@@ -39,15 +39,15 @@ class Status(IntEnum):
 
 
 _OF_RESET: Final = {
-    Code.REFUSED_STREAM: Status.UNAVAILABLE,
-    Code.CANCEL: Status.CANCELLED,
-    Code.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
-    Code.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
+    Code.REFUSED_STREAM: GrpcStatus.UNAVAILABLE,
+    Code.CANCEL: GrpcStatus.CANCELLED,
+    Code.ENHANCE_YOUR_CALM: GrpcStatus.RESOURCE_EXHAUSTED,
+    Code.INADEQUATE_SECURITY: GrpcStatus.PERMISSION_DENIED,
 }
 #: UNAVAILABLE is what a server says that goes down: the call was cut off.
 _OUTCOMES: Final[dict[int, Outcome]] = {
-    Status.DEADLINE_EXCEEDED: Outcome.TIMEOUT,
-    Status.UNAVAILABLE: Outcome.RESET,
+    GrpcStatus.DEADLINE_EXCEEDED: Outcome.TIMEOUT,
+    GrpcStatus.UNAVAILABLE: Outcome.RESET,
 }
 _DIGITS = re.compile(rb"[0-9]{1,9}")
 
@@ -74,7 +74,7 @@ def name_of(code: int) -> str:
     ('DEADLINE_EXCEEDED', 'status 77')
     """
     try:
-        return Status(code).name
+        return GrpcStatus(code).name
     except ValueError:
         return f"status {code}"
 
@@ -85,7 +85,7 @@ def judge_status(code: int, text: str) -> Judgement | None:
     >>> judge_status(12, "no streams").cause
     'UNIMPLEMENTED: no streams'
     """
-    if code == Status.OK:
+    if code == GrpcStatus.OK:
         return None
     outcome = _OUTCOMES.get(code, Outcome.HTTP_ERROR)
     return Judgement(outcome, clipped(f"{name_of(code)}: {text}"))
@@ -94,6 +94,6 @@ def judge_status(code: int, text: str) -> Judgement | None:
 def judge_reset(code: int) -> tuple[int, Judgement]:
     """The status that a server's RST_STREAM stands for, and what it says of the request."""
     known = code in set(Code)
-    status = _OF_RESET.get(Code(code), Status.INTERNAL) if known else Status.UNKNOWN
+    status = _OF_RESET.get(Code(code), GrpcStatus.INTERNAL) if known else GrpcStatus.UNKNOWN
     cause = f"{status.name}: the server reset the stream ({code_name(code)})"
     return status, Judgement(Outcome.RESET, cause)

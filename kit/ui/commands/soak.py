@@ -81,7 +81,7 @@ def soak(args: Namespace) -> int:
     from kit.report.page import write_report
     from kit.report.soak import checks_table, junit, soak_sentence
     from kit.stats.frames import trials_frame
-    from kit.stats.soak_study import Status, soak_of
+    from kit.stats.soak_study import SoakStatus, soak_of
     from kit.study.files import write_whole
 
     with busy("writing the report"):
@@ -106,5 +106,5 @@ def soak(args: Namespace) -> int:
         )
     else:
         print_text(f"{soak_sentence(found)}\n\n{checks_table(found)}\n\nreport: {report}")
-    codes = {Status.PASSED: DONE, Status.FAILED: CRASHED}
+    codes = {SoakStatus.PASSED: DONE, SoakStatus.FAILED: CRASHED}
     return codes.get(found.status, NOTHING_LEARNED)
