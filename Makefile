@@ -13,9 +13,13 @@ export PYTHONNOUSERSITE := 1
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.made-from-lock
-# The first one that runs and is new enough; `make setup PYTHON=/path/to/python3` overrides it.
-PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 python,\
-	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+# The first one that runs and is new enough, looked for once and only when it is needed;
+# `make setup PYTHON=/path/to/python3` overrides it.
+ifeq ($(origin PYTHON),undefined)
+PYTHON = $(eval PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python; do \
+	if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then echo "$$p"; break; fi; done))$(PYTHON)
+endif
 # Tests at a time; those that measure time run alone anyway.
 PROCESSES ?= 2
 LOCKED = $(shell grep -c '^[a-z].*==' requirements.lock)
