@@ -92,9 +92,10 @@ course: $(STAMP) ## Derive the students' notebooks of the course from those with
 outputs: $(STAMP) ## Run the notebooks from recorded data and keep the outputs that readers see in them
 	@$(PY) -m kit dev outputs $(ARGS)
 
-lint: $(STAMP) ## Format, lint and types
+lint: $(STAMP) ## Format, lint, spelling and types
 	@echo "ruff format"; $(VENV)/bin/ruff format --check
 	@echo "ruff check"; $(VENV)/bin/ruff check
+	@echo "codespell"; $(VENV)/bin/codespell
 	@echo "mypy"; $(VENV)/bin/mypy
 
 test-vllm: $(STAMP) ## The tests that run real vLLM, in every tested version, inside real Triton

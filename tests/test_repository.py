@@ -293,7 +293,7 @@ def test_make_alone_lists_every_target() -> None:
 
 def test_make_test_runs_every_check() -> None:
     steps = make("--dry-run", "--assume-old=.venv/.made-from-lock", "test")
-    for check in ("ruff format --check", "ruff check", "mypy", "pytest"):
+    for check in ("ruff format --check", "ruff check", "codespell", "mypy", "pytest"):
         assert check in steps
 
 
