@@ -314,14 +314,12 @@ def test_start_ticks_are_none_for_a_process_that_is_gone() -> None:
 
 
 def test_the_marker_reaches_what_a_marked_process_starts() -> None:
-    run = "0123456789ab"
+    run = os.urandom(6).hex()
     environment = {**os.environ, MARKER: run}
-    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"], env=environment) as shell:
-        deadline = time.monotonic() + 10
-        while len(marked(run)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        pids = marked(run)
-        assert len(pids) == 2
+    with subprocess.Popen(["sh", "-c", "sleep 300 & wait"], env=environment):
+        deadline = time.monotonic() + 60
+        while len(pids := marked(run)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        shell.wait(10)
+    assert len(pids) == 2
