@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         scenarios,
     )
     from kit.ui.experiments import bisect, kv_experiment
+    from kit.ui.histories import history
     from kit.ui.limits import find_limit
     from kit.ui.preflighting import preflight
     from kit.ui.soaking import soak
@@ -51,6 +52,7 @@ _HOMES = {
     **dict.fromkeys(("bisect", "kv_experiment"), "kit.ui.experiments"),
     "advise": "kit.ui.advising",
     "find_limit": "kit.ui.limits",
+    "history": "kit.ui.histories",
     "preflight": "kit.ui.preflighting",
     "soak": "kit.ui.soaking",
     "Study": "kit.ui.study_view",
@@ -67,6 +69,7 @@ __all__ = [
     "container",
     "diagnose",
     "find_limit",
+    "history",
     "kv_experiment",
     "open",
     "panel",
