@@ -223,7 +223,7 @@ def _kit(
         work = Work(
             port=0, clients=CLIENTS, tokens=TOKENS, streams=False, seconds=seconds, folder=folder
         )
-        load = kit_worker.workload(work, protocol=protocol, client=client)
+        load = kit_worker.workload(work, protocol=protocol, grpc_client=client)
         command = kit_worker.prepare(load, endpoint, folder, model)
         usage = measure(command, _answered(endpoint), core=client_core(), folder=folder)
         assert usage.exit_code == 0, usage.output

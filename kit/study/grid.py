@@ -221,11 +221,11 @@ FIELDS: Final[dict[str, TrafficField]] = {
             lambda w: w.answer_check.value,
         ),
         word_field(
-            "client",
-            "client",
+            "grpc_client",
+            "grpc",
             "what sends gRPC requests: the kit's own client, or grpcio, the reference",
             Client,
-            lambda w: w.client.value,
+            lambda w: w.grpc_client.value,
         ),
         number_field(
             "processes",

@@ -154,7 +154,7 @@ class Workload:
     timeout_s: float = 30.0
     processes: int = 1
     #: Of gRPC requests. What was recorded before there was a choice was sent by grpcio.
-    client: Client = Client.GRPCIO
+    grpc_client: Client = Client.GRPCIO
     seed: int = 0
 
     def __init__(
@@ -184,7 +184,7 @@ class Workload:
         answer_check: AnswerCheck | str = AnswerCheck.EXACT,
         timeout_s: float = 30.0,
         processes: int = 1,
-        client: Client | str = Client.GRPCIO,
+        grpc_client: Client | str = Client.GRPCIO,
         seed: int = 0,
         **unknown: Never,
     ) -> None:
@@ -219,7 +219,7 @@ class Workload:
             "answer_check": as_member("answer_check", answer_check, AnswerCheck),
             "timeout_s": as_number("timeout_s", timeout_s, low=0, above=True),
             "processes": as_number("processes", processes, low=1, whole=True),
-            "client": as_member("client", client, Client),
+            "grpc_client": as_member("grpc_client", grpc_client, Client),
             "seed": seed,
         }
         for name, value in values.items():

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from kit.cleaning import clean_text, safe_html
 from kit.errors import SpecError
 from kit.report.table import html_table, text_table
-from kit.stats.counted import latencies_frame
 from kit.stats.frames import (
     client_frame,
     requests_frame,
@@ -29,10 +28,9 @@ from kit.ui.study_views import KvView, LimitView, MapView, SoakView
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Rows of a result table that a study shows of itself.
-MOST_ROWS = 24
-#: Cells of a study that one figure can show side by side; of more, one scenario is drawn.
-MOST_CELLS = 12
+#: Rows of a result table that a study shows of itself; cells that one figure shows side by side
+#: (of more, one scenario is drawn).
+MOST_ROWS, MOST_CELLS = 24, 12
 
 
 class Study(StudyPlots, StudyStore):
@@ -93,10 +91,12 @@ class Study(StudyPlots, StudyStore):
 
     @cached_property
     def latencies(self) -> pd.DataFrame:
-        """What latency figures read: `requests`, or counts of them if there are too many.
+        """What latency figures read; the columns are those of kit.stats.counted.latencies_frame.
 
-        Columns: kit.stats.counted.latencies_frame.
+        It is `requests`, or counts of them if there are too many.
         """
+        from kit.stats.counted import latencies_frame  # scipy
+
         return latencies_frame(self._folder)
 
     @cached_property

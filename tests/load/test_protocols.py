@@ -184,7 +184,7 @@ def test_a_grpc_stream_carries_a_clients_requests_one_after_the_other(
     client: Client, tmp_path: Path, empty_final: bool
 ) -> None:
     with GrpcServer(empty_final=empty_final) as server:
-        rows = run_grpc(workload(client=client, protocol=STREAM), server, tmp_path / "t")
+        rows = run_grpc(workload(grpc_client=client, protocol=STREAM), server, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"ok"}
     assert server.streams == 4
     for row in rows:
@@ -200,7 +200,7 @@ def test_a_stream_that_the_server_ended_in_good_order_costs_no_request(
     # A second between requests: on a busy machine too, the end of a stream is read long before
     # the next request, which would else meet it and be reset (the test below).
     arrivals = Arrivals(kind=ArrivalKind.CONSTANT, rate_per_s=1.0, concurrency=1)
-    load = workload(client=client, protocol=STREAM, requests=6, arrivals=arrivals)
+    load = workload(grpc_client=client, protocol=STREAM, requests=6, arrivals=arrivals)
     with GrpcServer(ends_streams=True) as server:
         rows = run_grpc(load, server, tmp_path / "t")
     # A machine that stalls for that second makes one of them meet the end after all.
@@ -216,7 +216,7 @@ def test_a_request_that_meets_the_end_of_its_stream_is_reset_and_not_timed_out(
 ) -> None:
     with GrpcServer(ends_streams=True) as server:
         rows = run_grpc(
-            workload(client=client, protocol=STREAM, requests=60), server, tmp_path / "t"
+            workload(grpc_client=client, protocol=STREAM, requests=60), server, tmp_path / "t"
         )
     assert {row["outcome"] for row in rows} <= {"ok", "reset"}
     assert Counter(row["outcome"] for row in rows)["ok"] >= 15
@@ -224,7 +224,7 @@ def test_a_request_that_meets_the_end_of_its_stream_is_reset_and_not_timed_out(
 
 def test_unary_grpc_answers_are_checked(client: Client, tmp_path: Path) -> None:
     with GrpcServer() as server:
-        rows = run_grpc(workload(client=client, protocol=UNARY), server, tmp_path / "t")
+        rows = run_grpc(workload(grpc_client=client, protocol=UNARY), server, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"ok"}
     assert {row["tokens"] for row in rows} == {None}
 
@@ -257,7 +257,7 @@ def expected(digits: bytes) -> tuple[str, str]:
 
 
 def test_what_goes_wrong_on_a_grpc_stream_is_a_record(client: Client, tmp_path: Path) -> None:
-    load = workload(client=client, protocol=STREAM, requests=40, timeout_s=2.0)
+    load = workload(grpc_client=client, protocol=STREAM, requests=40, timeout_s=2.0)
     with GrpcServer(scripted) as server:
         rows = run_grpc(load, server, tmp_path / "t")
     traffic = Traffic(load)
@@ -311,7 +311,7 @@ def test_grpc_clients_leave_on_purpose(
     with GrpcServer(slowly) as server:
         # Whole answers take two seconds: whatever the machine does, clients leave before.
         load = workload(
-            client=client,
+            grpc_client=client,
             protocol=protocol,
             requests=8,
             faults=(fault,),
@@ -342,7 +342,7 @@ def test_grpc_requests_open_when_the_server_dies_are_in_flight(
     with GrpcServer(then_silent) as server:
         endpoint = Endpoint(grpc_port=server.port)
         folder, workers = started(
-            workload(client=client, protocol=protocol), endpoint, tmp_path / "t"
+            workload(grpc_client=client, protocol=protocol), endpoint, tmp_path / "t"
         )
         deadline = time.monotonic() + 20
         while len(asked) < 14:
@@ -359,7 +359,7 @@ def test_grpc_requests_open_when_the_server_dies_are_in_flight(
 def test_no_grpc_server_is_a_refusal(client: Client, tmp_path: Path) -> None:
     with GrpcServer() as server:
         port = server.port
-    load = workload(client=client, protocol=STREAM, requests=8)
+    load = workload(grpc_client=client, protocol=STREAM, requests=8)
     folder, workers = started(load, Endpoint(grpc_port=port), tmp_path / "t")
     finished(workers)
     rows = folder.requests().to_pylist()
@@ -374,7 +374,10 @@ def test_grpc_over_tls_sends_its_token(
     pair = ((TLS / "key.pem").read_bytes(), (TLS / "certificate.pem").read_bytes())
     with GrpcServer(credentials=grpc.ssl_server_credentials([pair])) as server:
         rows = run_grpc(
-            workload(client=client, protocol=UNARY, requests=8), server, tmp_path / "t", tls=True
+            workload(grpc_client=client, protocol=UNARY, requests=8),
+            server,
+            tmp_path / "t",
+            tls=True,
         )
     assert {row["outcome"] for row in rows} == {"ok"}
     assert server.metadata[0]["authorization"] == "Bearer sesame-open"

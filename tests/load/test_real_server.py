@@ -130,13 +130,12 @@ def test_every_answer_of_a_real_server_is_right(
             assert row["tokens"] == row["output_tokens_asked"]
 
 
-@pytest.mark.parametrize("client", Client)
-def test_a_grpc_stream_of_a_real_server_is_right_by_either_client(
-    simulated: Running, tmp_path: Path, client: Client
+def test_a_grpc_stream_of_a_real_server_is_right_by_the_kits_own_client(
+    simulated: Running, tmp_path: Path
 ) -> None:
     load = workload(
         protocol=Protocol.GRPC_STREAM,
-        client=client,
+        grpc_client=Client.KIT,
         requests=60,
         concurrency=8,
         prompt_tokens=LENGTHS,
@@ -166,7 +165,7 @@ def test_a_real_server_hears_of_a_grpc_client_that_leaves(
     )
     load = workload(
         protocol=Protocol.GRPC_STREAM,
-        client=Client.KIT,
+        grpc_client=Client.KIT,
         requests=10,
         concurrency=1,
         output_tokens=fixed(500),
@@ -189,7 +188,7 @@ def test_infer_is_answered_by_a_model_that_is_not_decoupled(
     unary: Running, tmp_path: Path, protocol: Protocol, client: Client
 ) -> None:
     load = workload(
-        protocol=protocol, client=client, requests=40, prompt_set="unicode", timeout_s=30.0
+        protocol=protocol, grpc_client=client, requests=40, prompt_set="unicode", timeout_s=30.0
     )
     rows = run(load, unary, tmp_path)
     assert Counter((row["outcome"], row["cause"]) for row in rows) == {("ok", None): 40}

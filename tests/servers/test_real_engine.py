@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import real_sshd
+from effort import many
 from lacks import lacks
 from real_engine import RealEngine, wait_until_up
 from server_helpers import infer, write_model
@@ -258,7 +259,7 @@ def test_a_user_without_permission_is_told_so(engine: RealEngine) -> None:
 
 
 @pytest.mark.alone  # the other tests' containers would end as well
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["dies", "restarts"])
+@pytest.mark.parametrize("number", many([signal.SIGKILL], [signal.SIGKILL, signal.SIGTERM]))
 def test_an_engine_that_ends_during_a_trial_is_no_crash_of_the_server(
     engine: RealEngine, tmp_path: Path, number: signal.Signals
 ) -> None:

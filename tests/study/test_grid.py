@@ -57,7 +57,7 @@ OTHER = {
     "max_errors": 8,
     "answer_check": "echo",
     "processes": 2,
-    "client": "kit",
+    "grpc_client": "kit",
 }
 
 

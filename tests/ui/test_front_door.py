@@ -18,7 +18,7 @@ def run_both(folder: Path | str) -> kit.Study:
     return kit.run(
         ["24.05", "24.10"],
         scenario=["cancel-race", "control"],
-        concurrency=[4, 16],
+        concurrency=[16],
         requests=100,
         repeats=1,
         folder=folder,
@@ -28,18 +28,18 @@ def run_both(folder: Path | str) -> kit.Study:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> kit.Study:
-    """Eight lives; two are of 24.10 under its race, so both must be missed for a second study."""
+    """Four lives; one is of 24.10 under its race. What is swept has a test of its own below."""
     folder = tmp_path_factory.mktemp("door")
     return until(
         lambda number: run_both(folder / f"study{number}"),
         lambda study: len(study.crashes) > 0,
-        chance=1 - (1 - recorded_chance("24.10", "cancel-race")) ** 2,
+        chance=recorded_chance("24.10", "cancel-race"),
         known=lambda study: study.finished,
     )
 
 
 def test_a_study_of_releases_scenarios_and_concurrency_answers(study: kit.Study) -> None:
-    assert len(study.trials) == 8
+    assert len(study.trials) == 4
     assert study.finished
     assert "24.10 died" in study.answer
     assert study.answer in " ".join(repr(study).split())

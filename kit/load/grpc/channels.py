@@ -36,7 +36,7 @@ def grpc_channels(
     """
     streams = spec.workload.protocol is Protocol.GRPC_STREAM
     codec = Infer(spec.model, streams=streams, extra=sampling)
-    kind = _GrpcioChannels if spec.workload.client is Client.GRPCIO else _OwnChannels
+    kind = _GrpcioChannels if spec.workload.grpc_client is Client.GRPCIO else _OwnChannels
     return kind(spec, endpoint, environ, codec, quotes=quotes)
 
 
