@@ -33,7 +33,7 @@ CELL = ["release", "engine", "scenario", "concurrency", "protocol", "requests_as
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class CellChange:
     """The earliest and the latest study of one cell.
 
     cell: CELL and what else varied, as in the table. Counts: trials that say something of the
@@ -68,7 +68,7 @@ class StudyIndex:
     table: pd.DataFrame
     skipped: dict[Path, str] = field(default_factory=dict)
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[CellChange]:
         """Earliest against latest study of each cell that two studies or more have.
 
         Traffic of no scenario is left out: studies that call it by the same name may have sent
@@ -170,8 +170,8 @@ _EMPTY = pd.DataFrame(
 )
 
 
-def _change(first: pd.Series, last: pd.Series, columns: list[str]) -> Change:
-    return Change(
+def _change(first: pd.Series, last: pd.Series, columns: list[str]) -> CellChange:
+    return CellChange(
         cell={name: plain(first[name]) for name in columns},
         first=first["when"].to_pydatetime(),
         last=last["when"].to_pydatetime(),

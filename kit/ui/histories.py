@@ -15,7 +15,7 @@ from kit.ui.arguments import folder as as_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kit.stats.history import Change, StudyIndex
+    from kit.stats.history import CellChange, StudyIndex
 
 #: Of a long history, so many rows are shown; `table` has all.
 MOST_ROWS = 40
@@ -37,7 +37,7 @@ class History:
         return self.index.table
 
     @property
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[CellChange]:
         return self.index.changes()
 
     @property
@@ -110,7 +110,7 @@ def history(
     )
 
 
-def change_sentence(change: Change) -> str:
+def change_sentence(change: CellChange) -> str:
     """24.10 under cancel-race: 5 of 5 died on 2026-03-01, 0 of 5 on 2026-11-28 (p = 0.008)."""
     cell = change.cell
     clients = f", {cell['concurrency']:g} clients" if _is_number(cell["concurrency"]) else ""
