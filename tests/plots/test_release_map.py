@@ -35,10 +35,19 @@ def traffic(study: StudyFolder) -> pd.DataFrame:
     return traffic_cells(release_map(trials_frame(study), decided(study)))
 
 
+#: Scenarios that came after the map was recorded: nobody has run them on the whole line.
+NOT_IN_THE_MAP = {
+    *("grpc-stream-cancel-many", "grpc-stream-cancel-verbose"),
+    *("control-grpc-stream-many", "control-grpc-stream-verbose"),
+}
+
+
 def test_every_embedded_release_met_every_scenario_that_it_can(study: StudyFolder) -> None:
     cells, releases = decided(study), study.spec.releases
     assert set(releases) - {"23.04"} == set(LINE)
-    wanted = {(release, name) for release in releases for name in load_scenarios()}
+    names = set(load_scenarios()) - NOT_IN_THE_MAP
+    assert names == set(study.spec.scenarios)
+    wanted = {(release, name) for release in releases for name in names}
     assert set(cells) == wanted - set(not_applicable(study.spec))
     counted = trials_frame(study).query("counted").groupby(["release", "scenario"]).size()
     assert set(counted[counted < 5].index) == set(), "five trials a cell at least"

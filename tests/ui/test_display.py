@@ -162,6 +162,7 @@ WRITERS = {
     "kit/ui/commands/study.py",  # names of releases
     "kit/ui/commands/report.py",  # a JSON document, cleaned
     "kit/runner/trial.py",  # into the trial's log
+    "kit/servers/hybrid/process.py",  # the server itself, into its own log
     "kit/servers/python_fetch.py",  # its own words
 }
 
