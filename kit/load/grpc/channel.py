@@ -17,16 +17,20 @@ from kit.load.grpc.answer import GrpcAnswer
 from kit.load.grpc.codec import Infer
 from kit.load.grpc.connection import GrpcConnection, SharedConnection
 from kit.load.grpc.exchange import Rpc
+from kit.load.grpc.leaving import (
+    DRAIN_S,
+    HALF_OPEN,
+    UNARY_STAY_S,
+    expired,
+    has_enough,
+    left_after,
+)
 from kit.load.grpc.status import GrpcStatus
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import FaultPlan
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck, FaultKind
 
-#: A unary call shows no tokens; a client that is to leave it does so after this time.
-UNARY_STAY_S = 0.001
-#: How long a stream's end is waited for in good order, before it is cancelled.
-DRAIN_S = 1.0
 #: Messages that come on a kept stream before the request that they are read for.
 _MOST_EARLY = 64
 _MS = 1_000_000
@@ -96,13 +100,8 @@ class GrpcChannel:
     def expire(self) -> None:
         """The open call has had its time."""
         call = self.abandon()
-        if call is None:
-            return
-        if call.fault is not None and call.fault.kind is FaultKind.HALF_OPEN:
-            self._report(call, _HALF_OPEN)
-        else:
-            came = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
-            self._report(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {came}"))
+        if call is not None:
+            self._report(call, expired(call))
 
     def flush(self) -> None:
         """Nothing is put off."""
@@ -214,7 +213,7 @@ class GrpcChannel:
         elif fault.kind.is_leaving and not self._codec.streams:
             stay_s = fault.deadline_s or UNARY_STAY_S
             self._timer = self._loop.call_later(stay_s, self._leave, call)
-        if fault.kind.is_leaving and self._codec.streams and _has_enough(call, fault):
+        if fault.kind.is_leaving and self._codec.streams and has_enough(call, fault):
             self._leave(call)
 
     # --- the answer
@@ -274,7 +273,7 @@ class GrpcChannel:
             return
         fault = call.fault
         leaves = fault is not None and fault.kind.is_leaving and self._codec.streams
-        if leaves and fault is not None and _has_enough(call, fault):
+        if leaves and fault is not None and has_enough(call, fault):
             self._leave(call)
 
     def _come_early(self, rpc: Rpc, data: bytes) -> None:
@@ -308,12 +307,11 @@ class GrpcChannel:
         if call is not self.call or call.fault is None:
             return
         call.end_ns = self._host.clock()
-        what = f"{call.tokens} tokens" if call.tokens > 0 else f"{call.received_bytes} bytes"
         self._cancel(self._open)
         if call.fault.kind is FaultKind.DISCONNECT:
             self._line.break_off()
             self._kept = self._connection = None
-        self._finish(call, Judgement(Outcome.DISCONNECTED, f"left after {what}"))
+        self._finish(call, left_after(call))
 
     def _deadline(self, call: Call) -> None:
         if call is self.call:
@@ -324,7 +322,7 @@ class GrpcChannel:
     def _end_half_open(self, call: Call) -> None:
         if call is self.call:
             self._cancel(self._open)
-            self._finish(call, _HALF_OPEN)
+            self._finish(call, HALF_OPEN)
 
     def _cancel(self, rpc: Rpc | None) -> None:
         """Reset a call's stream."""
@@ -370,7 +368,6 @@ class GrpcChannel:
             self._timer = None
 
 
-_HALF_OPEN = Judgement(Outcome.DISCONNECTED, "opened a stream, sent nothing")
 _DEADLINE = Judgement(Outcome.TIMEOUT, "DEADLINE_EXCEEDED: the client's deadline")
 
 
@@ -380,10 +377,6 @@ def _is_alone(call: Call) -> bool:
     if fault is None:
         return False
     return fault.kind.is_leaving or fault.kind in (FaultKind.DEADLINE, FaultKind.HALF_OPEN)
-
-
-def _has_enough(call: Call, fault: FaultPlan) -> bool:
-    return (call.received_bytes if fault.in_bytes else call.tokens) >= fault.after
 
 
 def _give_up(connection: GrpcConnection, rpc: Rpc) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from kit.load.channel import Channel, Host
 from kit.load.grpc.channel import GrpcChannel
@@ -15,7 +16,7 @@ from kit.load.grpc.codec import Infer
 from kit.load.grpc.connection import SharedConnection
 from kit.load.grpc.target import grpc_target
 from kit.load.links import Links
-from kit.study.spec import Client, Endpoint, FaultKind, Protocol, TrialSpec
+from kit.study.spec import AnswerCheck, Client, Endpoint, FaultKind, Protocol, TrialSpec
 
 #: As many clients share a connection as in Triton's own C++ client.
 CLIENTS_A_CONNECTION = 6
@@ -34,35 +35,34 @@ def grpc_channels(
     Raises:
         SpecError: the endpoint has no gRPC port, or the environment's settings cannot be used.
     """
-    streams = spec.workload.protocol is Protocol.GRPC_STREAM
-    codec = Infer(spec.model, streams=streams, extra=sampling)
-    kind = _GrpcioChannels if spec.workload.grpc_client is Client.GRPCIO else _OwnChannels
-    return kind(spec, endpoint, environ, codec, quotes=quotes)
+    workload = spec.workload
+    codec = Infer(spec.model, streams=workload.protocol is Protocol.GRPC_STREAM, extra=sampling)
+    # A client that breaks its connection off must have its own.
+    leaves = any(fault.kind is FaultKind.DISCONNECT for fault in workload.faults)
+    clients = 1 if leaves else CLIENTS_A_CONNECTION
+    answers = _Answers(codec, workload.answer_check, quotes)
+    if workload.grpc_client is Client.GRPCIO:
+        return _GrpcioChannels(endpoint, environ, clients, answers)
+    return _OwnChannels(endpoint, environ, clients, answers)
 
 
-def _clients_a_connection(spec: TrialSpec) -> int:
-    """How many clients share one: one that breaks its connection off must have its own."""
-    leaves = any(fault.kind is FaultKind.DISCONNECT for fault in spec.workload.faults)
-    return 1 if leaves else CLIENTS_A_CONNECTION
+class _Answers(NamedTuple):
+    """How every channel of a trial asks, and what it does with the answers."""
+
+    codec: Infer
+    check: AnswerCheck
+    quotes: bool
 
 
 class _OwnChannels:
     """The kit's own client of gRPC."""
 
     def __init__(
-        self,
-        spec: TrialSpec,
-        endpoint: Endpoint,
-        environ: Mapping[str, str],
-        codec: Infer,
-        *,
-        quotes: bool,
+        self, endpoint: Endpoint, environ: Mapping[str, str], clients: int, answers: _Answers
     ) -> None:
-        self._target = grpc_target(endpoint, environ, codec.method)
-        self._codec = codec
-        self._clients = _clients_a_connection(spec)
-        self._check = spec.workload.answer_check
-        self._quotes = quotes
+        self._target = grpc_target(endpoint, environ, answers.codec.method)
+        self._clients = clients
+        self._answers = answers
         self._links: Links | None = None
         self._lines: list[SharedConnection] = []
         self._made: list[GrpcChannel] = []
@@ -72,7 +72,8 @@ class _OwnChannels:
             self._links = Links(host.loop, host.clock)
         if len(self._made) % self._clients == 0:
             self._lines.append(SharedConnection(host, self._links, self._target))
-        channel = GrpcChannel(host, self._lines[-1], self._codec, self._check, quotes=self._quotes)
+        codec, check, quotes = self._answers
+        channel = GrpcChannel(host, self._lines[-1], codec, check, quotes=quotes)
         self._made.append(channel)
         return channel
 
@@ -88,29 +89,19 @@ class _GrpcioChannels:
     """gRPC's own client, the reference."""
 
     def __init__(
-        self,
-        spec: TrialSpec,
-        endpoint: Endpoint,
-        environ: Mapping[str, str],
-        codec: Infer,
-        *,
-        quotes: bool,
+        self, endpoint: Endpoint, environ: Mapping[str, str], clients: int, answers: _Answers
     ) -> None:
         from kit.load.grpc.grpcio_channel import GrpcioChannel
         from kit.load.grpc.grpcio_connection import GrpcioConnections
 
-        self._codec = codec
-        clients = _clients_a_connection(spec)
         self._connections = GrpcioConnections(endpoint, environ, clients=clients)
-        self._check = spec.workload.answer_check
-        self._quotes = quotes
+        self._answers = answers
         self._channel = GrpcioChannel
         self._made: list[GrpcioChannel] = []
 
     def make(self, host: Host) -> Channel:
-        channel = self._channel(
-            host, self._connections.take(), self._codec, self._check, quotes=self._quotes
-        )
+        codec, check, quotes = self._answers
+        channel = self._channel(host, self._connections.take(), codec, check, quotes=quotes)
         self._made.append(channel)
         return channel
 

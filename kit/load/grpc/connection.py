@@ -1,7 +1,8 @@
-"""gRPC connections: socket, clock and waiting around an `Exchange`, each shared by a few clients.
+"""gRPC connections: socket, clock and waiting for a `GrpcExchange`, each shared by a few clients.
 
-A `Line` is what its clients see: it connects when one of them has a call and there is no
-connection, holds calls back while the server takes no more, and tells them when theirs can begin.
+A `SharedConnection` is what its clients see: it connects when one of them has a call and there is
+no connection, holds calls back while the server takes no more, and tells them when theirs can
+begin.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MOST_UNSENT_BYTES = 16 << 20
 
 
 class Caller(Protocol):
-    """A client of a line."""
+    """A client of a SharedConnection."""
 
     def begin(self, connection: GrpcConnection) -> None:
         """The call that it wanted can be opened now, on `connection`."""

@@ -1,8 +1,8 @@
-"""Client side of gRPC over one HTTP/2 connection, without I/O: calls in, messages and ends out.
+"""The gRPC protocol of a client on one HTTP/2 connection; it does no I/O itself.
 
 `open` begins a call, `write` sends a message of it, `feed` takes what came and gives the messages
 and ends that this completes. What is to be sent collects in `out`. Whatever a server does ends in
-an `Ended` with a judgement: nothing is raised, and a message has at most MESSAGE_BYTES.
+a `GrpcEnded` with a judgement: nothing is raised, and a message has at most MESSAGE_BYTES.
 
 Source: gRPC's doc/PROTOCOL-HTTP2.md.
 

@@ -13,30 +13,24 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from kit.load.answers import (
-    OK,
-    Judgement,
-    clipped,
-    judge_text,
-    kept_bytes,
-    most_events,
-    refused_or_not,
-    text_for_next_turn,
-    too_much,
-    whole_text,
-)
+from kit.load.answers import Judgement, clipped, refused_or_not
 from kit.load.channel import Host, raise_task_error
+from kit.load.grpc.answer import GrpcAnswer
 from kit.load.grpc.codec import Infer
 from kit.load.grpc.grpcio_connection import GrpcioConnection
-from kit.load.http.dialect import malformed
+from kit.load.grpc.leaving import (
+    DRAIN_S,
+    HALF_OPEN,
+    UNARY_STAY_S,
+    expired,
+    has_enough,
+    left_after,
+)
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import FaultPlan
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck, FaultKind
 
-#: A unary call shows no tokens; a client that is to leave it does so after this time.
-_UNARY_STAY_S = 0.001
-_DRAIN_S = 1.0
 _INTERNAL = grpc.StatusCode.INTERNAL
 
 
@@ -54,20 +48,24 @@ class GrpcioChannel:
     ) -> None:
         self.index = NEVER
         self.call: Call | None = None
-        self.answered: bytes | None = None
         self._host = host
         self._connection = connection
         self._codec = codec
-        self._check = check
-        self._quotes = quotes
+        self._answer = GrpcAnswer(codec, check, quotes=quotes)
         self._stream: Any = None  # kept for the next request
         self._open: Any = None  # the RPC of the open call
         self._task: asyncio.Task[None] | None = None
         self._drains: set[asyncio.Task[None]] = set()
 
+    @property
+    def answered(self) -> bytes | None:
+        """The text of the last answer without its prompt, escaped for JSON."""
+        return self._answer.quoted
+
     def send(self, call: Call) -> None:
         """Begin `call`; the channel has none open."""
         self.call = call
+        self._answer.begin()
         call.begun_ns = self._host.clock()
         self._task = self._host.loop.create_task(self._exchange(call))
         self._task.add_done_callback(raise_task_error)
@@ -75,13 +73,8 @@ class GrpcioChannel:
     def expire(self) -> None:
         """The open call has had its time."""
         call = self.abandon()
-        if call is None:
-            return
-        if call.fault is not None and call.fault.kind is FaultKind.HALF_OPEN:
-            self._report(call, Judgement(Outcome.DISCONNECTED, "opened a stream, sent nothing"))
-        else:
-            seen = f"{call.received_bytes} bytes came" if call.received_bytes else "nothing came"
-            self._report(call, Judgement(Outcome.TIMEOUT, f"no whole answer in time; {seen}"))
+        if call is not None:
+            self._report(call, expired(call))
 
     def flush(self) -> None:
         """Nothing is put off."""
@@ -136,19 +129,13 @@ class GrpcioChannel:
         self._open = rpc
         call.sent_ns = self._host.clock()
         if leaving:
-            await asyncio.wait([asyncio.ensure_future(rpc)], timeout=deadline_s or _UNARY_STAY_S)
+            await asyncio.wait([asyncio.ensure_future(rpc)], timeout=deadline_s or UNARY_STAY_S)
             if not rpc.done():
                 return await self._leave(call, rpc)
         data = await rpc
-        call.first_ns = call.end_ns = self._host.clock()
-        call.received_bytes = len(data)
+        call.end_ns = self._host.clock()
         call.status = 0
-        piece = self._codec.read(data)
-        if isinstance(piece, Judgement):
-            return piece
-        if piece.text is None:
-            return malformed("an answer without text_output", data)
-        return self._judge(call, piece.text)
+        return self._answer.take(call, data, call.end_ns) or self._answer.finish(call)
 
     async def _streamed(self, call: Call) -> Judgement:
         fault = call.fault
@@ -166,7 +153,7 @@ class GrpcioChannel:
             await asyncio.sleep(fault.deadline_s or 3600.0)
             rpc.cancel()
             self._stream = None
-            return Judgement(Outcome.DISCONNECTED, "opened a stream, sent nothing")
+            return HALF_OPEN
         rpc = await self._write(call, rpc, reused=reused)
         call.sent_ns = self._host.clock()
         judgement = await self._read_stream(call, rpc, fault)
@@ -193,55 +180,29 @@ class GrpcioChannel:
         return rpc
 
     async def _read_stream(self, call: Call, rpc: Any, fault: FaultPlan | None) -> Judgement:
-        pieces: list[str] = []
-        says_final = False
         leaving = fault if fault is not None and fault.kind.is_leaving else None
         while True:
-            if leaving is not None and _has_enough(call, leaving):
+            if leaving is not None and has_enough(call, leaving):
                 return await self._leave(call, rpc)
             data = await rpc.read()
-            now = self._host.clock()
             if data is grpc.aio.EOF:
-                return Judgement(Outcome.RESET, "the stream was closed before the final response")
-            call.received_bytes += len(data)
-            call.end_ns = now
-            call.status = 0
-            piece = self._codec.read(data)
-            if isinstance(piece, Judgement):
-                return piece
-            if piece.text:
-                if call.first_ns == NEVER:
-                    call.first_ns = now
-                call.stamp(now, 1)
-                pieces.append(piece.text)
-            says_final = says_final or piece.final is not None
-            if piece.final or (not says_final and call.tokens >= call.output_tokens):
-                break
-            if call.received_bytes > 16 * kept_bytes(call) or call.tokens > most_events(call):
+                return self._answer.finish(call)
+            judgement = self._answer.take(call, data, self._host.clock())
+            if self._answer.is_excessive:
                 rpc.cancel()
-                return too_much(call, "".join(pieces[:8]).encode())
+            if judgement is not None:
+                return judgement
             if fault is not None and fault.kind is FaultKind.SLOW_READER:
                 await asyncio.sleep(len(data) / (fault.bytes_per_s or 1.0))
-        if not pieces:
-            return malformed("a stream without a token", b"")
-        text = whole_text(call, pieces, self._check)
-        return text if isinstance(text, Judgement) else self._judge(call, text)
-
-    def _judge(self, call: Call, text: str) -> Judgement:
-        judgement = judge_text(call, text, self._check)
-        if judgement is OK and self._quotes:
-            self.answered = text_for_next_turn(call, text)
-        return judgement
 
     async def _leave(self, call: Call, rpc: Any) -> Judgement:
         """Cancel, or go away altogether."""
         call.end_ns = self._host.clock()
-        what = f"{call.tokens} tokens" if call.tokens > 0 else f"{call.received_bytes} bytes"
         rpc.cancel()
         if call.fault is not None and call.fault.kind is FaultKind.DISCONNECT:
             await self._connection.break_off()
             self._stream = None
-        return Judgement(Outcome.DISCONNECTED, f"left after {what}")
+        return left_after(call)
 
     def _part(self, rpc: Any) -> None:
         """End a stream in good order, beside what comes next."""
@@ -252,16 +213,12 @@ class GrpcioChannel:
 
 async def _drain(rpc: Any) -> None:
     try:
-        async with asyncio.timeout(_DRAIN_S):
+        async with asyncio.timeout(DRAIN_S):
             await rpc.done_writing()
             while await rpc.read() is not grpc.aio.EOF:
                 pass
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, asyncio.CancelledError):
         rpc.cancel()
-
-
-def _has_enough(call: Call, fault: FaultPlan) -> bool:
-    return (call.received_bytes if fault.in_bytes else call.tokens) >= fault.after
 
 
 def _failure(call: Call, error: grpc.aio.AioRpcError) -> Judgement:
