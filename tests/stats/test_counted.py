@@ -87,7 +87,6 @@ def test_figure_and_report_of_a_large_study_say_that_latencies_are_of_classes(
     assert not list(tmp_path.glob("*requests.parquet"))
 
 
-duckdb = pytest.importorskip("duckdb")
 KEY = ["trial_id", "request"]
 
 
