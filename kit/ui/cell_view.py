@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.errors import KitError
-from kit.ui.live import LiveReader, live_html
+from kit.ui.live import LiveReader, live_html, next_look_s
 from kit.ui.progress import PREPARING, progress_html, summary_line
 
 if TYPE_CHECKING:
     from kit.runner.study import StudyProgress
 
-#: The folder is read at most this often, and takes at most this share of a core.
-LOOK_S = 0.5
-SHARE = 0.04
 #: In the colours of the page, light or dark.
 STYLE = (
     "<style>"
@@ -67,7 +64,7 @@ class CellView:
         if began < self._next_look_s:
             return
         self._handle.update(_Shown(progress, self._view()))  # type: ignore[no-untyped-call]
-        self._next_look_s = began + max(LOOK_S, (time.monotonic() - began) / SHARE)
+        self._next_look_s = next_look_s(began)
 
     def close(self) -> None:
         """Show the last state: how far it came, and how each trial ended."""

@@ -19,7 +19,14 @@ from kit.errors import KitError
 from kit.study.grid import value_of
 from kit.study.result import TrialResult
 from kit.study.spec import EngineKind, TrialSpec
-from kit.ui.live import LiveReader, LiveStudy, LiveTrial, facts_of, last_death
+from kit.ui.live import (
+    LiveReader,
+    LiveStudy,
+    LiveTrial,
+    facts_of,
+    last_death,
+    next_look_s,
+)
 from kit.ui.progress import HEARTBEAT_S, TextProgress, bar, clock, name_of, summary_line
 
 if TYPE_CHECKING:
@@ -31,9 +38,6 @@ LEAST_COLUMNS, LEAST_LINES = 60, 16
 OTHER_LINES = 12
 #: Requests after which servers of a cell died, so many are shown.
 MOST_ITERATIONS = 8
-#: The folder is read at most this often, and takes at most this share of a core.
-LOOK_S = 0.5
-SHARE = 0.04
 
 
 def text_progress(stream: TextIO, folder: Path, *, every_s: float = HEARTBEAT_S) -> TextProgress:
@@ -75,7 +79,7 @@ class Dashboard(TextProgress):
         if not self._live.is_started:
             self._live.start()
         self._live.update(self._view(progress), refresh=True)
-        self._next_look_s = began + max(LOOK_S, (time.monotonic() - began) / SHARE)
+        self._next_look_s = next_look_s(began)
 
     def _view(self, progress: StudyProgress) -> RenderableType:
         try:

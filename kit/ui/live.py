@@ -30,6 +30,9 @@ WINDOW_S = 5.0
 #: Files larger than this are not read again at each look.
 MOST_BYTES = 24 * 2**20
 LOG_LINES = 4
+#: A view reads the folder at most this often, and takes at most this share of a core.
+LOOK_S = 0.5
+SHARE = 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,11 @@ def _varied(spec: StudySpec) -> tuple[str, ...]:
     if spec.limit is not None:
         names.append(spec.limit.by.value)
     return tuple(name for name in dict.fromkeys(names) if name != "concurrency")
+
+
+def next_look_s(began_s: float) -> float:
+    """When a view that began to read at `began_s` (time.monotonic) may read again."""
+    return began_s + max(LOOK_S, (time.monotonic() - began_s) / SHARE)
 
 
 def is_running(path: Path) -> bool:
