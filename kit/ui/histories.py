@@ -48,20 +48,22 @@ class History:
     def answer(self) -> list[str]:
         """What a reader should know first, a sentence each."""
         studies = self.table["study"].nunique()
-        told = [f"{studies} studies, {int(self.table['trials'].sum()):,} trials."]
+        trials = int(self.table["trials"].sum())
+        told = [f"{_many(studies, 'study', 'studies')}, {_many(trials, 'trial')}."]
         changes = self.changes
         told += [change_sentence(change) for change in changes if change.differs]
         if changes:
-            said = sum(change.differs for change in changes)
+            differ = sum(change.differs for change in changes)
             told.append(
-                f"{len(changes)} cells were run in more than one study; {said} of them differ "
+                f"Of {_many(len(changes), 'cell')} run in more than one study, {differ} "
+                f"{'differs' if differ == 1 else 'differ'} "
                 "(p < 0.05 for each alone: of 20 that did not change, one is expected to)."
             )
         else:
             told.append("No cell was run in more than one study, so nothing can be compared.")
         if self.skipped:
             names = listing([path.name for path in list(self.skipped)[:5]])
-            told.append(f"{len(self.skipped)} folders could not be read: {names}.")
+            told.append(f"{_many(len(self.skipped), 'folder')} could not be read: {names}.")
         return told
 
     def __repr__(self) -> str:
@@ -147,6 +149,10 @@ def _rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     if len(table) > MOST_ROWS:
         lines.insert(0, (f"{len(table) - MOST_ROWS} more", *[""] * (len(names) - 1)))
     return [tuple(names), *lines]
+
+
+def _many(number: int, one: str, more: str = "") -> str:
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
 def _is_known(value: object) -> bool:

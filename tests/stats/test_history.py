@@ -60,7 +60,7 @@ def test_it_is_told_in_sentences_and_a_table(folder: Path) -> None:
     found = history(folder, release="24.10")
     assert "24.10 under cancel-race (simulated, 16 clients): 5 of 5 died" in found.answer[1]
     assert "0 of 5" in found.answer[1]
-    assert "1 cells were run in more than one study; 1 of them differ" in found.answer[2]
+    assert "Of 1 cell run in more than one study, 1 differs" in found.answer[2]
     assert "48 % to 100 %" in repr(found)
     assert "<table>" in found._repr_html_()
     assert set(found.table["release"]) == {"24.10"}
