@@ -29,6 +29,7 @@ except ImportError:  # Windows: one test at a time
 
 TESTS = Path(__file__).parent
 LOCKS = "CRASH_KIT_TESTS_LOCKS"  # the folder that the processes of one run share
+LAST_LINES = 30  # of a failure's text that are printed at once; all of it follows at the end
 MARKS = {
     "alone": (
         "load/test_progress.py",
@@ -84,7 +85,23 @@ def _is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
+class FailuresAtOnce:
+    """Prints each failure when it happens: a run that is cut off has then said what failed."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)  # after the line of dots has its F
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})", red=True)
+            terminal.write_line("\n".join(report.longreprtext.splitlines()[-LAST_LINES:]))
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config))
     if fcntl is not None and not hasattr(config, "workerinput"):  # not in a process of xdist's
         os.environ[LOCKS] = tempfile.mkdtemp(prefix="crash-kit-tests-")
         (Path(os.environ[LOCKS]) / "owner").write_text(str(os.getpid()))
