@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kit.errors import TooLargeError
+from kit.study.files import size_bytes
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.recorded import is_recorded
 
@@ -18,7 +19,7 @@ LEAST_BYTES = 4
 def is_large(study: StudyFolder) -> bool:
     """Whether the study has more than MOST_ROWS requests."""
     folders = study.trials()
-    most = sum(path.stat().st_size for f in folders for path in _request_files(f)) // LEAST_BYTES
+    most = sum(size_bytes(path) for f in folders for path in _request_files(f)) // LEAST_BYTES
     if most <= MOST_ROWS and not is_recorded(study):  # nothing is to be counted
         return False
     return sum(folder.rows("requests") for folder in folders) > MOST_ROWS

@@ -112,6 +112,22 @@ def open_regular(path: Path, *, within: Path | None = None) -> Iterator[BinaryIO
         raise StoreError(f"{path} cannot be read: {error}", "a file", "check the path") from error
 
 
+def size_bytes(path: Path) -> int:
+    """Of the file that the path leads to; 0 if it leads nowhere, or in a circle."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def modified_s(path: Path) -> float:
+    """When the file was last changed, in seconds of the epoch; 0 if the path leads nowhere."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def read_text(path: Path, *, within: Path | None = None, limit: int = MOST_LOG_BYTES) -> str:
     """The text of a regular file, whatever bytes are in it.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kit.errors import StoreError
+from kit.study.files import modified_s
 from kit.study.paths import RECORDED
 from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS, nearest, wrong
 from kit.ui.arguments import folder as as_folder
@@ -391,5 +392,5 @@ def _studies_near(path: Path) -> list[Path]:
     """Study folders in this one, else beside it, else where studies go; newest first."""
     for root in (path, path.parent, Path("studies")):
         if found := [marker.parent for marker in root.glob("*/study.json")]:
-            return sorted(found, key=lambda study: study.stat().st_mtime, reverse=True)
+            return sorted(found, key=modified_s, reverse=True)
     return []

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from kit.cleaning import safe_html
 from kit.runner.study import STOP
 from kit.servers.watch.names import KV_USAGE, WAITING
+from kit.study.files import modified_s, size_bytes
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.grid import COLUMNS
 from kit.study.locks import is_locked
@@ -145,7 +146,7 @@ def is_running(path: Path) -> bool:
 
 def running_study(root: Path) -> Path | None:
     """The newest study below `root` that is being run now; None: none is."""
-    locks = sorted(root.glob("*/lock"), key=lambda lock: lock.stat().st_mtime, reverse=True)
+    locks = sorted(root.glob("*/lock"), key=modified_s, reverse=True)
     return next((lock.parent for lock in locks if is_running(lock.parent)), None)
 
 
@@ -176,7 +177,7 @@ def _live(folder: TrialFolder, spec: TrialSpec) -> LiveTrial:
 
 
 def _is_small(folder: TrialFolder, pattern: str) -> bool:
-    return sum(path.stat().st_size for path in folder.path.glob(pattern)) <= MOST_BYTES
+    return sum(size_bytes(path) for path in folder.path.glob(pattern)) <= MOST_BYTES
 
 
 def _pace(folder: TrialFolder) -> tuple[float | None, float | None, float | None]:
@@ -215,7 +216,7 @@ def _last(folder: TrialFolder, name: str) -> float | None:
 def _log_tail(log: Path) -> tuple[str, ...]:
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
+            file.seek(max(0, size_bytes(log) - 4096))
             text = file.read().decode(errors="replace")
     except OSError:
         return ()
