@@ -505,6 +505,22 @@ def crash_by_grpc(run: Callable[[int], ScriptRun]) -> ScriptRun:
     )
 
 
+#: That 24.10 outlives the end of its model's process: 5 of 5 recorded trials did, so 0.55 at the
+#: least. Once it was seen to die of it: the Python backend threw boost's lock_exception.
+GONE_CHANCE = recorded_chance("24.10", "stub-dies")
+
+
+def lose_the_model(run: Callable[[int], ScriptRun]) -> ScriptRun:
+    """The first life that went on without its model."""
+    return until(
+        run,
+        lambda life: life.exit_code is None,
+        chance=GONE_CHANCE,
+        known=lambda life: life.exit_code is None or "lock_exception" in str(life.signature),
+        say=lambda life: life.said,
+    )
+
+
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
     folder = tmp_path_factory.mktemp("lives")
@@ -526,7 +542,8 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Lives:
         )
         later = pool.submit(run, "later", race, "24.05")
         grpc = pool.submit(crash_by_grpc, lambda life: run(f"grpc{life}", cancel, "23.10"))
-        gone = pool.submit(run, "gone", smallest("stub-dies", 120, clients=4), "24.10")
+        dies = smallest("stub-dies", 120, clients=4)
+        gone = pool.submit(lose_the_model, lambda life: run(f"gone{life}", dies, "24.10"))
         return Lives(
             race=exported.result(), later=later.result(), grpc=grpc.result(), gone=gone.result()
         )
@@ -573,7 +590,6 @@ def test_a_model_that_dies_behind_a_live_server_is_more_than_refused_requests(
 ) -> None:
     # what the model had in hand when it ended may be refused, or never answered
     assert lives.gone.code in (0, 3), lives.gone.said
-    assert lives.gone.exit_code is None
     assert "is not healthy" in lives.gone.said
     assert lives.gone.verdict is Verdict.ENGINE_DIED
     assert not lives.gone.refused
