@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from kit.errors import NotEnoughDataError
 from kit.plots.axes import LineEnd, key, latency_ticks, name_lines, percent_axis
 from kit.plots.latency import MEASURES, plot_latency
 from kit.plots.style import DASHES, DEATH, FAINT
-from kit.plots.titles import cell_colours, cell_name, set_title, varying
+from kit.plots.titles import cell_colours, cell_names, set_title, varying
 from kit.stats.latency import LatencySample
 from kit.stats.timings import measured
 from kit.study.words import listing, milliseconds, percent
@@ -32,14 +33,11 @@ def plot_distribution(requests: pd.DataFrame, ax: Axes, *, latency: str | None =
         NotEnoughDataError: no judged request.
     """
     latency = latency or measured(requests)
-    by = varying(requests)
-    judged = requests[requests["judged"].to_numpy(bool)]
-    if judged.empty:
-        raise NotEnoughDataError("no judged request", "one or more", "run with requests recorded")
-    shades = cell_colours(judged, by)
+    samples = distribution_samples(requests, latency)
+    shades = cell_colours(requests[requests["judged"].to_numpy(bool)], varying(requests))
     ends, finite_ms = [], []
-    for number, (name, shade) in enumerate(shades.items()):
-        sample = LatencySample.of(judged[_names(judged, by) == name], latency)
+    for number, (name, sample) in enumerate(samples.items()):
+        shade = shades[name]
         values, n = sample.values_ms, sample.n
         answered = values[np.isfinite(values)]
         finite_ms += [answered[0], answered[-1]] if answered.size else []
@@ -72,7 +70,7 @@ def plot_distribution(requests: pd.DataFrame, ax: Axes, *, latency: str | None =
     name_lines(ax, reached)
     what = MEASURES[latency]
     key(ax, f"{what} (log scale)", "a line that ends below 100 %: the rest was never answered")
-    set_title(ax, _distribution_title(judged, by, list(shades), latency))
+    set_title(ax, distribution_title(samples, latency))
     return ax
 
 
@@ -114,7 +112,7 @@ def plot_itl(gaps: pd.DataFrame, ax: Axes) -> Axes:
     by = [c for c in by if c in varying(gaps)]
     shades = cell_colours(gaps, by)
     labels, longest = [], {}
-    names = _names(gaps, by)
+    names = cell_names(gaps, by)
     for x, (name, shade) in enumerate(shades.items()):
         values = gaps.loc[names == name, "itl_ms"].to_numpy(float)
         longest[name] = float(values.max())
@@ -167,17 +165,24 @@ def plot_itl(gaps: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def _names(frame: pd.DataFrame, by: list[str]) -> pd.Series:
-    """Of each row, the name of its cell."""
-    cells = frame[by].drop_duplicates()
-    known = {tuple(row[c] for c in by): cell_name(row, by) for row in cells.to_dict("records")}
-    keys = zip(*(frame[c] for c in by), strict=True)
-    return pd.Series([known[key] for key in keys], index=frame.index, dtype="string")
+def distribution_samples(requests: pd.DataFrame, latency: str) -> dict[str, LatencySample]:
+    """The judged requests of each cell by its name, oldest release first.
+
+    Raises:
+        NotEnoughDataError: no judged request.
+    """
+    judged = requests[requests["judged"].to_numpy(bool)]
+    if judged.empty:
+        raise NotEnoughDataError("no judged request", "one or more", "run with requests recorded")
+    by = varying(requests)
+    names = cell_names(judged, by)
+    return {
+        name: LatencySample.of(judged[names == name], latency) for name in cell_colours(judged, by)
+    }
 
 
-def _distribution_title(judged: pd.DataFrame, by: list[str], names: list[str], latency: str) -> str:
-    of = _names(judged, by)
-    samples = {name: LatencySample.of(judged[of == name], latency) for name in names}
+def distribution_title(samples: Mapping[str, LatencySample], latency: str) -> str:
+    """What the lines say in a sentence; samples: of each cell by its name."""
     lost = {name: s.failed_fraction for name, s in samples.items() if s.failed_fraction}
     if not lost:
         slowest = max(s.values_ms[-1] for s in samples.values())
@@ -187,6 +192,6 @@ def _distribution_title(judged: pd.DataFrame, by: list[str], names: list[str], l
     if len(lost) <= 3:
         return f"Never answered: {listing([f'{percent(s)} on {n}' for n, s in lost.items()])}"
     return (
-        f"{len(lost)} of {len(names)} cells leave requests unanswered, "
+        f"{len(lost)} of {len(samples)} cells leave requests unanswered, "
         f"{worst} most: {percent(lost[worst])}"
     )

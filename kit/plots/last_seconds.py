@@ -68,22 +68,10 @@ def plot_last_seconds(
         SpecError: no trial in `trials` died.
         NotEnoughDataError: none of its requests is on record.
     """
-    trial = _death(trials)
-    died_s = float(trial["time_to_death_s"])
-    own = requests[requests["trial_id"].astype(str) == str(trial["trial_id"])]
-    sent = own[own["t_s"].notna()].sort_values(["t_s", "request"], kind="stable")
-    ended = sent["end_s"].fillna(died_s).clip(upper=died_s)
-    back = seconds if seconds is not None else np.inf
-    shown = sent[(ended >= died_s - back) & (sent["t_s"] <= died_s)].tail(rows)
-    if shown.empty:
-        raise NotEnoughDataError(
-            f"no request of {trial['trial_id']} on record before its death",
-            "one or more",
-            "open a study that keeps its requests, or look further back",
-        )
-    times = _token_times(shown, gaps, died_s)
+    life = requests_before_death(requests, trials, gaps=gaps, seconds=seconds, rows=rows)
+    shown, sent, died_s = life.shown, life.sent, life.died_s
     for y, row in enumerate(shown.to_dict("records")):
-        _draw_row(ax, y, row, died_s, times.get(row["request"], []))
+        _draw_row(ax, y, row, died_s, life.tokens_s.get(row["request"], []))
     ax.axvline(0.0, color=DEATH, lw=1.6, gid="death")
     first = float((shown["t_s"] - died_s).min())
     left = -seconds if seconds is not None else first
@@ -97,15 +85,58 @@ def plot_last_seconds(
     seen = [Outcome(o) for o in shown["outcome"].unique()]
     words = [f"{LOOKS[o].sign} {LOOKS[o].word}" for o in LOOKS if o in seen]
     began = bool(shown["first_byte_ms"].notna().any())
-    refused = int((~own["t_s"].notna()).sum())
     key(
         ax,
         "seconds before the server died",
         "   ".join([*words, *(["¦ first token or byte"] if began else [])]),
-        f"{refused} more could not be sent: nothing listened any more" if refused else "",
+        f"{life.refused} more could not be sent: nothing listened any more" if life.refused else "",
     )
-    set_title(ax, _title(sent, trial, died_s))
+    set_title(ax, last_seconds_title(life))
     return ax
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRequests:
+    """The requests of one server that died, up to its death."""
+
+    release: str
+    died_s: float  # of the trial's clock
+    sent: pd.DataFrame  # all that were sent, in order
+    shown: pd.DataFrame  # the last of them
+    tokens_s: dict[int, list[float]]  # of each shown: when its tokens after the first came
+    refused: int  # could not be sent
+
+
+def requests_before_death(
+    requests: pd.DataFrame,
+    trials: pd.DataFrame,
+    *,
+    gaps: pd.DataFrame | None = None,
+    seconds: float | None = None,
+    rows: int = MOST_ROWS,
+) -> LastRequests:
+    """What plot_last_seconds draws, with its arguments and errors; token times before death."""
+    trial = _death(trials)
+    died_s = float(trial["time_to_death_s"])
+    own = requests[requests["trial_id"].astype(str) == str(trial["trial_id"])]
+    sent = own[own["t_s"].notna()].sort_values(["t_s", "request"], kind="stable")
+    ended = sent["end_s"].fillna(died_s).clip(upper=died_s)
+    back = seconds if seconds is not None else np.inf
+    shown = sent[(ended >= died_s - back) & (sent["t_s"] <= died_s)].tail(rows)
+    if shown.empty:
+        raise NotEnoughDataError(
+            f"no request of {trial['trial_id']} on record before its death",
+            "one or more",
+            "open a study that keeps its requests, or look further back",
+        )
+    return LastRequests(
+        release=str(trial["release"]),
+        died_s=died_s,
+        sent=sent,
+        shown=shown,
+        tokens_s=_token_times(shown, gaps, died_s),
+        refused=int((~own["t_s"].notna()).sum()),
+    )
 
 
 def _death(trials: pd.DataFrame) -> dict[Any, Any]:
@@ -164,13 +195,14 @@ def _token_times(
     }
 
 
-def _title(sent: pd.DataFrame, trial: dict[Any, Any], died_s: float) -> str:
+def last_seconds_title(life: LastRequests) -> str:
     """How many were open at the death, and how long before it the last answer came."""
-    release = trial["release"]
-    open_ = int((sent["outcome"] == Outcome.IN_FLIGHT.value).sum())
+    outcome, end_s = life.sent["outcome"], life.sent["end_s"]
+    open_ = int((outcome == Outcome.IN_FLIGHT.value).sum())
     verb = "request was" if open_ == 1 else "requests were"
-    said = f"{open_} {verb} open when {release} died"
-    answers = sent.loc[(sent["outcome"] == Outcome.OK.value) & (sent["end_s"] <= died_s), "end_s"]
+    said = f"{open_} {verb} open when {life.release} died"
+    answers = end_s[(outcome == Outcome.OK.value) & (end_s <= life.died_s)]
     if answers.empty:
         return f"{said}; no answer had come"
-    return f"{said}; the last answer came {milliseconds(1e3 * (died_s - answers.max()))} before"
+    before_ms = 1e3 * (life.died_s - answers.max())
+    return f"{said}; the last answer came {milliseconds(before_ms)} before"

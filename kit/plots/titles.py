@@ -67,6 +67,14 @@ def cell_colours(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, str]:
     return {name: CELL_COLOURS[i % len(CELL_COLOURS)] for i, name in enumerate(names)}
 
 
+def cell_names(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """Of each row, the name of its cell."""
+    cells = frame[list(by)].drop_duplicates()
+    known = {tuple(row[c] for c in by): cell_name(row, by) for row in cells.to_dict("records")}
+    keys = zip(*(frame[c] for c in by), strict=True)
+    return pd.Series([known[key] for key in keys], index=frame.index, dtype="string")
+
+
 def crash_title(trials: pd.DataFrame) -> str:
     """What the trials of one scenario say about the releases, and about hybrids apart from them."""
     counted = trials[trials["counted"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from kit.cleaning import clean_text, safe_html
+from kit.errors import NotEnoughDataError
 from kit.plots.crash import curve_count, plot_crash_strip, plot_survival
+from kit.plots.distribution import plot_distribution
+from kit.plots.explore import Exploration, explore_distribution, explore_last_seconds
 from kit.plots.kv import plot_kv_usage
+from kit.plots.last_seconds import plot_last_seconds
 from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.queue import has_gpu, has_queue, plot_gpu, plot_queue
@@ -26,12 +31,15 @@ from kit.plots.style import STYLE, clean_texts, footnote
 from kit.report.sentences import scenario_title, scenarios_in_order
 from kit.report.svg import themed
 from kit.stats.client_limits import client_sentence
+from kit.stats.latency import COUNT
 from kit.study.words import in_lines
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
 WIDTH_IN = 6.2
 #: With so many releases and scenarios the map says more than a strip.
 MAP_RELEASES, MAP_SCENARIOS = 4, 3
+#: Requests that a report keeps of one life to look into.
+MOST_EXPLORED = 300
 #: Cells that fit side by side into WIDTH_IN.
 NARROW_CELLS = 6
 
@@ -192,6 +200,41 @@ def drawings(
                 size_in=(WIDTH_IN, 2.6),
                 note=note,
             )
+
+
+def explorations(trials: pd.DataFrame, requests: pd.DataFrame, note: str) -> Iterator[Markup]:
+    """Of the deadliest scenario: the last requests of the first server that died, and the
+    distribution of all latencies, for a reader who looks closer; arguments as for `drawings`."""
+    if requests.empty or trials.empty:
+        return
+    scenario = scenarios_in_order(trials)[0]
+    own, asked = (frame[frame["scenario"] == scenario] for frame in (trials, requests))
+    first = own[own["crashed"] & own["time_to_death_s"].notna()].head(1)
+    if len(first) and COUNT not in asked:
+        with suppress(NotEnoughDataError):
+            plain = Drawing(
+                name=f"last-{scenario}",
+                caption=f"{scenario}: the last requests before a server died.",
+                plot=partial(plot_last_seconds, asked, first),
+                size_in=(WIDTH_IN, 5.2),
+                note=note,
+            )
+            yield _closer(
+                explore_last_seconds(asked, first, note=note, picture=plain.svg, most=MOST_EXPLORED)
+            )
+    if (asked["judged"] & asked["ok"]).any():
+        plain = Drawing(
+            name=f"distribution-{scenario}",
+            caption=f"{scenario}: share of requests answered within a time.",
+            plot=partial(plot_distribution, asked),
+            size_in=(WIDTH_IN, 4.2),
+            note=note,
+        )
+        yield _closer(explore_distribution(asked, note=note, picture=plain.svg))
+
+
+def _closer(figure: Exploration) -> Markup:
+    return Markup(figure._repr_html_())  # noqa: S704 - escaped where it is made
 
 
 def _latency(requests: pd.DataFrame, scenario: str, client: str, note: str) -> Drawing:

@@ -16,7 +16,7 @@ from kit.kv.advice import study_advice
 from kit.report.cells import result_document
 from kit.report.crashes import StudyCrash, study_crashes, to_do, without_stack
 from kit.report.decision import StudyDecision, study_decision
-from kit.report.figures import drawings, hero
+from kit.report.figures import drawings, explorations, hero
 from kit.report.handout import data_files, markdown
 from kit.report.known import known_beyond
 from kit.report.limit import limit_section
@@ -135,6 +135,7 @@ def render(
         soak=soak,
         # A map says it all in one figure; those of its scenarios would be dozens.
         drawings=[] if is_map else list(drawings(trials, requests, samples, limits, figures)),
+        closer=[] if is_map else list(explorations(trials, requests, figures)),
         kv_advice=study_advice(study),
         engine_labels=engine_labels(trial.spec.engine for trial in study.trials()),
         crashes=crashes,

@@ -6,6 +6,8 @@ it in a script. Global rcParams stay as they are.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +18,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kit.cleaning import safe_html
 from kit.plots.style import STYLE, clean_texts, footnote
 from kit.study.words import in_lines
 
@@ -76,6 +79,17 @@ def draw_panels(
         clean_texts(whole)
         whole.draw_without_rendering()
     return axes
+
+
+def picture_of(plot: Callable[[], Axes], *, alt: str, dpi: int = 110) -> str:
+    """The figure that `plot` makes, as an HTML image; a notebook doesn't show it a second time."""
+    figure = plot().get_figure(root=True)
+    assert figure is not None
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=dpi)
+    plt.close(figure)
+    data = base64.b64encode(written.getvalue()).decode()
+    return f'<img alt="{safe_html(alt)}" src="data:image/png;base64,{data}">'
 
 
 @contextmanager

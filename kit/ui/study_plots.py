@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from kit.errors import KitError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from kit.plots.explore import Exploration
     from kit.ui.study_view import Study
 
 
@@ -220,6 +222,48 @@ class StudyPlots:
             ),
             ax,
             height_in=5.2,
+        )
+
+    def explore_last_seconds(self, trial: str | None = None) -> Exploration:
+        """Look into the requests before a server died: zoom, choose one, read its times.
+
+        Works by mouse or keys in a notebook, in Voilà and, by .save("file.html"), in a page of
+        its own. trial: as for plot_last_seconds. Reads study.requests and tokens.
+
+        Raises:
+            SpecError: it did not die, or none did.
+        """
+        from kit.plots.explore import explore_last_seconds
+        from kit.ui.drawing import picture_of
+
+        study = self._study
+        whole = study if trial is None else study.where(trial_id=trial)
+        part, note = whole._drawable(one_scenario=True)
+        return explore_last_seconds(
+            part.requests,
+            part.trials,
+            gaps=part.tokens,
+            note=note,
+            picture=picture_of(part.plot_last_seconds, alt="The last requests before the death"),
+        )
+
+    def explore_distribution(self, *, latency: str | None = None) -> Exploration:
+        """Look into the distribution of latencies: read every line at any time, zoom, choose.
+
+        Works as explore_last_seconds does. latency: as for plot_distribution.
+        Reads study.latencies.
+        """
+        from kit.plots.explore import explore_distribution
+        from kit.ui.drawing import picture_of
+
+        part, note = self._study._drawable(one_scenario=True)
+        return explore_distribution(
+            part.latencies,
+            latency=latency,
+            note=_noted(note, part),
+            picture=picture_of(
+                partial(part.plot_distribution, latency=latency), alt="Distribution of latencies"
+            ),
         )
 
     def plot_kv_panels(self, figure: Figure | None = None) -> Any:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import jsonschema
@@ -60,6 +61,14 @@ class Page(HTMLParser):
                 )
 
 
+def own_scripts(text: str) -> int:
+    """How many there are: one sorts and filters the table, the others draw figures to look into."""
+    drawn = "(" + (files("kit") / "plots/explore.js").read_text().rstrip()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert [one.startswith(drawn) for one in scripts] == [True] * (len(scripts) - 1) + [False]
+    return len(scripts)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
@@ -71,7 +80,7 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(written: Path) -> N
     page = Page(text)
     assert page.loads == []
     assert {"link", "iframe", "img"}.isdisjoint(page.tags)
-    assert page.tags.count("script") == 1  # our own, which sorts and filters the table
+    assert own_scripts(text) == page.tags.count("script") == 3
     assert page.handlers == []
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
@@ -114,7 +123,8 @@ def test_the_page_says_what_was_expected_of_the_cache_and_what_was_measured(
 def test_figures_follow_the_theme(written: Path) -> None:
     text = written.read_text()
     # hero, survival, latency, first token, KV; strip, latency, first token, KV of the control
-    assert text.count("<svg ") == 9
+    # and the last seconds and the distribution, before their script draws them
+    assert text.count("<svg ") == 11
     figures = "".join(re.findall(r"<svg .*?</svg>", text, re.DOTALL))
     assert "#1f2328" not in figures
     used = set(re.findall(r"var\((--[\w-]+)\)", text))
@@ -171,7 +181,7 @@ def test_what_a_server_said_is_text_and_never_markup(tmp_path: Path) -> None:
     text = write_report(study, tmp_path / "reports").read_text()
     page = Page(text)
     assert "img" not in page.tags
-    assert page.tags.count("script") == 1
+    assert own_scripts(text) == page.tags.count("script")
     assert page.handlers == []
     assert "{{ 7 * 7 }}" in text
     assert "&lt;script&gt;" in text
