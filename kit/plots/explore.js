@@ -31,22 +31,25 @@
   };
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
+  // JupyterLab takes keys such as b for commands unless what has the focus itself says no.
+  const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
+
   const LEFT = 58, RIGHT = 14, TOP = 8, BOTTOM = 40, HEIGHT = 380;
   const state = { view: [...data.range], hidden: new Set(), log: data.log, picked: null, top: 0 };
   let width = 0;
 
   root.replaceChildren();
-  root.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab leaves the keys to us
   make(root, "div", { class: "kit-explore-title" }, data.title);
   const bar = make(root, "div", { class: "kit-explore-bar", role: "toolbar", "aria-label": "View" });
-  const svg = make(root, "svg", { role: "img", tabindex: "0", "aria-label": data.title,
+  const svg = make(root, "svg", { ...OWN_KEYS, role: "img", tabindex: "0", "aria-label": data.title,
     "aria-describedby": `${id}-said` });
   const said = make(root, "div", { class: "kit-explore-said", id: `${id}-said`, role: "status" });
   make(root, "div", { class: "kit-explore-note kit-explore-keys" }, data.keys);
   make(root, "div", { class: "kit-explore-note" }, data.note);
 
   const button = (text, label, act) => {
-    const node = make(bar, "button", { type: "button", "aria-label": label, title: label }, text);
+    const node = make(bar, "button",
+      { ...OWN_KEYS, type: "button", "aria-label": label, title: label }, text);
     node.addEventListener("click", () => { act(node); draw(); });
     return node;
   };

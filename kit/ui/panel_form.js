@@ -1,7 +1,11 @@
 // The panel's form: native inputs with labels. It sends what is typed as `choice`; Run sends the
 // choice that is on the screen with the click, so that nothing typed before or after it matters.
+// JupyterLab takes keys such as b or d as commands of its own, unless what has the focus itself
+// says no: an attribute further out comes too late.
+const TAKES_KEYS = new Set(["a", "button", "input", "select", "summary", "textarea"]);
 const el = (tag, attributes = {}, ...children) => {
   const made = document.createElement(tag);
+  if (TAKES_KEYS.has(tag)) made.setAttribute("data-lm-suppress-shortcuts", "true");
   for (const [name, value] of Object.entries(attributes)) {
     if (name === "text") made.textContent = value;
     else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
@@ -166,8 +170,7 @@ function render({ model, el: root }) {
       flag("sequential", "stop a cell once it is decided (repeats are then the most)")),
     text("minutes", "budget (minutes)", "none", () => choice.minutes, (v) => { choice.minutes = v; }),
     configurations);
-  // JupyterLab must not take keys that are typed here as its own shortcuts.
-  const form = el("form", { class: "kit-panel", "data-lm-suppress-shortcuts": "true",
+  const form = el("form", { class: "kit-panel",
     "aria-label": "Triton crash kit", onsubmit: (event) => event.preventDefault() },
     editable, plan, known, whole, el("div", { class: "kit-buttons" }, run, stop, report, opened),
     live, results, el("details", { class: "kit-as-code" }, el("summary", { text: "The same as code" }), python.row, command.row));

@@ -129,6 +129,7 @@ def test_requests_are_chosen_and_looked_at_by_keys_and_by_mouse(
     said, figure = page.get_by_role("status"), page.locator(".kit-explore > svg")
     expect(said).to_contain_text(f"{len(shown.data['rows'])} kept")
     expect(page.locator(".kit-explore img")).to_have_count(0)
+    expect(figure).to_have_attribute("data-lm-suppress-shortcuts", "true")  # keys in JupyterLab
     figure.focus()
     page.keyboard.press("ArrowUp")
     expect(said).to_contain_text(f"#{last}: open at death; sent ")

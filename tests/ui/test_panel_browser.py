@@ -214,6 +214,13 @@ def test_by_mouse_in_jupyterlab_what_is_shown_is_what_runs(
     url.fill("")
     expect(box).to_be_hidden()
 
+    # No key is taken for a command of JupyterLab's, such as b for a new cell.
+    cells = page.locator(".jp-Notebook .jp-Cell").count()
+    for field in ("input[type=checkbox]", "button", "select", "summary"):
+        panel.locator(f"{field}:visible").first.focus()
+        page.keyboard.press("b")
+    assert page.locator(".jp-Notebook .jp-Cell").count() == cells
+
     # Typed fast: many repeats and then few; the last that stands on the screen is what runs.
     choose_deadly(panel)
     repeats = panel.get_by_label("repeats", exact=True)
