@@ -25,6 +25,7 @@ from kit.crash.stack.builds import (
     part_at,
 )
 from kit.errors import CatalogError, UnknownReleaseError
+from kit.study.plain_yaml import from_yaml
 from kit.study.releases import embedded_releases, load_releases
 from kit.study.result import Frame
 from kit.study.scenarios import load_scenarios
@@ -201,7 +202,7 @@ def test_a_crash_in_unknown_code_matches_nothing() -> None:
 
 
 def _wrong(change: dict[str, object], tmp_path: Path) -> str:
-    document = yaml.safe_load(CATALOG.read_text())
+    document = from_yaml(CATALOG.read_text())
     document["crashes"][0] |= change
     path = tmp_path / "crashes.yaml"
     path.write_text(yaml.safe_dump(document))

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kit.crash.diagnose import Diagnosis, diagnose_file
 from kit.crash.match import best_of
 from kit.crash.state import State
 from kit.crash.verdict import is_reported_crash
+from kit.study.plain_yaml import from_yaml
 
 STACKS = Path(__file__).parent / "stacks"
-INDEX: list[dict[str, Any]] = yaml.safe_load((STACKS / "index.yaml").read_text())
+INDEX: list[dict[str, Any]] = from_yaml((STACKS / "index.yaml").read_text())
 
 
 @cache

@@ -11,7 +11,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import yaml
 from chances import recorded_chance, until
 
 from kit.crash.diagnose import Diagnosis, diagnose, diagnose_file
@@ -25,11 +24,12 @@ from kit.errors import CatalogError, UnknownReleaseError
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.wheels import server_files
 from kit.study.folder import TrialFolder
+from kit.study.plain_yaml import from_yaml
 from kit.study.releases import get_release
 from kit.study.result import Signature, Verdict
 
 STACKS = Path(__file__).parent / "stacks"
-INDEX = yaml.safe_load((STACKS / "index.yaml").read_text())
+INDEX = from_yaml((STACKS / "index.yaml").read_text())
 NAMED = [row for row in INDEX if "function" in row]
 
 CONFIG = """

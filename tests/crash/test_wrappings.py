@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from kit.crash.log import source
 from kit.crash.several import diagnose_folder
 from kit.crash.state import State
 from kit.errors import LogError
+from kit.study.plain_yaml import from_yaml
 
 STACKS = Path(__file__).parent / "stacks"
 TIME = "2026-02-03T05:06:07.000456789Z"
@@ -124,7 +124,7 @@ def test_a_death_survives(wrapping: str) -> None:
         assert _answer(WRAPPINGS[wrapping](log)) == _answer(log), what
 
 
-INDEX: list[dict[str, Any]] = yaml.safe_load((STACKS / "index.yaml").read_text())
+INDEX: list[dict[str, Any]] = from_yaml((STACKS / "index.yaml").read_text())
 DEAD = [row["file"] for row in INDEX if row.get("died", True)]
 LIVING = [row["file"] for row in INDEX if not row.get("died", True)]
 #: A record under a key that nobody knows says a single word as a status says it, and a worker's

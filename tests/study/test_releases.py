@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from kit.errors import CatalogError, UnknownReleaseError
+from kit.study.plain_yaml import from_yaml
 from kit.study.releases import (
     CATALOG,
     embedded_releases,
@@ -128,5 +129,5 @@ def test_a_missing_catalog_is_a_catalog_error(tmp_path: Path) -> None:
 
 
 def test_the_catalog_names_no_package_index() -> None:
-    rows = yaml.safe_load(CATALOG.read_text())
+    rows = from_yaml(CATALOG.read_text())
     assert "http" not in yaml.safe_dump(rows)
