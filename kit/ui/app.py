@@ -18,20 +18,25 @@ HERE = Path(__file__).parent
 CELL = """from pathlib import Path
 from kit.ui.panel import Panel
 Panel(studies=Path({studies!r}), **{chosen!r})"""
+EARLIER = """from kit.ui.history_view import HistoryView
+HistoryView(Path({studies!r}))"""
 
 
 def app_notebook(
     folder: Path, studies: Path, chosen: Mapping[str, Sequence[str]] | None = None
 ) -> Path:
-    """Write the notebook that Voilà serves, of one cell that shows the panel.
+    """Write the notebook that Voilà serves: the panel, and beneath it the earlier studies.
 
     chosen: what the panel has chosen at first, by the names of Panel's arguments.
     """
     import nbformat
 
-    cell = CELL.format(studies=str(studies), chosen=dict(chosen or {}))
+    sources = [
+        CELL.format(studies=str(studies), chosen=dict(chosen or {})),
+        EARLIER.format(studies=str(studies)),
+    ]
     notebook = nbformat.v4.new_notebook(  # type: ignore[no-untyped-call]
-        cells=[nbformat.v4.new_code_cell(cell)],  # type: ignore[no-untyped-call]
+        cells=[nbformat.v4.new_code_cell(source) for source in sources],  # type: ignore[no-untyped-call]
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
     path = folder / "Triton crash kit.ipynb"
