@@ -267,6 +267,8 @@ def test_by_keyboard_alone_in_the_application(app: str, page: Page, tmp_path: Pa
         page.screenshot(path=tmp_path / f"app-{width}.png", full_page=True)
         inner = panel.evaluate("form => form.scrollWidth - form.clientWidth")
         assert inner <= 1, f"wider than {width} px"
+        for hidden in panel.locator(".kit-list").evaluate_all(HIDDEN_SIDEWAYS):
+            assert hidden <= 1, f"choices that lie beside the list at {width} px"
 
     def tab_to(name: str) -> None:
         for _ in range(90):
@@ -304,6 +306,7 @@ def test_by_keyboard_alone_in_the_application(app: str, page: Page, tmp_path: Pa
     assert "23.10" in report.read_text(encoding="utf-8")
 
 
+HIDDEN_SIDEWAYS = "lists => lists.map(list => list.scrollWidth - list.clientWidth)"
 SERIOUS = ("serious", "critical")
 #: The accessible name of what has the focus: its label, else its text.
 FOCUSED = """() => {
