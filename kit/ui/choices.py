@@ -6,6 +6,7 @@ Command line, panel and notebook all come through here, so that the same choice 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -150,6 +151,8 @@ def _pick_engines(
 
 
 def _pick_servers(servers: Servers) -> tuple[ServerSpec, ...]:
+    if isinstance(servers, Mapping):
+        raise _no_server(servers, "give the release alone, or kit.container(...), kit.attach(...)")
     picked: list[object] = [*names_in(servers)] if isinstance(servers, str) else several(servers)
     if HERE in picked:
         picked = list(releases_here())
@@ -162,17 +165,34 @@ def _server(given: object) -> ServerSpec:
     if isinstance(given, ServerSpec):
         return given
     if not isinstance(given, str):
-        raise SpecError(
-            f"servers = {given!r}, a {type(given).__name__}",
-            f'a release as text, such as "24.05", or {HERE!r}, {ALL!r}, or a server',
+        raise _no_server(
+            given,
             f'write "{given:.2f}" in quotes: a number loses the last 0 of "24.10"'
             if isinstance(given, float)
             else "give it as text",
         )
+    if _ADDRESS.fullmatch(given):
+        url = given if "://" in given else f"http://{given}"
+        raise _no_server(given, f'kit.attach("{url}", model="...") is a server that runs already')
+    if "/" in given:
+        raise _no_server(given, f'kit.container(image="{given}") is a server from an image')
     if (parts := hybrid_parts(given)) is not None:
         return hybrid_server(*parts)
     get_release(given)
     return ServerSpec(release=given)
+
+
+#: An address where a server runs, with its scheme or its port.
+_ADDRESS = re.compile(r"\w+://.*|[\w.-]+:\d+|\[[0-9a-f:]+\]:\d+")
+
+
+def _no_server(given: object, hint: str) -> SpecError:
+    kind = "" if isinstance(given, str) else f", of type {type(given).__name__}"
+    return SpecError(
+        f"servers = {given!r}{kind}",
+        f'a release as text, such as "24.05", or {HERE!r}, {ALL!r}, or a server',
+        hint,
+    )
 
 
 def studies_here() -> Path:

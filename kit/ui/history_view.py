@@ -13,7 +13,8 @@ from kit.ui.histories import history
 ALL = "all"
 STYLE = (
     "<style>.kit-history { overflow-x: auto } .kit-history table { border-collapse: collapse }"
-    ".kit-history :is(td, th) { padding: 2px 10px; text-align: left; white-space: nowrap; line-height: 1.4 }</style>"
+    ".kit-history :is(td, th) { padding: 2px 10px; text-align: left; white-space: nowrap;"
+    " line-height: 1.4 }</style>"
 )
 
 
