@@ -20,8 +20,11 @@ PYTHON = $(eval PYTHON := $(shell for p in python3.11 python3 python3.12 python3
 	if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	then echo "$$p"; break; fi; done))$(PYTHON)
 endif
-# Tests at a time; those that measure time run alone anyway.
-PROCESSES ?= 2
+# Tests at a time; those that measure time run alone anyway. The quick ones compute. The others
+# mostly wait, for servers to start and for clients to be answered, so two share a core; each takes half a gigabyte.
+CORES := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
+check: PROCESSES ?= $(CORES)
+PROCESSES ?= $(shell echo $$((2 * $(CORES) < 8 ? 2 * $(CORES) : 8)))
 LOCKED = $(shell grep -c '^[a-z].*==' requirements.lock)
 LOG := $(VENV)/setup.log
 PIP = $(PY) -m pip install --disable-pip-version-check --no-input

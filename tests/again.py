@@ -1,6 +1,6 @@
 """Runs the tests that failed beside others once more, alone, and names them.
 
-`make test` runs two tests at a time on machines that others use as well. What fails there and
+`make test` runs several tests at a time on machines that others use as well. What fails there and
 passes alone measured the machine's load; what fails twice has failed. Failures in more than a few
 files are no accident and are not tried again; in one file they may have one cause, such as a server
 that did not start for all of its tests.

@@ -4,7 +4,7 @@ server: starts a real Triton; browser: drives a real browser; slow: takes more t
 alone: measures time, so no other test may run beside it.
 A file is marked here as a whole; a single test of another file carries its mark itself.
 
-`make test` runs two tests at a time, in processes of their own (pytest-xdist). A test that is
+`make test` runs several tests at a time, in processes of their own (pytest-xdist). A test that is
 marked `alone` waits until the others have ended, and they wait for it.
 """
 
