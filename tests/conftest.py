@@ -31,10 +31,7 @@ TESTS = Path(__file__).parent
 LOCKS = "CRASH_KIT_TESTS_LOCKS"  # the folder that the processes of one run share
 LAST_LINES = 30  # of a failure's text that are printed at once; all of it follows at the end
 MARKS = {
-    "alone": (
-        "load/test_progress.py",
-        "ui/test_panel_browser.py",
-    ),
+    "alone": ("load/test_progress.py",),
     "server": (
         "crash/test_real_server.py",
         "load/test_real_server.py",
