@@ -43,6 +43,8 @@ from kit.study.files import open_regular, unwritable, write_whole
 from kit.study.locks import lock
 from kit.study.paths import ROOT
 
+#: Triton's Python stub breaks with numpy 2; and an OpenCV that still allows the one before.
+OLD_NUMPY: Final = ("numpy<2", "opencv-python-headless<4.12")
 _LOCK: Final = ".bundle.lock"
 _SCRATCH: Final = ".bundle.new"
 _OURS: Final = {NAME, READ_ME, STARTER, FILES, PIECES, _LOCK, _SCRATCH}
@@ -185,9 +187,10 @@ def vllm_pins(vllm: BundledVllm, spec: BundleSpec) -> list[Pin]:
         DownloadError: there is no such set of wheels for that Python and platform.
     """
     if vllm.device == "cuda":
-        # Triton's Python stub breaks with numpy 2.
-        return resolved_pins([f"vllm=={vllm.version}", "numpy<2"], spec.of)
-    needed = [TORCH, *REQUIREMENTS.read_text("utf-8").splitlines()]
+        return resolved_pins(
+            [f"vllm=={vllm.version}", *spec.with_packages], spec.of, instead=OLD_NUMPY
+        )
+    needed = [TORCH, *REQUIREMENTS.read_text("utf-8").splitlines(), *spec.with_packages]
     own = resolved_pins(own_packages(vllm.version), spec.of, with_needed=False)
     others = resolved_pins(needed, spec.of)
     return [*own, *(pin for pin in others if pin.name not in {one.name for one in own})]

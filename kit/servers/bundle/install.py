@@ -44,6 +44,7 @@ def install_kit(files: Path, manifest: Manifest, venv: Path, say: Say) -> Path:
     needed = sum(_unpacked_bytes(files / one.path) for one in _wheels(files, manifest, KIT_LIST))
     if not venv.exists():
         check_space(venv, needed + checkout.size_bytes * 4, f"the environment {venv}")
+    _take(venv)
     say(f"making {venv}: {size(needed)} of packages")
     left_out = ["--system-site-packages"] if manifest.left_out else []
     _run([sys.executable, "-m", "venv", "--without-pip", *left_out, str(venv)], venv)
@@ -70,18 +71,22 @@ def install_kit(files: Path, manifest: Manifest, venv: Path, say: Say) -> Path:
 
 
 _UV_CACHE: Final = ".uv-cache"
+_MARK: Final = ".triton-crash-kit"
 
 
-def commands(manifest: Manifest, files: Path) -> list[str]:
-    """How a person makes an environment with each vLLM for CUDA of the bundle."""
+def commands(manifest: Manifest, files: Path, uv: str = "uv") -> list[str]:
+    """How a person makes an environment with each vLLM for CUDA of the bundle.
+
+    uv: the program, as a shell takes it.
+    """
     lines = []
     for vllm in manifest.vllm:
         if vllm.device == "cuda":
             venv = f"vllm-{vllm.version}"
             site = " --system-site-packages" if manifest.left_out else ""
             lines += [
-                f"uv venv --offline --python {manifest.python}{site} {venv}",
-                f"uv pip install --offline --python {venv}/bin/python --no-index --no-deps "
+                f"{uv} venv --offline --python {manifest.python}{site} {venv}",
+                f"{uv} pip install --offline --python {venv}/bin/python --no-index --no-deps "
                 f"--require-hashes --find-links {shlex.quote(str(files / 'packages'))} "
                 f"--requirement {shlex.quote(str(files / vllm.list_path))}",
             ]
@@ -117,6 +122,25 @@ def _check(manifest: Manifest) -> tuple[BundledFile, BundledFile, BundledFile]:
             "make the bundle without --no-kit",
         )
     return pip, uv, checkout
+
+
+def _take(venv: Path) -> None:
+    """Make the environment's folder and mark it as the kit's; an earlier one goes on.
+
+    Raises:
+        BundleError: it has somebody else's files in it.
+    """
+    try:
+        venv.mkdir(parents=True, exist_ok=True)
+        if any(venv.iterdir()) and not (venv / _MARK).is_file():
+            raise BundleError(
+                f"{venv}, which has other files in it",
+                "a new folder, or an environment that the kit made from a bundle",
+                "name another one",
+            )
+        (venv / _MARK).write_text("The Triton crash kit made this environment from a bundle.\n")
+    except OSError as error:
+        raise unwritable(venv, error) from error
 
 
 def _wheels(files: Path, manifest: Manifest, list_path: str) -> list[BundledFile]:

@@ -201,46 +201,59 @@ def _read(text: str, of: Target) -> tuple[list[Pin], dict[str, set[str]]]:
 
 
 def resolved_pins(
-    requirements: Sequence[str], of: Target, *, with_needed: bool = True
+    requirements: Sequence[str],
+    of: Target,
+    *,
+    with_needed: bool = True,
+    instead: Sequence[str] = (),
 ) -> list[Pin]:
-    """Exact versions of wheels, with hashes, for that machine, by uv.
+    """Exact versions, with hashes, for that machine, by uv: of wheels if there is such a set.
 
-    with_needed: with all that they need; False: these alone.
+    with_needed: with all that they need; False: these alone. instead: requirements that take the
+    place of what any package says about those packages.
 
     Raises:
-        DownloadError: uv is missing, reaches no index, or there is no such set of wheels.
+        DownloadError: uv is missing, reaches no index, or there is no such set.
     """
-    with tempfile.TemporaryDirectory(prefix="tck-resolve-") as folder:
-        asked = Path(folder) / "asked.in"
-        asked.write_text("\n".join(requirements) + "\n")
+    with tempfile.TemporaryDirectory(prefix="tck-resolve-") as made:
+        folder = Path(made)
+        (folder / "asked.in").write_text("\n".join(requirements) + "\n")
+        (folder / "instead.txt").write_text("\n".join(instead) + "\n")
         command = [
             *(_uv(), "pip", "compile", "--quiet", "--no-header", "--generate-hashes"),
             *_index_options(),
-            *("--index-strategy", "unsafe-best-match", "--only-binary", ":all:"),
+            *("--index-strategy", "unsafe-best-match", "--override", "instead.txt"),
             *("--python-version", of.python, "--python-platform", _uv_platform(of)),
             *([] if with_needed else ["--no-deps"]),
-            str(asked),
+            "asked.in",
         ]
-        run = register()  # so that a uv that outlives us is found
-        environment = {"UV_PYTHON_DOWNLOADS": "never", **os.environ}
         try:
-            done = subprocess.run(
-                command,
-                env={**environment, **run.environment},
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
+            done = _in_a_run([*command, "--only-binary", ":all:"], folder)
+            if done.returncode != 0:  # some old packages have their source alone
+                done = _in_a_run(command, folder)
         except OSError as error:
             raise _unresolved(requirements, str(error)) from error
-        finally:
-            run.forget()
     if done.returncode != 0:
         raise _unresolved(requirements, done.stderr)
     return read_pins(done.stdout, of)
+
+
+def _in_a_run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    run = register()  # so that a uv that outlives us is found
+    environment = {"UV_PYTHON_DOWNLOADS": "never", **os.environ, **run.environment}
+    try:
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    finally:
+        run.forget()
 
 
 def _uv() -> str:
@@ -287,8 +300,8 @@ def _unresolved(requirements: Sequence[str], said: str) -> DownloadError:
     named = ", ".join(requirements[:3]) + (" and more" if len(requirements) > 3 else "")
     said = " ".join(lines[-6:]) or "no reason given"
     return DownloadError(
-        f"{named}, for which uv found no set of wheels: {said}",
-        "versions that have wheels for that Python and platform on the index that pip is set to",
+        f"{named}, for which uv found no set of packages: {said}",
+        "versions that go together, for that Python and platform, on the index that pip is set to",
         "name another version, --python or --platform; PyTorch keeps its CPU builds on an index "
         "of its own, which PIP_EXTRA_INDEX_URL can name",
     )

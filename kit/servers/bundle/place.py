@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -189,4 +190,5 @@ def _next_steps(
     if any(one.device == "cpu" and one.version not in vllm for one in manifest.vllm):
         program, place = shlex.quote(str(kit or "kit")), shlex.quote(str(folder))
         steps.append(f"{program} unbundle {place} --vllm")
-    return steps + commands(manifest, files)
+    uv = (kit or Path(sys.executable)).with_name("uv")
+    return steps + commands(manifest, files, shlex.quote(str(uv)) if uv.exists() else "uv")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from kit.errors import SpecError, UnknownReleaseError
 from kit.servers.bundle.manifest import BundledVllm, path_parts
 from kit.servers.bundle.pins import Target
@@ -48,6 +50,7 @@ class BundleSpec:
     pythons: tuple[str, ...] = ()  # that the servers' models run in; (): the target's if it fits
     with_python: bool = False  # fetch those, with their shared library
     vllm: tuple[BundledVllm, ...] = ()
+    with_packages: tuple[str, ...] = ()  # more for vLLM, or bounds: "transformers<4.46"
     leave_out: tuple[str, ...] = ()  # packages that the machine has: "torch", "nvidia-*"
     models: tuple[Path, ...] = ()
     piece_bytes: int | None = None
@@ -62,6 +65,13 @@ class BundleSpec:
         names = [model.absolute().name for model in self.models]
         if len(set(names)) != len(names):
             raise SpecError("two models of one name", "folders of different names", "rename one")
+        for line in self.with_packages:
+            try:
+                Requirement(line)
+            except InvalidRequirement as error:
+                raise SpecError(
+                    f"the package {line!r}", "one such as transformers<4.46", "write it so"
+                ) from error
         if self.piece_bytes is not None and self.piece_bytes < LEAST_PIECE_BYTES:
             raise SpecError(
                 f"pieces of {size(self.piece_bytes)}",

@@ -94,6 +94,13 @@ def _add_bundle(commands: Subparsers) -> None:
         "--device", choices=("cuda", "cpu"), default="cuda", help="that vLLM is for (%(default)s)"
     )
     what.add_argument(
+        "--with-package",
+        action="append",
+        default=[],
+        metavar="NAME<VERSION",
+        help="a bound or a package more for vLLM: 'transformers<4.46'",
+    )
+    what.add_argument(
         "--model", action="append", default=[], type=Path, metavar="DIR", help="a model's folder"
     )
     parser.add_argument("--piece-size", metavar="90M", help="cut the bundle into pieces")
@@ -121,6 +128,7 @@ def bundle(args: Namespace) -> int:
         vllm=tuple(
             BundledVllm(version=v, device=args.device) for v in dict.fromkeys(args.vllm or ())
         ),
+        with_packages=tuple(args.with_package),
         leave_out=tuple(dict.fromkeys(args.leave_out or ())),
         models=tuple(args.model),
         piece_bytes=bytes_of(args.piece_size) if args.piece_size else None,

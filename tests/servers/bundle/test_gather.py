@@ -16,7 +16,7 @@ from kit.errors import (
     UnknownReleaseError,
     UnsupportedPlatformError,
 )
-from kit.servers.bundle import gather, place
+from kit.servers.bundle import gather, install, place
 from kit.servers.bundle.gather import MadeBundle, bundle
 from kit.servers.bundle.install import commands, install_kit
 from kit.servers.bundle.manifest import BundledVllm, read_manifest
@@ -167,6 +167,9 @@ def test_a_choice_that_cannot_be_packed_is_refused_before_anything_is_fetched(
         of_models(model, tmp_path / "tiny")
     with pytest.raises(SpecError, match="a folder on this machine"):
         of_models(tmp_path / "none")
+    for line in ("--index-url=http://elsewhere", "a b", "../a"):
+        with pytest.raises(SpecError, match="such as transformers"):
+            BundleSpec(of=OF, with_packages=(line,))
     with pytest.raises(UnknownReleaseError, match="hybrid"):
         releases_named(["frontend 26.09 on core 24.10"])
     with pytest.raises(UnknownReleaseError, match=r"25\.12"):
@@ -241,6 +244,17 @@ def test_an_environment_is_made_only_by_the_python_that_the_bundle_is_for(
     with pytest.raises(BundleError, match="without the kit"):
         unbundle(tmp_path / "b", quiet, venv=tmp_path / "env")
     assert not (tmp_path / "env").exists()
+
+
+def test_an_environment_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "pyvenv.cfg").write_text("home = /usr/bin")
+    with pytest.raises(BundleError, match="other files in it"):
+        install._take(theirs)
+    assert names(theirs) == ["pyvenv.cfg"]
+    for _ in range(2):  # one that was cut off goes on
+        install._take(tmp_path / "new" / "env")
 
 
 def test_the_commands_for_vllm_on_a_gpu_quote_what_a_shell_would_split(
