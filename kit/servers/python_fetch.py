@@ -157,7 +157,8 @@ def _failed(version: str, said: str) -> DownloadError:
         f"Python {version}, which uv did not get: {' '.join(lines[-3:]) or 'it gave no reason'}",
         "a network that reaches uv's downloads, or a mirror",
         "name a mirror or a folder with those archives in UV_PYTHON_INSTALL_MIRROR "
-        "(https:// or file://), or install a Python with a shared library",
+        "(https:// or file://), or install a Python with a shared library, or carry one over: "
+        "`kit bundle --with-python` on a machine with a network, `kit unbundle` here",
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from kit.cleaning import clean_text
 from kit.errors import KitError
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--venv", type=Path, metavar="ENV", help="make this environment")
     parser.add_argument("--manifest-sha256", metavar="SHA256", help="what it must have")
     args = parser.parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the installers end with this, as by Ctrl-C
+        signal.signal(number, _stop)
     try:
         opened = open_bundle(args.bundle, args.into, args.manifest_sha256, _say)
         if args.venv is None:
@@ -43,10 +46,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    return _hand_over(kit, args)
+
+
+def _hand_over(kit: Path, args: argparse.Namespace) -> NoReturn:
+    """Become the kit, which fills its cache: signals reach it, and nothing is left of this."""
     rest = ["--into", str(args.into.absolute())] if args.into else []
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    command = [str(kit), "unbundle", str(args.bundle.absolute()), *rest]
-    return subprocess.run(command, env=kept, check=False).returncode
+    os.execve(kit, [str(kit), "unbundle", str(args.bundle.absolute()), *rest], kept)  # noqa: S606
+
+
+def _stop(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

@@ -26,13 +26,14 @@ MOST_FILES: Final = 20_000
 MOST_BYTES: Final = 500_000_000
 #: The same bytes from the same files, whenever they were written.
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
-#: What is left out where git does not say which files are the checkout's.
-_NOT_OURS: Final = {"__pycache__", "build", "reports", "studies"}
+#: The checkout's folders where git does not say which files are its own; whatever else lies in
+#: it, studies or bundles, is not.
+_FOLDERS: Final = ("benchmarks", "binder", "data", "docs", "kit", "notebooks", "tests")
 _PROGRAM: Final = 0o100
 
 
 def pack_checkout(root: Path) -> bytes:
-    """A zip file of the checkout at `root`: the files that git lists, else all but by-products."""
+    """A zip file of the checkout at `root`: the files that git lists, else those of its folders."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in _names(root):
@@ -124,11 +125,11 @@ def _git(root: Path) -> list[str] | None:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    for path in root.rglob("*"):
+    inside = (path for folder in _FOLDERS for path in (root / folder).rglob("*"))
+    for path in (*root.iterdir(), *inside):
         parts = path.relative_to(root).parts
-        hidden = any(part.startswith(".") for part in parts)
-        by_product = any(part in _NOT_OURS or part.endswith(".egg-info") for part in parts)
-        if path.is_file() and not hidden and not by_product:
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if path.is_file() and not hidden:
             yield "/".join(parts)
 
 

@@ -35,13 +35,14 @@ def test_this_checkout_is_carried_whole(tmp_path: Path) -> None:
 
 
 def test_a_checkout_that_git_does_not_know_is_carried_without_by_products(tmp_path: Path) -> None:
-    for name in ("kit/a.py", "kit/__pycache__/a.pyc", ".venv/bin/python", "studies/s/study.json"):
+    by_products = ("kit/__pycache__/a.pyc", ".venv/bin/python", "studies/s/study.json", "bundle/b")
+    for name in ("kit/a.py", "README.md", *by_products):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "kit/out.py").symlink_to("/etc/hostname")
     data = pack_checkout(tmp_path)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        assert archive.namelist() == ["kit/a.py"]
+        assert archive.namelist() == ["README.md", "kit/a.py"]
     os.utime(tmp_path / "kit/a.py", (1, 1))
     assert pack_checkout(tmp_path) == data, "the time of day is not in it"
 

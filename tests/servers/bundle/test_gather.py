@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -25,7 +27,9 @@ from kit.servers.bundle.place import unbundle
 from kit.servers.bundle.plan import BundleSpec, bytes_of, releases_named
 from kit.servers.cache import cache_root
 from kit.study.locks import lock
+from kit.study.paths import ROOT
 from kit.study.releases import Wheel, embedded_wheel, get_release
+from kit.ui.cli import parser
 
 OF = Target(python="3.12", glibc_minor=35, architecture="x86_64")
 
@@ -279,3 +283,11 @@ def test_a_full_disk_is_named_before_anything_is_fetched(
         bundle(tmp_path / "b", of_models(model), quiet)
     assert names(tmp_path / "b") == []
     assert cache_root().exists() is False
+
+
+def test_every_command_of_the_page_about_it_can_be_typed() -> None:
+    text = (ROOT / "docs/offline.md").read_text("utf-8")
+    found = re.findall(r"^(?:python -m kit|~/crash-kit/bin/kit) (.*)$", text, re.MULTILINE)
+    assert len(found) >= 5
+    for line in found:
+        parser().parse_args(shlex.split(line))
