@@ -87,6 +87,7 @@ STUDY = (
 )
 
 
+@pytest.mark.timeout(many(600, 1800))  # all packages are fetched and installed in the long one
 @pytest.mark.parametrize("kit", many(["of this machine"], ["of this machine", "of the bundle"]))
 def test_a_study_runs_without_a_network_from_what_was_carried_over(
     tmp_path: Path, offline: Offline, kit: str
