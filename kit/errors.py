@@ -65,6 +65,10 @@ class HashMismatchError(KitError):
     """A downloaded file is not the one that data/releases.yaml names; it was not kept."""
 
 
+class BundleError(KitError):
+    """A bundle for a machine without a network that is not whole, or that no kit has written."""
+
+
 class ServerStartError(MachineError):
     """A server that did not start or was not ready in time; carries the log's decisive lines."""
 

@@ -39,6 +39,7 @@ MARKS = {
         "runner/test_limit_server.py",
         "runner/test_soak_server.py",
         "runner/test_trial.py",
+        "servers/bundle/test_offline.py",
         "servers/models/test_server.py",
         "servers/test_embedded.py",
         "servers/test_paths.py",

@@ -75,7 +75,7 @@ def _failed(wheel: Wheel, output: str) -> DownloadError:
     errors = [line for line in lines if line.startswith("ERROR:") or "No module named" in line]
     hint = (
         "connect this machine to a package index once (everything is offline afterwards), or "
-        "copy the cache folder from a machine that has it"
+        "carry it over from a machine that has one: `kit bundle` there, `kit unbundle` here"
     )
     if any("No module named pip" in line for line in lines):
         hint = f"install pip: `{Path(sys.executable).name} -m ensurepip`"

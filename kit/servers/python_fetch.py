@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -55,16 +55,49 @@ def fetch_python(version: str, say: Callable[[str], None] | None = None) -> Path
         raise
 
 
-def _install(version: str, folder: Path) -> None:
+def fetch_archive(version: str, architecture: str, into: Path, scratch: Path) -> None:
+    """Have uv keep in the folder `into` the archive of that Python for a machine like that.
+
+    scratch: a folder in which it is unpacked, which shows that it is whole.
+
+    Raises:
+        DownloadError: as for `fetch_python`.
+    """
+    request = f"cpython-{version}-linux-{architecture}-gnu"
+    _install(version, scratch, request=request, settings={"UV_PYTHON_CACHE_DIR": str(into)})
+
+
+def unpack_archive(version: str, archives: Path) -> Path:
+    """The interpreter of that version in the kit's cache, from the archive that `fetch_archive`
+    has kept in the folder `archives`; nothing is fetched. uv compares the hash with its own list.
+
+    Raises:
+        DownloadError, StoreError: as for `fetch_python`.
+    """
+
+    def fill(folder: Path) -> None:
+        _install(
+            version,
+            folder,
+            settings={"UV_PYTHON_CACHE_DIR": str(archives), "UV_OFFLINE": "1"},
+        )
+
+    return _executable(cached(_entry(version), fill), version)
+
+
+def _install(
+    version: str, folder: Path, *, request: str = "", settings: Mapping[str, str] | None = None
+) -> None:
     run = register()  # so that a uv that outlives us is found
     environment = {
         "UV_HTTP_TIMEOUT": "20",
         **os.environ,
         **run.environment,
+        **(settings or {}),
         "UV_PYTHON_INSTALL_DIR": str(folder),
         "UV_NO_PROGRESS": "1",
     }
-    command = [_uv(), "python", "install", "--no-bin", "--no-config", version]
+    command = [_uv(), "python", "install", "--no-bin", "--no-config", request or version]
     try:
         done = subprocess.run(
             command,
@@ -124,7 +157,8 @@ def _failed(version: str, said: str) -> DownloadError:
         f"Python {version}, which uv did not get: {' '.join(lines[-3:]) or 'it gave no reason'}",
         "a network that reaches uv's downloads, or a mirror",
         "name a mirror or a folder with those archives in UV_PYTHON_INSTALL_MIRROR "
-        "(https:// or file://), or install a Python with a shared library",
+        "(https:// or file://), or install a Python with a shared library, or carry one over: "
+        "`kit bundle --with-python` on a machine with a network, `kit unbundle` here",
     )
 
 

