@@ -16,6 +16,7 @@ from kit.stats.frames import trials_frame
 from kit.stats.intervals import evidence_of_each
 from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
+from kit.study.hosts import hosts_words
 from kit.study.hybrids import NO_RELEASE, beside_the_line
 from kit.study.recorded import is_recorded
 from kit.study.releases import in_order
@@ -201,15 +202,16 @@ def source_of(study: StudyFolder) -> str:
     return "recorded" if is_recorded(study) else "live"
 
 
-def provenance_of(study: StudyFolder) -> str:
-    """Where a study's data come from, in one line, and the kit that reads them."""
+def provenance_of(study: StudyFolder, *, kit: str | None = __version__) -> str:
+    """Where a study's data come from, in one line, and the kit that reads them (None: unsaid)."""
     trials = trials_frame(study)
     return provenance(
         source=source_of(study),
         run=study.path.resolve().name,
         triton=trials["triton"].dropna(),
         engines=trials["engine"],
-        kit=__version__,
+        kit=kit,
+        hosts=hosts_words(trials.loc[trials["counted"], "host"].fillna("")),
     )
 
 
