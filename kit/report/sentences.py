@@ -16,7 +16,7 @@ from kit.stats.frames import trials_frame
 from kit.stats.intervals import evidence_of_each
 from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
-from kit.study.hosts import hosts_words
+from kit.study.hosts import differences, hosts_words, read_hosts
 from kit.study.hybrids import NO_RELEASE, beside_the_line
 from kit.study.recorded import is_recorded
 from kit.study.releases import in_order
@@ -213,6 +213,19 @@ def provenance_of(study: StudyFolder, *, kit: str | None = __version__) -> str:
         kit=kit,
         hosts=hosts_words(trials.loc[trials["counted"], "host"].fillna("")),
     )
+
+
+def hosts_sentence(study: StudyFolder) -> str:
+    """That trials ran on several hosts of a cluster, and in what these differ; "": they did not."""
+    trials = trials_frame(study)
+    ran = trials.loc[trials["counted"], "host"]
+    if not hosts_words(ran.fillna("")):
+        return ""
+    per_host = ran.fillna("the study's own machine").value_counts(sort=False)
+    shares = listing([f"{count} on {label}" for label, count in per_host.items()])
+    text = f"The trials ran on {len(per_host)} hosts ({shares}): latencies differ by the host, too."
+    differ = differences([host for host in read_hosts(study.path) if host.label in set(ran)])
+    return f"{text} The hosts differ in {'; '.join(differ)}." if differ else text
 
 
 def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:
