@@ -59,7 +59,8 @@ def look_over(kit: str, source: str, study: bytes) -> bytes:
     if not refused:
         try:
             spec = from_json(study, StudySpec)
-            sweep()
+            with contextlib.suppress(OSError):  # another worker of the machine removed it first
+                sweep()
             prepare_servers(spec.servers)
             for engine in spec.engines:
                 environment_for(engine)

@@ -6,6 +6,7 @@ its standard input closes, on SIGTERM and on SIGINT.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -340,7 +341,8 @@ def main() -> int:
         return 2
     finally:
         if os.getppid() != starter:  # it was killed, and cannot remove what it made
-            sweep()
+            with contextlib.suppress(OSError):  # somebody else removed it first
+                sweep()
     return 0
 
 
