@@ -50,10 +50,11 @@ def connected(on: Cluster, parallel: int) -> Iterator[Client]:
         with _local(distributed, parallel) as client:
             yield client
         return
+    _check_address(distributed, on)
     with _quiet():
         try:
             client = distributed.Client(on, timeout=CONNECT_S, set_as_default=False)
-        except (OSError, ValueError, TypeError, ImportError) as error:
+        except OSError as error:
             raise ClusterError(
                 f"on={on!r}, where no Dask scheduler answers: {error or type(error).__name__}",
                 _EXPECTED,
@@ -84,6 +85,34 @@ def check_servers(spec: StudySpec) -> None:
             "on=… with a search for a limit, whose trials are compared by their latencies",
             "one host",
             "leave out on=, and run it on the host itself",
+        )
+
+
+def _check_address(distributed: Any, address: str) -> None:
+    """Refuse what Dask would fail on with a client half made.
+
+    Raises:
+        ClusterError: no port, no tcp or tls, or tls without certificates.
+    """
+    try:
+        scheme, where = distributed.comm.parse_address(address)
+        distributed.comm.parse_host_port(where)
+    except ValueError as error:
+        raise ClusterError(f"on={address!r}: {error}", _EXPECTED, "name its port") from error
+    if scheme not in ("tcp", "tls"):
+        raise ClusterError(f"on={address!r}", _EXPECTED, "check its beginning")
+    about = distributed.Security().get_connection_args("client")
+    if scheme == "tls" and about.get("ssl_context") is None:
+        raise ClusterError(
+            f"on={address!r}, and no certificate to show there",
+            "Dask's variables for TLS, or a distributed.Client with its security",
+            "docs/dask.md has the variables",
+        )
+    if scheme == "tcp" and about.get("require_encryption"):
+        raise ClusterError(
+            f"on={address!r}, while Dask's settings require encryption",
+            "an address that begins with tls://",
+            "unset DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION, or use TLS",
         )
 
 

@@ -373,7 +373,9 @@ def test_local_runs_in_this_process_and_listens_on_loopback_alone(
     assert addresses <= {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("on", ["tcp://127.0.0.1:1", "nonsense://x", 5, ""])
+@pytest.mark.parametrize(
+    "on", ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "nonsense://x:1", "http", 5, ""]
+)
 def test_an_address_without_a_scheduler_is_named(
     on: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
