@@ -42,6 +42,8 @@ def connected(on: Cluster, parallel: int) -> Iterator[Client]:
     """
     distributed = _distributed()
     if isinstance(on, distributed.Client):
+        if on.asynchronous:
+            raise ClusterError("on=, an asynchronous Client", _EXPECTED, "make it without that")
         yield on
         return
     if not isinstance(on, str) or not on.strip():

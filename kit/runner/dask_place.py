@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 LOOK_S = 0.5
+#: A worker that takes longer to be looked over is probably fetching its servers.
+FETCHES_S = 5.0
 #: A scheduler that has not answered for so long, with its connection broken, is lost.
 LOST_S = 10.0
 #: A trial whose workers were lost so often may be what ends them.
@@ -68,6 +70,7 @@ class _Worker:
     ip: str
     declared: int | None = None  # trials at a time, as its resource says
     host: Host | None = None
+    came_s: float = field(default_factory=time.monotonic)
     asked: bool = False  # to declare that it runs one trial at a time
     busy: set[str] = field(default_factory=set)
 
@@ -183,6 +186,8 @@ class DaskPlace:
         for worker in self._workers.values():
             if worker.host is None and worker.look.done():
                 self._take(worker)
+            elif worker.host is None and time.monotonic() - worker.came_s > FETCHES_S:
+                self._say("hosts prepare their servers; what is not in their caches is fetched")
         self._share()
         if not found and not self._workers:
             self._say("the cluster has no worker; trials wait for one")

@@ -80,6 +80,8 @@ def run_study(
         keep(study.path, trace)
     agenda = agenda_for(spec, trials, study)
     if on is not None:
+        if study.finished:
+            return study
         from kit.runner.dask_place import dask_place
 
         with dask_place(on, study, parallel) as place:
@@ -151,7 +153,7 @@ def _run_trials(
             while len(running) < slots and (spec := agenda.next(results, running)):
                 running[spec.trial_id] = place.launch(spec, study)
             report()
-            if not running and not slots:
+            if not running and not slots and agenda.next(results, running):
                 time.sleep(POLL_S)
                 continue
             if not running:

@@ -171,6 +171,11 @@ class TextProgress:
             self._bar = ""
 
 
+def remarks_html(progress: StudyProgress) -> str:
+    """What there is to know of where the study runs, a paragraph a remark."""
+    return "".join(f"<p>{safe_html(remark)}</p>" for remark in progress.remarks)
+
+
 def progress_html(progress: StudyProgress) -> str:
     """The same for a notebook; it takes its colours from the page, so dark themes are fine."""
     share = share_done(progress)
@@ -182,9 +187,8 @@ def progress_html(progress: StudyProgress) -> str:
         f"<tr><td>{safe_html(name_of(spec))}</td><td>{safe_html(ending_of(result))}</td></tr>"
         for spec, result in reversed(progress.done)
     )
-    remarks = "".join(f"<p>{safe_html(remark)}</p>" for remark in progress.remarks)
     return (
-        f'<div class="kit-progress">{remarks}'
+        f'<div class="kit-progress">{remarks_html(progress)}'
         f'<progress value="{share:.3f}" max="1" style="width: 24em"></progress> '
         f"{len(progress.done)} of {progress.total} trials, {clock(progress.elapsed_s)}"
         f'<table style="white-space: pre; text-align: left">{running}{ended}</table></div>'

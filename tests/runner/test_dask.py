@@ -24,6 +24,8 @@ from kit.study.plan import plan
 from kit.study.result import TrialResult, Verdict
 from kit.study.sequential import Decision, TrialTest
 from kit.study.spec import ServerKind, ServerSpec, StudySpec, TrialSpec, embedded
+from kit.ui.cli import main
+from kit.ui.console import FAILED
 
 SPEC = StudySpec(name="t", servers=embedded("23.10", "24.05"), scenarios=("control",), repeats=2)
 LOADING = b'{"phase": "loading", "sent": 3, "ended": 2, "in_flight": 1}'
@@ -382,6 +384,21 @@ def test_an_address_without_a_scheduler_is_named(
     monkeypatch.setattr("kit.runner.dask_cluster.CONNECT_S", 0.5)
     with pytest.raises(ClusterError, match="on="):
         run_study(SPEC, tmp_path / "s", on=on)
+
+
+def test_the_command_line_says_it_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("run", "--release", "24.05", "--scenario", "control", "--out", str(tmp_path / "s"))
+    assert main([*words, "--on", "nonsense"]) == FAILED
+    assert "on='nonsense'" in capsys.readouterr().err
+
+
+def test_a_study_that_is_done_needs_its_cluster_no_more(
+    hosts: Hosts, client: Client, tmp_path: Path
+) -> None:
+    run_study(SPEC, tmp_path / "s", on=client)
+    assert run_study(SPEC, tmp_path / "s", on="tcp://127.0.0.1:1").finished
 
 
 def test_without_dask_the_error_says_how_to_install_it(

@@ -42,7 +42,11 @@ def dask(*words: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # a worker of Dask's now and then does not end
+            process.kill()
+            process.wait()
 
 
 @contextmanager
