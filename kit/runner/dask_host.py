@@ -31,7 +31,7 @@ from kit.servers.traces import sweep
 from kit.servers.vllm_env import environment_for
 from kit.study.encoding import from_json, to_json
 from kit.study.folder import StudyFolder
-from kit.study.hosts import Host
+from kit.study.hosts import HostFacts
 from kit.study.paths import DATA, ROOT
 from kit.study.spec import StudySpec, TrialSpec
 from kit.study.traces.keep import FOLDER as TRACES
@@ -50,7 +50,7 @@ _STOPS: dict[str, threading.Event] = {}
 
 
 def look_over(kit: str, source: str, study: bytes) -> bytes:
-    """Say what this machine is, and prepare it for a study: a Host as JSON.
+    """Say what this machine is, and prepare it for a study: a HostFacts as JSON.
 
     kit, source: version and digest of the caller's kit; another one here refuses the machine, and
     so does a server of the study that cannot run here. study: a StudySpec as JSON.
@@ -78,10 +78,10 @@ def why_other(kit: str, source: str) -> str:
     return ""
 
 
-def host_here(refused: str = "") -> Host:
+def host_here(refused: str = "") -> HostFacts:
     """What this machine is."""
     gpus = gpus_here()
-    return Host(
+    return HostFacts(
         machine=machine_digest(),
         kit=__version__,
         source=source_digest(),

@@ -1,4 +1,4 @@
-"""Runs the trials of a study on the hosts of a Dask cluster (kit.runner.place.Place).
+"""Runs the trials of a study on the hosts of a Dask cluster (kit.runner.place.TrialPlace).
 
 Each worker is looked over before it gets a trial: what its machine is, and whether it can run the
 study's servers, which it then prepares. A worker that declares Dask's resource `trial` is given so
@@ -28,7 +28,7 @@ from kit.runner.dask_host import RESOURCE, conduct, declare, look_over, source_d
 from kit.runner.dask_trial import DaskTrial
 from kit.study.encoding import from_json, to_json
 from kit.study.folder import StudyFolder
-from kit.study.hosts import Host, differences, note_host
+from kit.study.hosts import HostFacts, differences, note_host
 from kit.study.spec import TrialSpec
 from kit.study.traces.keep import FOLDER as TRACES
 
@@ -69,7 +69,7 @@ class _Worker:
     address: str
     ip: str
     declared: int | None = None  # trials at a time, as its resource says
-    host: Host | None = None
+    host: HostFacts | None = None
     came_s: float = field(default_factory=time.monotonic)
     asked: bool = False  # to declare that it runs one trial at a time
     busy: set[str] = field(default_factory=set)
@@ -96,7 +96,7 @@ class DaskPlace:
         self._answered_s = time.monotonic()
         self._closed = threading.Event()
         self._lost = False
-        self._first: Host | None = None
+        self._first: HostFacts | None = None
         self._topic = f"triton-crash-kit-{self._run}"
         client.subscribe_topic(self._topic, self._note)
         self._asking = threading.Thread(target=self._ask, name="dask hosts", daemon=True)
@@ -206,7 +206,7 @@ class DaskPlace:
     def _take(self, worker: _Worker) -> None:
         """Note what a worker said of its machine."""
         try:
-            host = from_json(worker.look.result(), Host)
+            host = from_json(worker.look.result(), HostFacts)
         except Exception as error:  # noqa: BLE001 - another kit there, or none, in any of its ways
             if worker.look.status == "cancelled":  # the connection broke meanwhile
                 worker.look = self._look_over(worker.address)
@@ -304,7 +304,7 @@ def _brief(error: BaseException) -> str:
 
 
 #: Of a worker that could not say what it is.
-_UNKNOWN = Host(
+_UNKNOWN = HostFacts(
     machine="",
     kit="",
     source="",

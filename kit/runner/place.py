@@ -48,7 +48,7 @@ class TrialRun(Protocol):
     def result(self) -> TrialResult: ...
 
 
-class Place(Protocol):
+class TrialPlace(Protocol):
     """Where trials run, as the study that hands them out sees it; one thread calls it."""
 
     def slots(self) -> int:

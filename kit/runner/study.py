@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kit.runner.agenda import Agenda, agenda_for
 from kit.runner.limit import check_search
-from kit.runner.place import INTERRUPT_S, POLL_S, Here, Place, RunningTrial, TrialRun
+from kit.runner.place import INTERRUPT_S, POLL_S, Here, RunningTrial, TrialPlace, TrialRun
 from kit.servers.prepare import prepare_servers
 from kit.servers.traces import sweep
 from kit.servers.vllm_env import environment_for
@@ -103,7 +103,7 @@ def run_trials(
     on_progress: Callable[[StudyProgress], None] | None = None,
     stop: threading.Event | None = None,
     launch: Callable[[TrialSpec, StudyFolder], TrialRun] | None = None,
-    place: Place | None = None,
+    place: TrialPlace | None = None,
 ) -> None:
     """Run the trials of an agenda that have no result yet, `parallel` at a time, into `study`.
 
@@ -123,7 +123,7 @@ def run_trials(
 def _run_trials(
     agenda: Agenda,
     study: StudyFolder,
-    place: Place,
+    place: TrialPlace,
     on_progress: Callable[[StudyProgress], None] | None,
     stop: threading.Event | None,
 ) -> None:

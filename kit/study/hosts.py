@@ -20,10 +20,10 @@ FILE = "hosts.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class HostFacts:
     """One machine of a cluster.
 
-    >>> one = Host(machine="a", kit="1.0", source="f", python="3.11.2", libc="glibc 2.36",
+    >>> one = HostFacts(machine="a", kit="1.0", source="f", python="3.11.2", libc="glibc 2.36",
     ...     system="Linux x86_64", processor="?", cores=2, memory_gib=8)
     >>> differences([one, one])
     []
@@ -56,14 +56,14 @@ FACTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hosts:
+class HostList:
     """The content of hosts.json."""
 
-    hosts: tuple[Host, ...] = ()
+    hosts: tuple[HostFacts, ...] = ()
     schema: int = 1
 
 
-def read_hosts(study: Path) -> tuple[Host, ...]:
+def read_hosts(study: Path) -> tuple[HostFacts, ...]:
     """The hosts that a study's folder lists; empty for one that ran on one machine.
 
     Raises:
@@ -71,10 +71,10 @@ def read_hosts(study: Path) -> tuple[Host, ...]:
     """
     if not os.path.lexists(study / FILE):
         return ()
-    return from_json(read_file(study / FILE, within=study), Hosts).hosts
+    return from_json(read_file(study / FILE, within=study), HostList).hosts
 
 
-def note_host(study: Path, found: Host) -> Host:
+def note_host(study: Path, found: HostFacts) -> HostFacts:
     """Add a host to the study's list, or put what is known of it now in its place; with its label.
 
     Raises:
@@ -87,11 +87,11 @@ def note_host(study: Path, found: Host) -> Host:
     if noted != same:
         hosts = (*(one for one in known if one is not same), noted)
         ordered = tuple(sorted(hosts, key=lambda one: int(one.label.rpartition(" ")[2])))
-        write_whole(study / FILE, to_json(Hosts(hosts=ordered)))
+        write_whole(study / FILE, to_json(HostList(hosts=ordered)))
     return noted
 
 
-def differences(hosts: Sequence[Host]) -> list[str]:
+def differences(hosts: Sequence[HostFacts]) -> list[str]:
     """In what these hosts differ, a line a fact: "cores: 2 on host 1, 8 on host 2 and host 3"."""
     lines = []
     for name, word in FACTS.items():

@@ -11,7 +11,7 @@ from synthetic_studies import finish_study, write_study, write_trial
 import kit
 from kit.report.sentences import hosts_sentence
 from kit.study.folder import StudyFolder
-from kit.study.hosts import Host, note_host
+from kit.study.hosts import HostFacts, note_host
 
 SAID = "trials of 2 hosts, whose latencies differ by the host as well"
 
@@ -26,7 +26,7 @@ def study_on(path: Path, labels: Sequence[str | None]) -> StudyFolder:
     for number in range(len({label for label in labels if label})):
         note_host(
             path,
-            Host(
+            HostFacts(
                 machine=str(number),
                 kit="1",
                 source="f",

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from kit.errors import KitError
-from kit.study.hosts import FILE, Host, differences, hosts_words, note_host, read_hosts
+from kit.study.hosts import FILE, HostFacts, differences, hosts_words, note_host, read_hosts
 
-ONE = Host(
+ONE = HostFacts(
     machine="a",
     kit="1.0",
     source="f",
@@ -56,7 +56,7 @@ def test_a_study_of_one_machine_lists_none(tmp_path: Path) -> None:
 
 def test_a_list_that_is_damaged_or_leads_elsewhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"hosts": [{"machine": 5}]}')
-    with pytest.raises(KitError, match="not a Hosts"):
+    with pytest.raises(KitError, match="not a HostList"):
         read_hosts(tmp_path)
     (tmp_path / FILE).unlink()
     (tmp_path / FILE).symlink_to("/etc/passwd")
