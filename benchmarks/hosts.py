@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def main(words: list[str]) -> int:
     given = parser.parse_args(words)
     if os.geteuid() != 0:
         parser.error("network namespaces need root")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # namespaces are to go then, too
     spec = choose(RELEASES, SCENARIOS, requests=60, repeats=given.repeats, name="dask")
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
         alone = _timed(spec, Path(scratch) / "alone", on=None)

@@ -280,7 +280,10 @@ class DaskPlace:
         """In a thread: ask who is there, again and again; a call may hang while a link is cut."""
         while not self._closed.wait(LOOK_S if self._found else LOOK_S / 10):
             try:
-                found = self._client.scheduler_info(n_workers=-1)["workers"]
+                # Not client.scheduler_info: what it returns may be that of Dask's own timer, which
+                # asks for no workers at all, and then all of them would seem to be gone.
+                ask = self._client.scheduler.identity
+                found = self._client.sync(ask, n_workers=-1)["workers"]
             except Exception as error:  # noqa: BLE001 - whatever it is, it did not answer
                 logging.getLogger(__name__).debug("the scheduler did not answer: %r", error)
                 continue

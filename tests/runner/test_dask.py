@@ -247,6 +247,8 @@ def test_a_lost_scheduler_leaves_a_study_that_resumes(
     study = in_thread(lambda: run_study(SPEC, tmp_path / "s", on=client, on_progress=hold))
     eventually(lambda: hosts.hold.is_set() and sum(hosts.running.values()) == 2)
     before = {path.parent.name for path in (tmp_path / "s").glob("trials/*/result.json")}
+    ended = [StudyFolder(tmp_path / "s").trial(name).result for name in before]
+    assert {r and (r.verdict, r.reason) for r in ended} == {(Verdict.SURVIVED, "pretended")}
     client.close()
     with pytest.raises(ClusterError, match="the same call goes on"):
         study.result(20)
