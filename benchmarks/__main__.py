@@ -1,7 +1,8 @@
 """`python -m benchmarks [install | CASE ...]`: the load generator beside its peers.
 
 `python -m benchmarks faults` tries what breaks the kit instead (benchmarks.faults.campaign), and
-`python -m benchmarks big` packs and asks a study that does not fit into memory (benchmarks.big).
+`python -m benchmarks big` packs and asks a study that does not fit into memory (benchmarks.big),
+`python -m benchmarks dask` runs trials on eight "machines" (benchmarks.hosts).
 
 Without a case all are run. Results go to benchmarks/results.json as they come, and from there into
 the table of benchmarks/README.md; a case that is run again replaces its own, all cases all of them.
@@ -13,7 +14,7 @@ import argparse
 import os
 import sys
 
-from benchmarks import big, readme
+from benchmarks import big, hosts, readme
 from benchmarks.cases import CASES
 from benchmarks.faults import campaign as faults
 from benchmarks.install import install
@@ -26,6 +27,8 @@ def main() -> int:
         return faults.main(sys.argv[2:])
     if sys.argv[1:2] == ["big"]:
         return big.main(sys.argv[2:])
+    if sys.argv[1:2] == ["dask"]:
+        return hosts.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"install, or some of: {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison (3)")

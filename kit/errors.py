@@ -85,6 +85,10 @@ class NotConfirmedError(KitError):
     """Traffic for a server that is not on this machine, which nobody has agreed to."""
 
 
+class ClusterError(KitError):
+    """A Dask cluster that cannot be reached or used, or that was lost while it ran trials."""
+
+
 class StoreError(KitError):
     """A study or trial folder that cannot be written or read."""
 

@@ -36,6 +36,7 @@ MARKS = {
         "crash/test_real_server.py",
         "load/test_real_server.py",
         "runner/test_loadtest.py",
+        "runner/test_dask_server.py",
         "runner/test_limit_server.py",
         "runner/test_soak_server.py",
         "runner/test_trial.py",

@@ -70,7 +70,7 @@ def result_cells(study: StudyFolder) -> list[dict[str, Any]]:
 #: as it has columns, and there are many cells.
 TRIAL_COLUMNS = [
     *("trial_id", "counted", "crashed"),
-    *("crash_iteration", "verdict", "signature_text"),
+    *("crash_iteration", "verdict", "signature_text", "host"),
 ]
 REQUEST_COLUMNS = [
     *("trial_id", "judged", "ok", "open_loop"),
@@ -151,6 +151,7 @@ def _cell(
         "client_limited": int(limited.sum()) if len(limited) else None,
         "kv_peak_fraction": None if pd.isna(peak) else round(float(peak), 4),
         "requests": count_requests(own),
+        "hosts": counted["host"].nunique(dropna=False),
         "decision": decision,
     }
 
@@ -273,6 +274,13 @@ RESULT_SCHEMA: dict[str, Any] = {
                 ),
                 "requests": _field(
                     "integer", "Sent in the trials that count, failures included.", minimum=0
+                ),
+                "hosts": _field(
+                    "integer",
+                    "Machines that ran the trials that count. Above 1, the latencies are of "
+                    "several hosts (hosts.json of the study says in what they differ). Not there: "
+                    "1 at the most.",
+                    minimum=0,
                 ),
                 "decision": _field(
                     ["string", "null"],

@@ -16,6 +16,7 @@ from kit.stats.frames import trials_frame
 from kit.stats.intervals import evidence_of_each
 from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
+from kit.study.hosts import differences, hosts_words, read_hosts
 from kit.study.hybrids import NO_RELEASE, beside_the_line
 from kit.study.recorded import is_recorded
 from kit.study.releases import in_order
@@ -201,16 +202,30 @@ def source_of(study: StudyFolder) -> str:
     return "recorded" if is_recorded(study) else "live"
 
 
-def provenance_of(study: StudyFolder) -> str:
-    """Where a study's data come from, in one line, and the kit that reads them."""
+def provenance_of(study: StudyFolder, *, kit: str | None = __version__) -> str:
+    """Where a study's data come from, in one line, and the kit that reads them (None: unsaid)."""
     trials = trials_frame(study)
     return provenance(
         source=source_of(study),
         run=study.path.resolve().name,
         triton=trials["triton"].dropna(),
         engines=trials["engine"],
-        kit=__version__,
+        kit=kit,
+        hosts=hosts_words(trials.loc[trials["counted"], "host"].fillna("")),
     )
+
+
+def hosts_sentence(study: StudyFolder) -> str:
+    """That trials ran on several hosts of a cluster, and in what these differ; "": they did not."""
+    trials = trials_frame(study)
+    ran = trials.loc[trials["counted"], "host"]
+    if not hosts_words(ran.fillna("")):
+        return ""
+    per_host = ran.fillna("the study's own machine").value_counts(sort=False)
+    shares = listing([f"{count} on {label}" for label, count in per_host.items()])
+    text = f"The trials ran on {len(per_host)} hosts ({shares}): latencies differ by the host, too."
+    differ = differences([host for host in read_hosts(study.path) if host.label in set(ran)])
+    return f"{text} The hosts differ in {'; '.join(differ)}." if differ else text
 
 
 def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from kit.errors import StoreError
 from kit.reproduce.shrink import ShrinkStep, Shrunk, shrink
 from kit.runner.agenda import FixedAgenda
-from kit.runner.study import StudyProgress, TrialRun, run_trials
+from kit.runner.place import TrialRun
+from kit.runner.study import StudyProgress, run_trials
 from kit.servers.prepare import prepare_servers
 from kit.servers.vllm_env import environment_for
 from kit.study.encoding import to_json

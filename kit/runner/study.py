@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from kit.runner.agenda import Agenda, agenda_for
 from kit.runner.limit import check_search
+from kit.runner.place import INTERRUPT_S, POLL_S, Here, RunningTrial, TrialPlace, TrialRun
 from kit.servers.prepare import prepare_servers
 from kit.servers.traces import sweep
 from kit.servers.vllm_env import environment_for
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
-from kit.study.result import TrialResult, Verdict
+from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 from kit.study.traces.keep import keep
 
-POLL_S = 0.1
+if TYPE_CHECKING:
+    from kit.runner.dask_cluster import Cluster
+
 #: A file in the study's folder by which another process asks the one that runs it to stop.
 STOP = "stop"
-#: How long an interrupted trial may take to stop its server before it is killed.
-INTERRUPT_S = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningTrial:
-    """One trial under way, as far as it has told."""
-
-    spec: TrialSpec
-    phase: str = "waiting"  # waiting, starting, loading, judging
-    sent: int = 0
-    ended: int = 0
-    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +38,7 @@ class StudyProgress:
     done: tuple[tuple[TrialSpec, TrialResult], ...]
     running: tuple[RunningTrial, ...]
     elapsed_s: float
+    remarks: tuple[str, ...] = ()  # what there is to know of where it runs; only ever added to
 
 
 def run_study(
@@ -59,14 +46,16 @@ def run_study(
     folder: Path,
     *,
     parallel: int | None = None,
+    on: Cluster | None = None,
     on_progress: Callable[[StudyProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> StudyFolder:
     """Run what is left of a study and return its folder.
 
     Each trial runs in a process of its own (`python -m kit.runner.trial`), `parallel` at a time
-    (None: one a core). Finished trials are not run again; interrupted ones are, and those that
-    failed on our side.
+    (None: one a core). on: a Dask cluster (kit.runner.dask_cluster) on whose hosts they run
+    instead, one at a time on each; the folder is here all the same. Finished trials are not run
+    again; interrupted ones are, and those that failed on our side.
     KeyboardInterrupt, or setting `stop`, ends the running trials, which clean up after
     themselves; the study can then be resumed with the same call.
 
@@ -75,23 +64,34 @@ def run_study(
         StoreError: the folder holds another study, or cannot be written.
         UnsupportedPlatformError, LibpythonMissingError, DownloadError, HashMismatchError: this
             machine cannot run one of the servers; nothing was started.
+        ClusterError: the cluster cannot be reached or used, or was lost; the same call resumes,
+            with another cluster or none.
+        MissingPackageError: Dask is not installed.
     """
     trials = plan(spec)
     if spec.limit is not None:
         check_search(spec)
+    if on is not None:
+        from kit.runner.dask_cluster import check_servers
+
+        check_servers(spec)
     study = StudyFolder.create(folder, spec)
     for trace in dict.fromkeys(trial.workload.trace for trial in trials):
         keep(study.path, trace)
+    agenda = agenda_for(spec, trials, study)
+    if on is not None:
+        if study.finished:
+            return study
+        from kit.runner.dask_place import dask_place
+
+        with dask_place(on, study, parallel) as place:
+            run_trials(agenda, study, place=place, on_progress=on_progress, stop=stop)
+        return study
     prepare_servers(dict.fromkeys(trial.server for trial in trials))
     for engine in spec.engines:
         environment_for(engine)
-    run_trials(
-        agenda_for(spec, trials, study),
-        study,
-        parallel=parallel or os.cpu_count() or 1,
-        on_progress=on_progress,
-        stop=stop,
-    )
+    here = Here(parallel or os.cpu_count() or 1)
+    run_trials(agenda, study, place=here, on_progress=on_progress, stop=stop)
     return study
 
 
@@ -99,33 +99,34 @@ def run_trials(
     agenda: Agenda,
     study: StudyFolder,
     *,
-    parallel: int,
+    parallel: int = 1,
     on_progress: Callable[[StudyProgress], None] | None = None,
     stop: threading.Event | None = None,
     launch: Callable[[TrialSpec, StudyFolder], TrialRun] | None = None,
+    place: TrialPlace | None = None,
 ) -> None:
     """Run the trials of an agenda that have no result yet, `parallel` at a time, into `study`.
 
     The study is marked as done only if each trial that was run said something about its server:
     interrupted ones and those that failed on our side are run again by the next call.
-    launch: what runs one trial; None: a child process of this machine (TrialProcess).
+    launch: what runs one trial; None: a child process of this machine (kit.runner.place).
+    place: where they run, with as many at a time as there is room; None: here, as said.
 
     Raises:
         StoreError: another process runs trials into the folder.
+        ClusterError: the place was lost; what has ended is kept.
     """
     with study.locked():
-        _run_trials(agenda, study, parallel, on_progress, stop, launch)
+        _run_trials(agenda, study, place or Here(parallel, launch), on_progress, stop)
 
 
 def _run_trials(
     agenda: Agenda,
     study: StudyFolder,
-    parallel: int,
+    place: TrialPlace,
     on_progress: Callable[[StudyProgress], None] | None,
     stop: threading.Event | None,
-    launch: Callable[[TrialSpec, StudyFolder], TrialRun] | None,
 ) -> None:
-    launch = launch or TrialProcess
     started = time.monotonic()
     done = {t.spec.trial_id: (t.spec, r) for t in study.trials() if (r := _final(t))}
     results = {name: result for name, (_, result) in done.items()}
@@ -140,6 +141,7 @@ def _run_trials(
                     done=tuple(done.values()),
                     running=tuple(trial.state() for trial in running.values()),
                     elapsed_s=time.monotonic() - started,
+                    remarks=place.remarks(),
                 )
             )
 
@@ -147,9 +149,13 @@ def _run_trials(
     asked.unlink(missing_ok=True)  # it was meant for an earlier run
     try:
         while not ((stop and stop.is_set()) or asked.exists()):
-            while len(running) < parallel and (spec := agenda.next(results, running)):
-                running[spec.trial_id] = launch(spec, study)
+            slots = place.slots()
+            while len(running) < slots and (spec := agenda.next(results, running)):
+                running[spec.trial_id] = place.launch(spec, study)
             report()
+            if not running and not slots and agenda.next(results, running):
+                time.sleep(POLL_S)
+                continue
             if not running:
                 if all(result.verdict.is_counted for result in results.values()):
                     write_whole(study.path / "done.json", b"{}\n")
@@ -169,82 +175,6 @@ def _final(folder: TrialFolder) -> TrialResult | None:
     """The result of a trial that need not be run again."""
     result = folder.result
     return result if result is not None and result.verdict.is_counted else None
-
-
-class TrialRun(Protocol):
-    """One trial under way somewhere, seen from the study."""
-
-    spec: TrialSpec
-
-    def ended(self) -> bool: ...
-    def wait(self, timeout_s: float) -> None: ...
-    def interrupt(self) -> None: ...
-    def kill(self) -> None: ...
-    def state(self) -> RunningTrial: ...
-    def result(self) -> TrialResult: ...
-
-
-class TrialProcess:
-    """A child that runs one trial; it stops and cleans up when its standard input closes."""
-
-    def __init__(self, spec: TrialSpec, study: StudyFolder) -> None:
-        self.spec = spec
-        self.folder = study.new_trial(spec)
-        with (self.folder.path / "trial.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "kit.runner.trial", str(self.folder.path)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal is ours to pass on
-            )
-
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def wait(self, timeout_s: float) -> None:
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return
-
-    def interrupt(self) -> None:
-        if self._process.stdin and not self._process.stdin.closed:
-            self._process.stdin.close()
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def state(self) -> RunningTrial:
-        try:
-            seen = msgspec.json.decode(self.folder.progress.read_bytes(), type=dict[str, str | int])
-        except (FileNotFoundError, msgspec.DecodeError):
-            return RunningTrial(spec=self.spec)
-        return RunningTrial(
-            spec=self.spec,
-            phase=str(seen["phase"]),
-            sent=int(seen["sent"]),
-            ended=int(seen["ended"]),
-            in_flight=int(seen["in_flight"]),
-        )
-
-    def result(self) -> TrialResult:
-        """What the trial found; a trial process that died without a result is our own fault."""
-        self.interrupt()
-        found = self.folder.result
-        if found is not None:
-            return found
-        log = (self.folder.path / "trial.log").read_text(errors="replace").strip()
-        result = TrialResult(
-            trial_id=self.spec.trial_id,
-            verdict=Verdict.CLIENT_FAULT,
-            reason=f"the trial process ended with {self._process.returncode} and no result: "
-            + (log.splitlines()[-1] if log else "it printed nothing"),
-            completed=0,
-        )
-        self.folder.finish(result)
-        return result
 
 
 def _wait_any(running: Collection[TrialRun]) -> None:

@@ -6,6 +6,7 @@ its standard input closes, on SIGTERM and on SIGINT.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ from kit.servers.base import Access, End, Server
 from kit.servers.factory import server_for, watched_models
 from kit.servers.processes import SHM, stopped_below
 from kit.servers.startlog import was_too_slow
+from kit.servers.traces import sweep
 from kit.servers.watch.liveness import Health
 from kit.servers.watch.sampler import Watcher
 from kit.study.files import write_whole
@@ -331,12 +333,16 @@ def _interrupt_at_eof() -> None:
 def main() -> int:
     """`python -m kit.runner.trial FOLDER`; exit code 0 whatever the verdict in result.json."""
     keep_pandas_out()
-    folder = Path(sys.argv[1])
+    folder, starter = Path(sys.argv[1]), os.getppid()
     try:
         run_trial(TrialFolder(folder).spec, folder)
     except KitError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    finally:
+        if os.getppid() != starter:  # it was killed, and cannot remove what it made
+            with contextlib.suppress(OSError):  # somebody else removed it first
+                sweep()
     return 0
 
 

@@ -88,6 +88,7 @@ def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     time_to_death_s  load start to death; NA = censored
     load_started_ns  CLOCK_MONOTONIC; the zero of every `t_s`
     wall_offset_ns   added to it: nanoseconds since the epoch
+    host             of the trials of a cluster: label in hosts.json; NA = the study's own machine
     watch_fault      why the watcher ended early; NA = it did not. What has no sample may have been
                      exported all the same
     """
@@ -121,7 +122,7 @@ TRIAL_DTYPES = {
     **dict.fromkeys(["duration_s", "ready_s", "exposure_s", "time_to_death_s"], "float64"),
     "load_started_ns": "Int64",
     "wall_offset_ns": "Int64",
-    "watch_fault": "string",
+    **dict.fromkeys(["host", "watch_fault"], "string"),
 }
 
 
@@ -262,6 +263,7 @@ def _trial_row(
         "time_to_death_s": _seconds(result.load_started_ns, died),
         "load_started_ns": result.load_started_ns,
         "wall_offset_ns": result.wall_offset_ns or None,
+        "host": result.host,
         "watch_fault": result.watch_fault,
     }
 

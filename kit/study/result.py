@@ -107,6 +107,7 @@ class TrialResult:
     ended_ns: int | None = None
     wall_offset_ns: int = 0  # add to a monotonic time of this trial for time since the epoch
     versions: dict[str, str] = field(default_factory=dict)
+    host: str | None = None  # of a Dask cluster: its label in hosts.json; None: the study's own
     watch_fault: str | None = None  # why a watcher ended early: what it did not see says nothing
     schema: int = 1
 

@@ -96,10 +96,12 @@ def provenance(
     triton: Iterable[str] = (),
     engines: Iterable[str] = (),
     kit: str | None = None,
+    hosts: str = "",
 ) -> str:
     """One line of where data come from: "live · run first-light · Triton 2.39.0 · …".
 
     source: "live" or "recorded". Engines are named as they are; a simulated one says so.
+    hosts: kit.study.hosts.hosts_words of its trials.
     """
     parts = [source, f"run {run}"]
     versions, kinds = list(dict.fromkeys(triton)), list(dict.fromkeys(engines))
@@ -110,4 +112,6 @@ def provenance(
         parts.append(f"engine {', '.join(kinds)}")
     if kit:
         parts.append(f"kit {kit}")
+    if hosts:
+        parts.append(hosts)
     return " · ".join(parts)

@@ -14,6 +14,7 @@ from kit.ui.arguments import folder as as_folder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from distributed import Client
 
     from kit.runner.study import StudyProgress
     from kit.study.sequential import TrialTest
@@ -39,6 +40,7 @@ def run(
     sequential: bool | TrialTest = False,
     seed: int = 0,
     parallel: int | None = None,
+    on: str | Client | None = None,
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
@@ -59,7 +61,9 @@ def run(
     **traffic: fields of the traffic to change: concurrency, rate, protocol, prompt_tokens,
         output_tokens, trace (a traffic file to replay) and the others of kit.study.grid.FIELDS.
     sequential: stop a cell's trials once they decide it; least_repeats: it gets at least so many.
-    parallel: trials at a time; None: one a processor core.
+    parallel: trials at a time; None: one a processor core, or with `on` one a host.
+    on: where trials run: a Dask scheduler ("tcp://scheduler:8786"), a distributed.Client, or
+        "local", Dask on this machine; None: here, without Dask. See docs/dask.md.
     folder: where to keep it; None: the newest unfinished folder of the same study below
         `studies/`, else a new one there.
     progress: False shows none; a function is called with each kit.runner.study.StudyProgress.
@@ -74,6 +78,7 @@ def run(
         StoreError: the folder holds another study.
         UnsupportedPlatformError, LibpythonMissingError, DownloadError: not on this machine.
         PreflightError, NotConfirmedError: the server has no such model; nobody said yes.
+        ClusterError: no scheduler at `on`, none of its hosts can run it, or it was lost meanwhile.
 
     Examples, which start real servers:
 
@@ -101,7 +106,7 @@ def run(
     )
     where = None if folder is None else as_folder("folder", folder)
     cap = Cap(requests=most_requests, minutes=most_minutes, yes=yes)
-    return conduct(spec, where, parallel=parallel, progress=progress, cap=cap)
+    return conduct(spec, where, parallel=parallel, on=on, progress=progress, cap=cap)
 
 
 def attach(url: str, model: str, *, metrics_url: str | None = None) -> ServerSpec:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.errors import KitError
 from kit.ui.live import LiveReader, live_html, next_look_s
-from kit.ui.progress import PREPARING, progress_html, summary_line
+from kit.ui.progress import PREPARING, progress_html, remarks_html, summary_line
 
 if TYPE_CHECKING:
     from kit.runner.study import StudyProgress
@@ -63,7 +63,7 @@ class CellView:
         self._last, began = progress, time.monotonic()
         if began < self._next_look_s:
             return
-        self._handle.update(_Shown(progress, self._view()))  # type: ignore[no-untyped-call]
+        self._handle.update(_Shown(progress, self._view(progress)))  # type: ignore[no-untyped-call]
         self._next_look_s = next_look_s(began)
 
     def close(self) -> None:
@@ -71,8 +71,8 @@ class CellView:
         if self._last is not None:
             self._handle.update(_Shown(self._last))  # type: ignore[no-untyped-call]
 
-    def _view(self) -> str | None:
+    def _view(self, progress: StudyProgress) -> str | None:
         try:
-            return STYLE + live_html(self._reader.read())
+            return STYLE + remarks_html(progress) + live_html(self._reader.read())
         except KitError:  # the folder is not there yet, or no more
             return None

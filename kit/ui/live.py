@@ -98,7 +98,7 @@ class LiveReader:
                 if running:
                     live.append(_live(folder, spec))
             elif result.verdict.is_counted:
-                ended.append((result.ended_ns or 0, name, spec, result))
+                ended.append(((result.ended_ns or 0) + result.wall_offset_ns, name, spec, result))
             elif not running:  # else it waits to be run once more, or is being run
                 again.append((spec, result))
         for _, name, spec, result in sorted(ended, key=lambda row: row[0]):
@@ -182,7 +182,8 @@ def _is_small(folder: TrialFolder, pattern: str) -> bool:
 
 def _pace(folder: TrialFolder) -> tuple[float | None, float | None, float | None]:
     """Requests a second, median and p95 of those that ended in the last WINDOW_S."""
-    if not _is_small(folder, "requests-*.arrows"):
+    is_here = any(folder.path.glob("requests-*.arrows"))  # else on another host, or not begun
+    if not is_here or not _is_small(folder, "requests-*.arrows"):
         return None, None, None
     table = folder.requests().select(["sent_ns", "end_ns", "outcome"])
     recent = table.filter(pc.greater(table["end_ns"], time.monotonic_ns() - int(WINDOW_S * 1e9)))

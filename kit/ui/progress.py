@@ -10,7 +10,8 @@ from kit.study.result import TrialResult, Verdict
 from kit.study.spec import TrialSpec
 
 if TYPE_CHECKING:
-    from kit.runner.study import RunningTrial, StudyProgress
+    from kit.runner.place import RunningTrial
+    from kit.runner.study import StudyProgress
 
 BAR_CELLS = 24
 #: Where nothing can be redrawn (a pipe, a log file), a line at least this often.
@@ -110,6 +111,7 @@ class TextProgress:
         self._redraws = stream.isatty()
         self._columns = columns or shutil.get_terminal_size().columns
         self._written: set[str] | None = None
+        self._remarked = 0
         self._share_before = 0.0
         self._last_line_s = 0.0
         self._bar = ""
@@ -118,6 +120,9 @@ class TextProgress:
         self._clear()
         if self._written is None:
             self._begin(progress)
+        for remark in progress.remarks[self._remarked :]:
+            self._write(clean_text(remark, lines=False))
+        self._remarked = len(progress.remarks)
         for spec, result in progress.done:
             self._write_ending(spec, result, progress)
         self._keep_below(progress)
@@ -166,6 +171,11 @@ class TextProgress:
             self._bar = ""
 
 
+def remarks_html(progress: StudyProgress) -> str:
+    """What there is to know of where the study runs, a paragraph a remark."""
+    return "".join(f"<p>{safe_html(remark)}</p>" for remark in progress.remarks)
+
+
 def progress_html(progress: StudyProgress) -> str:
     """The same for a notebook; it takes its colours from the page, so dark themes are fine."""
     share = share_done(progress)
@@ -178,7 +188,7 @@ def progress_html(progress: StudyProgress) -> str:
         for spec, result in reversed(progress.done)
     )
     return (
-        '<div class="kit-progress">'
+        f'<div class="kit-progress">{remarks_html(progress)}'
         f'<progress value="{share:.3f}" max="1" style="width: 24em"></progress> '
         f"{len(progress.done)} of {progress.total} trials, {clock(progress.elapsed_s)}"
         f'<table style="white-space: pre; text-align: left">{running}{ended}</table></div>'

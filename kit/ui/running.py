@@ -21,13 +21,14 @@ from kit.ui.console import print_text, remark
 from kit.ui.preflighting import beforehand
 
 if TYPE_CHECKING:
+    from kit.runner.dask_cluster import Cluster
     from kit.ui.study_view import Study
 
 OnProgress = Callable[[StudyProgress], None]
 #: Keywords of kit.run that are no field of the traffic.
 ARGUMENTS = (
     *("servers", "scenario", "release", "workload", "name", "engine", "requests", "repeats"),
-    *("least_repeats", "sequential", "seed", "parallel", "folder", "progress"),
+    *("least_repeats", "sequential", "seed", "parallel", "on", "folder", "progress"),
     *("yes", "most_requests", "most_minutes"),
 )
 
@@ -65,11 +66,13 @@ def conduct(
     folder: Path | None,
     *,
     parallel: int | None = None,
+    on: Cluster | None = None,
     progress: bool | OnProgress = True,
     cap: Cap | None = None,
 ) -> Study:
     """Run what is left of a study with its progress shown, and open it.
 
+    on: a Dask cluster that runs the trials; what this machine lacks for them is then not asked.
     cap: for servers that are not on this machine; None: the usual one.
 
     Raises:
@@ -80,15 +83,16 @@ def conduct(
 
     path = study_folder(spec) if folder is None else folder
     warnings, minutes = [], None
-    if not (path / "done.json").exists():  # else there is nothing to send
+    if on is None and not (path / "done.json").exists():  # else there is nothing to send
         warnings = beforehand(spec, parallel=parallel)
         minutes = confirm(spec, cap or Cap(), in_notebook=in_notebook())
-    prepare_servers(spec.servers, _say if progress else None)
+    if on is None:
+        prepare_servers(spec.servers, _say if progress else None)
     lines = [f"study folder: {path}", *warnings]
     say = _say if progress else _say_nothing
     with stopped_after(minutes, say=say) as over, shown(progress, path, lines) as on_progress:
         try:
-            run_study(spec, path, parallel=parallel, on_progress=on_progress, stop=over)
+            run_study(spec, path, parallel=parallel, on=on, on_progress=on_progress, stop=over)
         except KeyboardInterrupt:
             if not (path / "study.json").exists():
                 raise  # nothing was begun

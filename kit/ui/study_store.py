@@ -37,6 +37,26 @@ class StudyStore:
             [asdict(trial) for trial in done], columns=list(PackedTrial.__dataclass_fields__)
         )
 
+    @property
+    def hosts(self) -> pd.DataFrame:
+        """One row a host of the cluster that ran trials of the study (kit.run(..., on=...)): label,
+        what its machine is, why it was left out ("" if it was not), and `trials` that it ran.
+
+        Empty for a study of one machine. In what hosts differ is kept here; columns:
+        kit.study.hosts.HostFacts.
+        """
+        from dataclasses import asdict
+
+        import pandas as pd
+
+        from kit.study.hosts import HostFacts, read_hosts
+
+        study = cast("Study", self)
+        found = [asdict(host) for host in read_hosts(study.path)]
+        frame = pd.DataFrame(found, columns=list(HostFacts.__dataclass_fields__)).set_index("label")
+        frame["trials"] = study.trials["host"].value_counts().reindex(frame.index).fillna(0)
+        return frame.astype({"trials": int})
+
     def sql(self, query: str) -> pd.DataFrame:
         """Ask the study in SQL (DuckDB), without loading it: trials, requests, tokens, samples.
 

@@ -18,7 +18,7 @@ from kit.stats.frames import (
 )
 from kit.study.folder import StudyFolder
 from kit.study.spec import StudySpec
-from kit.study.words import listing, paragraph, provenance
+from kit.study.words import listing, paragraph
 from kit.ui.arguments import nearest
 from kit.ui.cards import FAINT, Comparisons, Crashes, ShownText
 from kit.ui.study_plots import StudyPlots
@@ -213,14 +213,9 @@ class Study(StudyPlots, StudyStore):
     @property
     def provenance(self) -> str:
         """Where the data come from: live or recorded, which run, versions, engines."""
-        from kit.report.sentences import source_of
+        from kit.report.sentences import provenance_of
 
-        return provenance(
-            source=source_of(self._folder),
-            run=self.name,
-            triton=self.trials["triton"].dropna(),
-            engines=self.trials["engine"],
-        )
+        return provenance_of(self._folder, kit=None)
 
     def where(self, **values: Any) -> Study:
         """The part of the study in which columns of `trials` have these values.

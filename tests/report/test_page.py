@@ -267,6 +267,7 @@ def test_latest_json_follows_its_schema(written: Path) -> None:
         "client_limited": 0,
         "kv_peak_fraction": cells["23.10", "cancel-race"]["kv_peak_fraction"],
         "requests": 28 + 33 + 51 + 3 * 16,
+        "hosts": 1,
         "decision": None,
     }
     assert cells["24.05", "control"]["kv_peak_fraction"] is None  # not exported

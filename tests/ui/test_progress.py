@@ -200,3 +200,13 @@ def test_a_pipe_gets_a_line_as_often_as_it_asks_for() -> None:
         running = RunningTrial(spec=spec(2), phase="loading", ended=100)
         show(progress(running=(running,), elapsed_s=elapsed_s))
     assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_what_there_is_to_know_of_the_hosts_is_said_once_and_escaped() -> None:
+    pipe, remarks = io.StringIO(), ("host 1 is left out: <b>",)
+    show = TextProgress(pipe)
+    for elapsed_s in (1.0, 2.0):
+        now = StudyProgress(total=1, done=(), running=(), elapsed_s=elapsed_s, remarks=remarks)
+        show(now)
+    assert pipe.getvalue().count("host 1 is left out") == 1
+    assert "<p>host 1 is left out: &lt;b&gt;</p>" in progress_html(now)

