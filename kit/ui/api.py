@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kit.errors import StoreError
-from kit.study.files import modified_s
 from kit.study.paths import RECORDED
 from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS, nearest, wrong
 from kit.ui.arguments import folder as as_folder
@@ -195,7 +194,9 @@ def open(folder: str | Path) -> Study:
 
     path = as_folder("folder", folder)
     if not _holds_study(path):
-        there = [found for found in _studies_near(path) if found.resolve() != path.resolve()]
+        from kit.ui.choices import studies_near
+
+        there = [found for found in studies_near(path) if found.resolve() != path.resolve()]
         near = nearest(str(path), map(str, there)) or (str(there[0]) if there else None)
         raise StoreError(
             f"folder={str(folder)!r}, "
@@ -391,11 +392,3 @@ def scenarios() -> pd.DataFrame:
 
 def _holds_study(path: Path) -> bool:
     return (path / "study.json").exists()
-
-
-def _studies_near(path: Path) -> list[Path]:
-    """Study folders in this one, else beside it, else where studies go; newest first."""
-    for root in (path, path.parent, Path("studies")):
-        if found := [marker.parent for marker in root.glob("*/study.json")]:
-            return sorted(found, key=modified_s, reverse=True)
-    return []

@@ -15,6 +15,7 @@ from typing import Any
 from kit.errors import KitError, SpecError
 from kit.servers.prepare import releases_here
 from kit.study.arguments import as_number, check_names
+from kit.study.files import modified_s
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
 from kit.study.hybrids import hybrid_parts, names_in
@@ -202,6 +203,14 @@ def studies_here() -> Path:
     """
     here = Path.cwd()
     return Path(os.path.relpath(ROOT / STUDIES, here) if here == NOTEBOOKS else STUDIES)
+
+
+def studies_near(path: Path) -> list[Path]:
+    """Study folders in this one, else beside it, else where studies go; newest first."""
+    for root in (path, path.parent, Path(STUDIES)):
+        if found := [marker.parent for marker in root.glob("*/study.json")]:
+            return sorted(found, key=modified_s, reverse=True)
+    return []
 
 
 def study_folder(spec: StudySpec, root: Path | None = None) -> Path:
