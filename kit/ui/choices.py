@@ -28,6 +28,9 @@ from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec
 from kit.ui.server_words import ALL, HERE, hybrid_server
 
 STUDIES = "studies"
+#: Tokens of a KV block that vLLM's attention on a CPU takes, a multiple of 32 ("No common block
+#: size for 16 (CPU_ATTN: [MultipleOf(32)])", its 0.32.0).
+CPU_BLOCK_TOKENS = 32
 #: One server, or several.
 Servers = str | ServerSpec | Iterable[str | ServerSpec]
 
@@ -41,7 +44,8 @@ def parse_engine(text: str) -> Engine:
     kind, _, version = text.partition(":")
     if kind not in list(EngineKind):
         raise SpecError(f"engine {kind!r}", f"one of {', '.join(ENGINES)}", "correct the name")
-    engine = Engine(kind=EngineKind(kind), version=version or None)
+    size = CPU_BLOCK_TOKENS if kind == EngineKind.VLLM_CPU else Engine().block_size_tokens
+    engine = Engine(kind=EngineKind(kind), version=version or None, block_size_tokens=size)
     check_conductible(engine, ServerKind.EMBEDDED)
     return engine
 

