@@ -122,7 +122,8 @@ class Trial:
             access=access_to(self.spec.server),
         )
         load = Workers(self.spec, endpoint, self.folder)
-        self._outside = Outside(server.pid, (self.folder.path, Path(tempfile.gettempdir())))
+        places = (self.folder.path, Path(tempfile.gettempdir()))
+        self._outside = Outside(server.pid, places, self.folder.log)
         watcher.start()
         try:
             self._drive(server, load, watcher)

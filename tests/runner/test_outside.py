@@ -181,6 +181,35 @@ def test_processes_that_were_stopped_or_killed_are_told_from_others() -> None:
         parent.kill()
 
 
+@pytest.mark.parametrize(
+    ("said", "by"),
+    [
+        ("I1128 grpc_server.cc:2463] Started\n", "SIGKILL to a process behind the server"),
+        ("Signal (11) received.\n 0# 0x0 in tritonserver\n", None),
+        ("I1128 22:58:13 9443 pb_stub.cc:2121]  Non-graceful termination detected. \n", None),
+        ('I1128 prompt: "Signal (11) received."\n', "SIGKILL to a process behind the server"),
+    ],
+)
+def test_a_stub_that_ends_itself_beside_a_dying_server_was_not_killed_by_anybody(
+    tmp_path: Path, said: str, by: str | None
+) -> None:
+    """It sends itself SIGKILL, so only the log tells it from one that somebody killed."""
+    log = tmp_path / "server.log"
+    log.write_text(said)
+    code = (
+        "import subprocess, time\n"
+        "print(subprocess.Popen(['sleep', '600']).pid, flush=True)\ntime.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        os.kill(int(server.stdout.readline()), signal.SIGKILL)
+        wait_for(lambda: killed_below(server.pid), "no zombie")
+        looking = Outside(server.pid, [tmp_path], log)
+        looking.look()
+        assert looking.stopped_by == by
+        server.kill()
+
+
 def test_a_folder_without_space_is_named_and_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
