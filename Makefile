@@ -110,7 +110,7 @@ bench: $(STAMP) ## Compare the load generator with its peers; writes benchmarks/
 
 lock: ## Write requirements.lock again from pyproject.toml (needs uv on the PATH)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --all-extras pyproject.toml --output-file requirements.lock
+		--no-emit-index-url --no-strip-extras --all-extras pyproject.toml --output-file requirements.lock
 
 clean: ## Remove caches, and servers and shared memory that a power cut left
 	@if [ -x $(PY) ]; then $(PY) -m kit clean; fi
