@@ -164,6 +164,7 @@ WRITERS = {
     "kit/runner/trial.py",  # into the trial's log
     "kit/servers/hybrid/process.py",  # the server itself, into its own log
     "kit/servers/python_fetch.py",  # its own words
+    "kit/servers/bundle/bootstrap.py",  # cleans; it runs where the kit is not installed yet
 }
 
 
