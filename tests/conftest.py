@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -114,6 +115,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
             stop_shared_engine(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Generator[None, None, None]:
+    """pyplot keeps every figure: one test's must not be counted by the next in its process."""
+    yield
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+        pyplot.close("all")
 
 
 @pytest.fixture(scope="session")
