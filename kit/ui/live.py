@@ -7,13 +7,16 @@ after a reload, shows the same.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pyarrow.compute as pc
 
 from kit.cleaning import safe_html
+from kit.errors import StoreError
 from kit.runner.study import STOP
 from kit.servers.watch.names import KV_USAGE, WAITING
 from kit.study.files import modified_s, size_bytes
@@ -34,6 +37,8 @@ LOG_LINES = 4
 #: A view reads the folder at most this often, and takes at most this share of a core.
 LOOK_S = 0.5
 SHARE = 0.04
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,22 @@ class LiveStudy:
     varied: tuple[str, ...] = ()  # words of the traffic that tell cells apart, beside concurrency
 
 
+def read_again(read: Callable[[], T], *, times: int = 5, wait_s: float = 0.2) -> T:
+    """What `read` makes of a study that is being run, tried again if a file was not there.
+
+    A trial that is run anew takes its folder away for a moment.
+
+    Raises:
+        StoreError: the last try's.
+    """
+    for _ in range(times - 1):
+        try:
+            return read()
+        except StoreError:
+            time.sleep(wait_s)
+    return read()
+
+
 class LiveReader:
     """Reads one study folder again and again; a result that stays is not read twice."""
 
@@ -82,6 +103,9 @@ class LiveReader:
         Raises:
             StoreError, SpecError: the folder holds no study that can be read.
         """
+        return read_again(self._read)
+
+    def _read(self) -> LiveStudy:
         if self._total is None:
             self._total = most_trials(self.study.spec)
         running = is_running(self.study.path)

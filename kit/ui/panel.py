@@ -32,7 +32,14 @@ from kit.study.scenarios import load_scenarios
 from kit.study.spec import StudySpec
 from kit.ui.choices import studies_here, study_folder
 from kit.ui.consent import Cap, confirm
-from kit.ui.live import LiveReader, ask_to_stop, is_running, live_html, running_study
+from kit.ui.live import (
+    LiveReader,
+    ask_to_stop,
+    is_running,
+    live_html,
+    read_again,
+    running_study,
+)
 from kit.ui.panel_choice import Checked, Choice, Question, check, load, save, saved
 
 RunStudy = Callable[..., StudyFolder]
@@ -244,7 +251,9 @@ class Panel:
                         self.widget.live = live_html(live)
                     if len(live.done) != decided:
                         decided = len(live.done)
-                        self.widget.results = await asyncio.to_thread(_table, folder)
+                        self.widget.results = await asyncio.to_thread(
+                            read_again, lambda: _table(folder)
+                        )
                 if not going:
                     break
                 await asyncio.sleep(LOOK_S)

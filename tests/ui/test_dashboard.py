@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from synthetic_studies import write_study, write_trial
 
+from kit.errors import StoreError
 from kit.runner.study import StudyProgress
 from kit.study.folder import StudyFolder
 from kit.study.grid import with_traffic
@@ -20,7 +21,7 @@ from kit.study.spec import Engine, EngineKind, StudySpec, Workload
 from kit.ui import dashboard
 from kit.ui.choices import choose
 from kit.ui.dashboard import Dashboard, live_view, text_progress
-from kit.ui.live import LiveReader
+from kit.ui.live import LiveReader, read_again
 from kit.ui.progress import TextProgress
 
 
@@ -68,6 +69,38 @@ def test_cells_with_deaths_stand_first_with_the_requests_they_died_after(
     rows = [" ".join(line.split()) for line in text.splitlines() if " of 2 " in f"{line} "]
     assert rows[0] == "24.10 cancel-race x4 2 of 2 6, 7"
     assert [row.rsplit(" x4 ", 1)[1] for row in rows[1:]] == ["0 of 2", "0 of 2"]
+
+
+def test_a_trial_that_is_run_anew_takes_its_folder_away_for_a_moment(
+    study: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = LiveReader(study.path)
+    spec = next((study.path / "trials").glob("24.05*")) / "spec.json"
+    kept, looks = spec.read_bytes(), []
+
+    def glob(self: Path, pattern: str) -> list[Path]:
+        spec.write_bytes(kept)
+        found = list(Path.rglob(self, pattern))
+        looks.append(pattern)
+        if len(looks) == 1:
+            spec.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert len(reader.read().done) == 6
+    assert len(looks) == 2
+
+
+def test_a_folder_that_stays_away_is_a_named_error() -> None:
+    tries = []
+
+    def read() -> None:
+        tries.append(1)
+        raise StoreError("no spec.json", "a folder that the kit wrote", "check the path")
+
+    with pytest.raises(StoreError, match=r"no spec\.json"):
+        read_again(read, times=3, wait_s=0.01)
+    assert len(tries) == 3
 
 
 def test_what_a_study_varies_and_its_engines_are_cells_of_their_own(study: StudyFolder) -> None:

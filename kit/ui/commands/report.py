@@ -73,12 +73,14 @@ def _write(study: StudyFolder, into: Path, *, refresh_s: float | None = None) ->
 
 def _watch(study: StudyFolder, into: Path) -> None:
     """Write the report after each trial until the study is finished, or Ctrl-C."""
+    from kit.ui.live import read_again
+
     last = -1
     while not study.finished:
         done = sum(trial.result is not None for trial in study.trials())
         if done != last:
             began = time.process_time()
-            written = _write(study, into, refresh_s=REFRESH_S)
+            written = read_again(lambda: _write(study, into, refresh_s=REFRESH_S))
             took_s = time.process_time() - began
             remark(f"{time.strftime('%H:%M:%S')}  {done} trials ended  {written}")
             last = done
