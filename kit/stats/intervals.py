@@ -114,11 +114,22 @@ def rate_ratio(
 
 
 def same_share_p_value(events_a: int, trials_a: int, events_b: int, trials_b: int) -> float:
-    """p-value of "both crash equally often", by Fisher's exact test, two-sided."""
-    table = [[events_a, trials_a - events_a], [events_b, trials_b - events_b]]
-    from scipy import stats  # not above: it takes longer to import than all else
+    """p-value of "both crash equally often", by Fisher's exact test, two-sided.
 
-    return float(stats.fisher_exact(table).pvalue)
+    The share of all ways to deal the events out to the trials that are no likelier than what was
+    seen (Fisher 1935), counted in whole numbers, so that equally likely ones compare equal.
+    scipy.stats has the same, and takes a second to import.
+
+    >>> round(same_share_p_value(5, 5, 0, 5), 4)
+    0.0079
+    """
+    events = events_a + events_b
+    ways = [
+        math.comb(trials_a, k) * math.comb(trials_b, events - k)
+        for k in range(max(0, events - trials_b), min(events, trials_a) + 1)
+    ]
+    seen = math.comb(trials_a, events_a) * math.comb(trials_b, events_b)
+    return sum(way for way in ways if way <= seen) / math.comb(trials_a + trials_b, events)
 
 
 def evidence_sentence(events: int, requests: int, confidence: float = CONFIDENCE) -> str:

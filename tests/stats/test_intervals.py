@@ -65,6 +65,19 @@ def test_fisher_and_the_lady_tasting_tea() -> None:
     assert round(same_share_p_value(3, 4, 1, 4), 4) == 0.4857
 
 
+@given(st.integers(0, 60), st.integers(1, 60), st.integers(0, 60), st.integers(1, 60))
+def test_the_same_share_is_judged_as_scipy_does(a: int, of_a: int, b: int, of_b: int) -> None:
+    a, b = min(a, of_a), min(b, of_b)
+    expected = stats.fisher_exact([[a, of_a - a], [b, of_b - b]]).pvalue
+    assert same_share_p_value(a, of_a, b, of_b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_thousands_of_trials_are_judged_too() -> None:
+    assert same_share_p_value(40, 4000, 80, 4000) == pytest.approx(
+        stats.fisher_exact([[40, 3960], [80, 3920]]).pvalue, rel=1e-9
+    )
+
+
 def test_no_crash_gives_the_bound_that_the_evidence_supports() -> None:
     assert (
         evidence_sentence(0, 40_000) == "0 crashes in 40,000 requests: at most 1 in 13,000 at 95 %"
