@@ -135,13 +135,13 @@ def _local(distributed: Any, parallel: int) -> Iterator[Client]:
     """A cluster in this process; its pages of information listen on 127.0.0.1 alone."""
     import dask
 
-    no_pages: dict[str, list[str]] = {
+    no_pages: dict[str, object] = {
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
     with (
         tempfile.TemporaryDirectory(prefix="tck-dask-") as scratch,
-        dask.config.set(no_pages),
+        dask.config.set(no_pages | {"temporary-directory": scratch}),
         distributed.LocalCluster(
             n_workers=parallel or os.cpu_count() or 1,
             threads_per_worker=1,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client, LocalCluster, get_worker
 
@@ -115,16 +116,20 @@ def hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hosts:
 
 
 @pytest.fixture
-def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=2,
-        processes=False,
-        protocol="inproc://",
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=60,
-    ) as started:
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    own = dask.config.set({"temporary-directory": str(tmp_path)})
+    with (
+        own,
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=2,
+            processes=False,
+            protocol="inproc://",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=60,
+        ) as started,
+    ):
         yield started
 
 
@@ -358,12 +363,14 @@ def test_what_a_worker_sends_lands_in_its_trial_only(
     assert len(study.trials()) == 4, "their specs are the study's own"
 
 
-def test_local_runs_in_this_process_and_listens_on_loopback_alone(
-    hosts: Hosts, tmp_path: Path
+def test_local_runs_in_this_process_listens_on_loopback_alone_and_leaves_nothing(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import psutil
 
-    addresses = set()
+    addresses, scratch = set(), tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
 
     def look(progress: StudyProgress) -> None:
         found = psutil.Process().net_connections("inet")
@@ -375,6 +382,7 @@ def test_local_runs_in_this_process_and_listens_on_loopback_alone(
     assert study.finished
     assert {host for host, _ in hosts.begun} == {"0", "1"}, "two at a time, as was asked for"
     assert addresses <= {"127.0.0.1"}
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A study with real servers on two Dask workers, of which one is killed in the middle."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def dask(*words: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / f"{time.time_ns()}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "dask", *words, "--no-dashboard", "--host", "127.0.0.1"],
+            env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
