@@ -51,7 +51,7 @@ def main(words: list[str]) -> int:
         with machines(given.hosts, Path(scratch)) as address:
             spread = _timed(spec, Path(scratch) / "spread", on=address)
     print(f"load average before and after: {os.getloadavg()}")
-    runs = {"without Dask": alone, "one host": single, f"{given.hosts} hosts": spread}
+    runs = {"without Dask": alone, "one host": single, f"namespaces: {given.hosts}": spread}
     for name, run in runs.items():
         beyond = sorted(run.beyond_s)
         print(
