@@ -78,7 +78,7 @@ vllm: $(STAMP) ## Install real vLLM for the CPU beside the kit (about 2 GB; ARGS
 setup: $(STAMP) ## Build .venv from requirements.lock (again only when the lock changes)
 	@echo "$(VENV) is up to date."
 
-check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no server (1 minute)
+check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no server (minutes)
 	@echo "pytest"; $(PY) -m pytest -n $(PROCESSES) --dist worksteal \
 		-m "not server and not browser and not slow" $(ARGS)
 
