@@ -12,14 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kit.servers.processes import SHM, killed_below, stopped_below
-from kit.study.files import size_bytes
+from kit.study.files import read_end
 
-#: What the server's log says before a stub of the Python backend ends itself with SIGKILL, since
-#: the server beside it no longer shows signs of life (pb_stub.cc), and what a server says that
-#: dies of a fault of its own.
-_BY_ITSELF = re.compile(
-    rb"Non-graceful termination detected|^Signal \(\d+\) received", re.MULTILINE
-)
+#: What a stub of the Python backend logs before it ends itself with SIGKILL, since the server
+#: beside it shows no sign of life: it dies, or hangs. Alike in nvidia-pytriton 0.2.5 to 0.7.0.
+_ENDS_ITSELF = re.compile(rb"pb_stub\.cc:\d+\]\s+Non-graceful termination detected")
 _TAIL_BYTES = 256 * 1024
 #: A folder with less than this cannot take what a server or a load worker writes next.
 LEAST_BYTES = 256 * 1024
@@ -40,19 +37,13 @@ class Outside:
         if self._pid is not None and self.stopped_by is None:
             if stopped_below(self._pid):
                 self.stopped_by = "SIGSTOP to one of its processes"
-            elif killed_below(self._pid) and not self._ended_itself():
+            elif killed_below(self._pid) and not self._stub_ended_itself():
                 self.stopped_by = "SIGKILL to a process behind the server"
 
-    def _ended_itself(self) -> bool:
-        """Whether the log tells of a stub that ends itself, or of a server that dies."""
+    def _stub_ended_itself(self) -> bool:
         if self._log is None:
             return False
-        try:
-            with self._log.open("rb") as file:
-                file.seek(max(0, size_bytes(self._log) - _TAIL_BYTES))
-                return _BY_ITSELF.search(file.read()) is not None
-        except OSError:
-            return False
+        return _ENDS_ITSELF.search(read_end(self._log, _TAIL_BYTES)) is not None
 
 
 def shortage(folders: Iterable[Path]) -> str | None:

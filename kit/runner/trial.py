@@ -36,7 +36,7 @@ from kit.servers.startlog import was_too_slow
 from kit.servers.traces import sweep
 from kit.servers.watch.liveness import Health
 from kit.servers.watch.sampler import Watcher
-from kit.study.files import write_whole
+from kit.study.files import read_end, write_whole
 from kit.study.folder import TrialFolder
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.spec import ArrivalKind, Endpoint, ServerKind, ServerSpec, TrialSpec
@@ -292,11 +292,7 @@ def access_to(server: ServerSpec) -> Access | None:
 
 def _tail(log: Path) -> str:
     """The end of a log, where its crash stands."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        return file.read().decode(errors="replace")
+    return read_end(log, TAIL_BYTES).decode(errors="replace")
 
 
 def run_trial(spec: TrialSpec, folder: Path) -> TrialResult:

@@ -29,7 +29,7 @@ from kit.servers.runs import Run, register, writable
 from kit.servers.startlog import decisive_lines, failed_to_bind, was_too_slow
 from kit.servers.traces import sweep
 from kit.servers.wheels import server_files
-from kit.study.files import write_whole
+from kit.study.files import read_end, write_whole
 from kit.study.folder import TrialFolder
 from kit.study.releases import Release
 from kit.study.spec import Endpoint
@@ -304,12 +304,7 @@ class EmbeddedServer:
 
     def _log(self) -> str:
         """The end of its log, as far as a failed start needs it."""
-        try:
-            with self._folder.log.open("rb") as file:
-                file.seek(max(0, self._folder.log.stat().st_size - _LOG_TAIL_BYTES))
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""
+        return read_end(self._folder.log, _LOG_TAIL_BYTES).decode(errors="replace")
 
     def _did_not_start(self, failure: str) -> ServerStartError:
         lines = decisive_lines(self._log())

@@ -112,6 +112,16 @@ def open_regular(path: Path, *, within: Path | None = None) -> Iterator[BinaryIO
         raise StoreError(f"{path} cannot be read: {error}", "a file", "check the path") from error
 
 
+def read_end(path: Path, limit: int) -> bytes:
+    """The last `limit` bytes of a file that may still be written to; nothing if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
+            return file.read()
+    except OSError:
+        return b""
+
+
 def size_bytes(path: Path) -> int:
     """Of the file that the path leads to; 0 if it leads nowhere, or in a circle."""
     try:

@@ -19,7 +19,7 @@ from kit.cleaning import safe_html
 from kit.errors import StoreError
 from kit.runner.study import STOP
 from kit.servers.watch.names import KV_USAGE, WAITING
-from kit.study.files import modified_s, size_bytes
+from kit.study.files import modified_s, read_end, size_bytes
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.grid import COLUMNS
 from kit.study.locks import is_locked
@@ -239,12 +239,7 @@ def _last(folder: TrialFolder, name: str) -> float | None:
 
 
 def _log_tail(log: Path) -> tuple[str, ...]:
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, size_bytes(log) - 4096))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ()
+    text = read_end(log, 4096).decode(errors="replace")
     return tuple(line.strip()[:160] for line in text.splitlines()[-LOG_LINES:])
 
 
