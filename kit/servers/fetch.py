@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 from kit.errors import DownloadError, HashMismatchError
 from kit.servers.cache import cache_root, file_sha256
-from kit.servers.runs import register
+from kit.servers.program import run_program
 from kit.study.releases import Wheel
 
 
@@ -21,21 +19,10 @@ def fetch(wheel: Wheel, architecture: str, into: Path) -> Path:
         HashMismatchError: the file is not the one that the catalog names; it was removed.
     """
     command = [sys.executable, "-m", "pip", "download", *_arguments(wheel, architecture)]
-    run = register()  # so that a pip that outlives us is found
     # pip's own scratch goes to `into`, too, and so is gone even if pip is killed.
-    environment = {**os.environ, **run.environment, "TMPDIR": str(into)}
-    try:
-        done = subprocess.run(
-            [*command, "--dest", str(into), f"{wheel.package}=={wheel.version}"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    finally:
-        run.forget()
+    done = run_program(
+        [*command, "--dest", str(into), f"{wheel.package}=={wheel.version}"], {"TMPDIR": str(into)}
+    )
     path = into / wheel.filename[architecture]
     if done.returncode != 0 or not path.exists():
         raise _failed(wheel, done.stderr or done.stdout)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kit.errors import DownloadError
 from kit.servers.cache import cached, is_whole_entry
-from kit.servers.runs import register
+from kit.servers.program import run_program, uv
 
 _TIMEOUT_S = 600.0
 
@@ -88,50 +88,24 @@ def unpack_archive(version: str, archives: Path) -> Path:
 def _install(
     version: str, folder: Path, *, request: str = "", settings: Mapping[str, str] | None = None
 ) -> None:
-    run = register()  # so that a uv that outlives us is found
-    environment = {
-        "UV_HTTP_TIMEOUT": "20",
-        **os.environ,
-        **run.environment,
+    command = [uv(), "python", "install", "--no-bin", "--no-config", request or version]
+    own = {
+        "UV_HTTP_TIMEOUT": os.environ.get("UV_HTTP_TIMEOUT", "20"),
         **(settings or {}),
         "UV_PYTHON_INSTALL_DIR": str(folder),
         "UV_NO_PROGRESS": "1",
     }
-    command = [_uv(), "python", "install", "--no-bin", "--no-config", request or version]
     try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-        said = done.stderr
+        said = run_program(command, own, cwd=folder, timeout_s=_TIMEOUT_S).stderr
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _failed(version, str(error)) from error
-    finally:
-        run.forget()
     try:
         _executable(folder, version)
     except DownloadError:
         raise _failed(version, said) from None
     for path in folder.iterdir():
-        if not path.name.startswith(
-            "cpython-"
-        ):  # uv's own notes, and a link to a folder's old name
+        if not path.name.startswith("cpython-"):  # uv's notes, a link to a folder's old name
             path.unlink() if path.is_symlink() or path.is_file() else None
-
-
-def _uv() -> str:
-    try:
-        import uv
-    except ImportError:
-        return "uv"
-    return str(uv.find_uv_bin())
 
 
 def _executable(folder: Path, version: str) -> Path:

@@ -5,7 +5,6 @@ Whatever cuts it off, the next try fetches only what is not there yet.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from kit.errors import DownloadError, HashMismatchError
 from kit.servers.bundle.content import sha256_of
 from kit.servers.bundle.pins import Pin, Target
 from kit.servers.bundle.progress import Say, size
-from kit.servers.runs import register
+from kit.servers.program import run_program
 
 #: So many packages go with one call of pip, which keeps nothing of a call that is cut off.
 AT_A_TIME: Final = 12
@@ -137,20 +136,9 @@ def _pip(
         *("--disable-pip-version-check", "--no-deps", "--retries=2", *options),
         *("--require-hashes", "--requirement", str(listed), into, str(scratch)),
     ]
-    run = register()  # so that a pip that outlives us is found
-    settings = {**run.environment, "TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": "315532800"}
     try:
-        return subprocess.run(
-            command,
-            env={**os.environ, **settings},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        return run_program(command, {"TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": "315532800"})
     finally:
-        run.forget()
         listed.unlink(missing_ok=True)
 
 

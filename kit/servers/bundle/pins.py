@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 
 from kit.errors import DownloadError, SpecError
 from kit.servers.platform import libc_here
-from kit.servers.runs import register
+from kit.servers.program import run_program, uv
 
 _HASH: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PLATFORM: Final = re.compile(r"manylinux_2_(\d{1,3})_(x86_64|aarch64)")
@@ -220,48 +220,23 @@ def resolved_pins(
         (folder / "asked.in").write_text("\n".join(requirements) + "\n")
         (folder / "instead.txt").write_text("\n".join(instead) + "\n")
         command = [
-            *(_uv(), "pip", "compile", "--quiet", "--no-header", "--generate-hashes"),
+            *(uv(), "pip", "compile", "--quiet", "--no-header", "--generate-hashes"),
             *_index_options(),
             *("--index-strategy", "unsafe-best-match", "--override", "instead.txt"),
             *("--python-version", of.python, "--python-platform", _uv_platform(of)),
             *([] if with_needed else ["--no-deps"]),
             "asked.in",
         ]
+        own = {"UV_PYTHON_DOWNLOADS": os.environ.get("UV_PYTHON_DOWNLOADS", "never")}
         try:
-            done = _in_a_run([*command, "--only-binary", ":all:"], folder)
+            done = run_program([*command, "--only-binary", ":all:"], own, cwd=folder)
             if done.returncode != 0:  # some old packages have their source alone
-                done = _in_a_run(command, folder)
+                done = run_program(command, own, cwd=folder)
         except OSError as error:
             raise _unresolved(requirements, str(error)) from error
     if done.returncode != 0:
         raise _unresolved(requirements, done.stderr)
     return read_pins(done.stdout, of)
-
-
-def _in_a_run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    run = register()  # so that a uv that outlives us is found
-    environment = {"UV_PYTHON_DOWNLOADS": "never", **os.environ, **run.environment}
-    try:
-        return subprocess.run(
-            command,
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    finally:
-        run.forget()
-
-
-def _uv() -> str:
-    try:
-        import uv
-    except ImportError:
-        return "uv"
-    return str(uv.find_uv_bin())
 
 
 def _uv_platform(of: Target) -> str:

@@ -21,7 +21,7 @@ from typing import Final
 from kit.errors import DownloadError, UnsupportedPlatformError
 from kit.servers.cache import cached, is_whole_entry
 from kit.servers.platform import libc_here
-from kit.servers.runs import register
+from kit.servers.program import run_program
 from kit.servers.wheels import STUB
 
 #: What is fetched: the C library with its loader, and the C++ runtime that frontends want.
@@ -140,23 +140,10 @@ def _mirror() -> str:
 
 
 def _run(command: list[str], where: Path | None = None) -> str:
-    run = register()  # so that what outlives us is found
     try:
-        done = subprocess.run(
-            command,
-            cwd=where,
-            env={**os.environ, **run.environment, "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        done = run_program(command, {"LC_ALL": "C"}, cwd=where, timeout_s=_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _failed(str(error)) from error
-    finally:
-        run.forget()
     if done.returncode != 0:
         raise _failed(done.stderr or done.stdout)
     return done.stdout
