@@ -256,14 +256,16 @@ class DaskPlace:
             trial.begun(key, worker.address, worker.host.label, self._submit(trial, key, worker))
 
     def _submit(self, trial: DaskTrial, key: str, worker: _Worker) -> Future:
-        kept = self._study.path / TRACES
-        traces = {path.name: path.read_bytes() for path in kept.glob("*.jsonl")}
+        traces = {}
+        if trial.spec.workload.trace:
+            kept = (self._study.path / TRACES).glob("*.jsonl")
+            traces = {path.name: path.read_bytes() for path in kept}
         return self._client.submit(
             conduct,
             key,
             self._topic,
             to_json(trial.spec),
-            traces if trial.spec.workload.trace else {},
+            traces,
             key=key,
             workers=[worker.address],
             resources={RESOURCE: 1},
