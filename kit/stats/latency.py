@@ -109,7 +109,7 @@ class LatencySample:
         trials as there are (Woodruff 1952, with the variance of a ratio of cluster totals). One
         trial alone tells nothing of how much trials differ.
 
-        Measured with latencies that differ by 0 to 20 % between 3 to 15 trials: covers both
+        Measured with latencies that differ by 0 to 20 % between 2 to 15 trials: covers both
         the median and p95 in 94 % of cases or more. Bootstrap draws of whole trials, which
         need no t, cover as little as 82 % with so few.
 
