@@ -101,30 +101,33 @@ class LatencySample:
         return self._quantile_ms(quantile)
 
     def interval_ms(self, quantile: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Values between which the quantile lies: the wider of two intervals.
+        """Values between which the quantile lies: the widest of the intervals that follow.
 
         The order statistics that bracket it whatever the distribution, as if all requests were
         independent (Wilks 1941). And, since those of one server life are alike, the same with
         the variance between trials of the share below the quantile, and Student's t for so few
-        trials as there are (Woodruff 1952, with the variance of a ratio of cluster totals). One
-        trial alone tells nothing of how much trials differ.
+        trials as there are: with limits at equal distance (Woodruff 1952, with the variance of a
+        ratio of cluster totals), and with those of Clopper and Pearson for as many independent
+        requests as tell the same (Korn and Graubard 1998), which reach further towards the middle.
+        One trial alone tells nothing of how much trials differ.
 
-        Measured with latencies that differ by 0 to 20 % between 2 to 15 trials: covers both
-        the median and p95 in 94 % of cases or more. Bootstrap draws of whole trials, which
-        need no t, cover as little as 82 % with so few.
+        Of few lives none reaches beyond the slowest request that was seen, where the quantile of
+        all lives may well lie. So up to FEW_TRIALS Student's t of the logarithms of each life's
+        own quantile is joined to them.
 
-        Of few lives neither reaches beyond the slowest request that was seen, where the quantile
-        of all lives may well lie. So up to FEW_TRIALS a third is joined to them: Student's t of
-        the logarithms of each life's own quantile. With two lives that differ by 20 % it lifts
-        the coverage of p95 from 84 % to 94 %; of more lives it would only be wide.
+        Simulated with latencies that differ by 0 to 20 % between 2 to 15 lives: covers the median
+        and p95 in 94 % of cases or more (tests/stats/test_latency.py). Woodruff's alone covers p95
+        in 93 % with 8 to 15 lives that differ by 20 %, and in 84 % with two. Bootstrap draws of
+        whole trials, which need no t, cover as little as 82 % with so few.
         """
         n, tail = self.n, (1 - confidence) / 2
         low = _binomial_quantile(tail, n, quantile) - 1
         high = _binomial_quantile(1 - tail, n, quantile)
         if self.trials > 1:
-            reach = float(special.stdtrit(self.trials - 1, 1 - tail)) * self._share_error(quantile)
-            low = min(low, math.floor(n * (quantile - reach)) - 1)
-            high = max(high, math.ceil(n * (quantile + reach)) - 1)
+            below, above = _share_limits(
+                quantile, self._share_error(quantile), self.trials, n, tail
+            )
+            low, high = min(low, math.floor(n * below) - 1), max(high, math.ceil(n * above))
         lowest, highest = self._at(max(0, low)), self._at(min(high, n - 1))
         if 1 < self.trials <= FEW_TRIALS:
             under, over = self._of_lives(quantile, tail)
@@ -265,6 +268,19 @@ def quantile_ratio(
         low = ratio * math.exp(-math.hypot(math.log(over / low_a), math.log(high_b / under)))
         high = ratio * math.exp(math.hypot(math.log(high_a / over), math.log(under / low_b)))
     return Interval(value=ratio, low=low, high=high, confidence=confidence)
+
+
+def _share_limits(
+    share: float, error: float, trials: int, n: int, tail: float
+) -> tuple[float, float]:
+    """Limits of a share of n requests whose standard error comes from what trials differ."""
+    t = float(special.stdtrit(trials - 1, 1 - tail))
+    if error == 0:
+        return share, share
+    worth = min(n, share * (1 - share) * (float(special.ndtri(1 - tail)) / (t * error)) ** 2)
+    lower = special.betaincinv(worth * share, worth * (1 - share) + 1, tail)
+    upper = special.betaincinv(worth * share + 1, worth * (1 - share), 1 - tail)
+    return min(share - t * error, float(lower)), max(share + t * error, float(upper))
 
 
 def _binomial_quantile(probability: float, n: int, chance: float) -> int:

@@ -77,7 +77,7 @@ def lives(rng: np.random.Generator, *, trials: int, n: int, differ: float) -> pd
 
 
 @pytest.mark.parametrize("differ", [0.0, 0.05, 0.2])
-@pytest.mark.parametrize("trials", [2, 3, 8])
+@pytest.mark.parametrize("trials", [2, 3, 8, 15])
 @pytest.mark.parametrize("quantile", [0.5, 0.95])
 def test_the_interval_covers_the_truth_of_all_servers_and_not_only_of_those_that_ran(
     quantile: float, trials: int, differ: float
