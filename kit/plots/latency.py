@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
 
 from kit.plots.axes import latency_ticks
 from kit.plots.columns import check_frame
@@ -19,6 +20,9 @@ from kit.stats.timings import measured
 from kit.study.releases import in_order
 from kit.study.words import milliseconds, percent
 
+#: An interval is drawn up to so many times the highest quantile of a figure, and down to the
+#: lowest over LOWEST, which lies just inside of the axis.
+WIDEST, LOWEST = 4.0, 1.4
 #: Median and p95: filled and hollow marks.
 QUANTILES = (0.5, 0.95)
 
@@ -64,7 +68,7 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str | None = None
             if not math.isnan(row["ms"]):
                 name = ("median " if row["quantile"] == 0.5 else "p95 ") if x == 0 else ""
                 words = "" if none_answered else name + milliseconds(row["ms"])
-                _mark(ax, x + shift, row, never, words)
+                _mark(ax, x + shift, row, (finite, never), words)
         if none_answered:
             both = "median and p95: never" if x == 0 else "never"
             _say(ax, x, never, both, colour(str(cell["release"])), above=True)
@@ -85,12 +89,14 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str | None = None
     return ax
 
 
-def _mark(ax: Axes, x: float, row: dict[Hashable, Any], never: float, words: str) -> None:
+def _mark(
+    ax: Axes, x: float, row: dict[Hashable, Any], shown: tuple[np.ndarray, float], words: str
+) -> None:
     """One quantile: its interval as a bar, a point, and its value in words."""
     median = row["quantile"] == 0.5
+    never = shown[1]
     shade, y = colour(str(row["release"])), min(row["ms"], never)
-    bar = [min(row["low_ms"], never), min(row["high_ms"], never)]
-    ax.plot([x, x], bar, color=shade, lw=1.6, alpha=0.55, solid_capstyle="butt")
+    low, high = draw_intervals(ax, x, pd.DataFrame([row]), shown, color=shade, lw=1.6, alpha=0.55)
     ax.plot(
         x,
         y,
@@ -102,9 +108,11 @@ def _mark(ax: Axes, x: float, row: dict[Hashable, Any], never: float, words: str
         ls="none",
         gid=f"p{100 * row['quantile']:g} {row['release']} {row['concurrency']}",
     )
-    if words:
-        above = not median or math.isinf(row["ms"])
-        _say(ax, x, bar[1] if above else bar[0], words, shade, above=above)
+    above = not median or math.isinf(row["ms"])
+    if words and (low[0] > row["low_ms"] or high[0] < row["high_ms"] < math.inf):
+        _say_beside(ax, x, y, words, shade, left=median)  # its bar ends at the figure's edge
+    elif words:
+        _say(ax, x, float((high if above else low)[0]), words, shade, above=above)
 
 
 def _say(ax: Axes, x: float, y: float, words: str, shade: str, *, above: bool) -> None:
@@ -120,11 +128,49 @@ def _say(ax: Axes, x: float, y: float, words: str, shade: str, *, above: bool) -
     )
 
 
+def _say_beside(ax: Axes, x: float, y: float, words: str, shade: str, *, left: bool) -> None:
+    ax.annotate(
+        words,
+        (x, y),
+        xytext=(-8 if left else 8, 0),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="center",
+        fontsize=8.5,
+        color=shade,
+    )
+
+
 def reach(table: pd.DataFrame) -> tuple[np.ndarray, float]:
-    """The finite latencies of a latency_table, and where on their axis "never" may stand."""
-    values = table[["ms", "high_ms"]].to_numpy(float)
+    """The finite latencies of a latency_table that its axis shows, with intervals no further than
+    WIDEST; and where on that axis "never" may stand."""
+    values, high = table["ms"].to_numpy(float), table["high_ms"].to_numpy(float)
     finite = values[np.isfinite(values)]
+    if finite.size:
+        finite = np.r_[finite, np.minimum(high[np.isfinite(high)], WIDEST * finite.max())]
     return finite, 2.2 * float(finite.max()) if finite.size else 2.2
+
+
+def draw_intervals(
+    ax: Axes, x: ArrayLike, rows: pd.DataFrame, shown: tuple[np.ndarray, float], **style: Any
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The intervals of a latency_table's rows as bars at `x`; where their ends stand.
+
+    shown: what `reach` says of the table. A bar ends at "never" where its interval is open, and
+    has an arrow where it goes on beyond what is shown: of two or three server lives that differ
+    much it may span decades.
+    """
+    finite, never = shown
+    x, low, high = (
+        np.atleast_1d(np.asarray(v, float)) for v in (x, rows["low_ms"], rows["high_ms"])
+    )
+    bottom, top = (finite.min() / LOWEST, finite.max()) if finite.size else (1.0, never)
+    ends = [np.where(np.isinf(v), never, np.clip(v, bottom, top)) for v in (low, high)]
+    ax.vlines(x, ends[0], ends[1], **style)
+    goes_on = (low < bottom, np.isfinite(high) & (high > top))
+    for end, cut, mark in zip(ends, goes_on, "v^", strict=True):
+        ax.plot(x[cut], end[cut], ls="none", marker=mark, ms=4.5, color=style["color"])
+    return ends[0], ends[1]
 
 
 def latency_axis(ax: Axes, finite: np.ndarray, never: float | None) -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from kit.errors import SpecError
 from kit.plots.axes import LineEnd, key, label_ends, say
 from kit.plots.columns import check_frame
-from kit.plots.latency import MEASURES, latency_axis, reach
+from kit.plots.latency import MEASURES, draw_intervals, latency_axis, reach
 from kit.plots.style import FAINT, colour, dashes, marker
 from kit.plots.titles import latency_title, set_title, varying
 from kit.stats.latency import OFFERED, latency_table
@@ -89,9 +89,8 @@ def plot_latency_curve(
             mew=1.6,
             gid=f"some failed {release}",
         )
-        low = np.minimum(own["low_ms"].to_numpy(float), never)
-        high = np.minimum(own["high_ms"].to_numpy(float), never)
-        ax.vlines(x, low, high, color=shade, lw=1.4, alpha=0.55, gid=f"interval {release}")
+        style = {"color": shade, "lw": 1.4, "alpha": 0.55, "gid": f"interval {release}"}
+        draw_intervals(ax, x, own, (finite, never), **style)
         lost = f" ({percent(failed.max())} failed)" if failed.max() else ""
         ends.append(LineEnd(name=release + lost, x=float(x[-1]), y=float(y[-1]), colour=shade))
     infinite = np.isinf(table[["ms", "high_ms"]].to_numpy(float)).any()
@@ -141,14 +140,7 @@ def plot_pareto(requests: pd.DataFrame, ax: Axes, *, quantile: float = 0.95) -> 
         x, y = own["answers_per_s"].to_numpy(float), np.minimum(own["ms"].to_numpy(float), never)
         shade = colour(release)
         ax.plot(x, y, label=release, color=shade, ls=dashes(release), marker=marker(release), ms=6)
-        ax.vlines(
-            x,
-            np.minimum(own["low_ms"].to_numpy(float), never),
-            np.minimum(own["high_ms"].to_numpy(float), never),
-            color=shade,
-            lw=1.3,
-            alpha=0.5,
-        )
+        draw_intervals(ax, x, own, (finite, never), color=shade, lw=1.3, alpha=0.5)
         across = own[own["low_per_s"].notna()]
         ax.hlines(
             np.minimum(across["ms"].to_numpy(float), never),

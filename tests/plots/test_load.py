@@ -22,12 +22,14 @@ from kit.plots.compare import compare_size_in, plot_compare
 from kit.plots.distribution import plot_distribution, plot_itl, plot_ttft
 from kit.plots.kv_panels import panel_size_in, plot_kv_panels
 from kit.plots.last_seconds import plot_last_seconds
+from kit.plots.latency import plot_latency
 from kit.plots.latency_curve import plot_latency_curve, plot_pareto
 from kit.plots.queue import GPU_BUSY
 from kit.plots.style import STYLE
 from kit.servers.watch import names
 from kit.stats.compare import compare
 from kit.stats.frames import requests_frame, samples_frame, token_gaps_frame, trials_frame
+from kit.stats.latency import latency_table
 from kit.stats.throughput import offered_rate, throughput_table
 from kit.study.paths import RECORDED
 from kit.study.result import Outcome
@@ -281,3 +283,18 @@ def test_a_comparison_of_survivors_claims_no_difference(tmp_path: Path, figure: 
     control = trials[trials["scenario"] == "control"]
     plot_compare(compare(control, requests, levels=["24.10", "24.05"]), figure)
     assert title(figure) == "Neither 24.10 nor 24.05 died in 6 trials"
+
+
+def test_an_interval_of_two_unlike_lives_is_cut_and_leaves_the_marks_their_room() -> None:
+    ms = np.r_[np.linspace(100, 120, 100), np.linspace(900, 1000, 100)]
+    frame = pd.DataFrame(
+        {"release": "24.05", "scenario": "control", "engine": "simulated", "protocol": "http-infer",
+         "concurrency": 4, "trial_id": ["a"] * 100 + ["b"] * 100, "judged": True, "ok": True,
+         "e2e_ms": ms}
+    )  # fmt: skip
+    assert latency_table(frame, quantiles=[0.95])["high_ms"].item() > 1e5
+    _, ax = plt.subplots()
+    plot_latency(frame, ax, latency="e2e_ms")
+    assert ax.get_ylim()[1] < 10 * ms.max()
+    arrows = [line.get_marker() for line in ax.lines if line.get_xdata().size]
+    assert arrows.count("^") == arrows.count("v") == 2  # of the median and of p95
