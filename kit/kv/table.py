@@ -27,7 +27,7 @@ from kit.servers.watch.names import (
     VLLM_METRICS,
     kv_state,
 )
-from kit.stats.frames import engine_labels
+from kit.stats.trial_keys import engine_labels
 from kit.study.folder import StudyFolder
 from kit.study.plan import VLLM_MODEL
 from kit.study.recorded import open_study

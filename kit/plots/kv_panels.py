@@ -96,11 +96,11 @@ def _short(name: str, trials: pd.DataFrame) -> str:
 
 
 def _columns(trials: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Trials of each column, and what its lines are told apart by: one a cell if few, else one a
-    release."""
+    """Trials of each column, and what its lines are told apart by: one a cell if few, else told
+    apart by less, at last by the release alone."""
     by = varying(trials)
-    if len(cells_of(trials, by)) > MOST_COLUMNS:
-        by = ["release"]
+    while len(by) > 1 and len(cells_of(trials, by)) > MOST_COLUMNS:
+        by = by[:-1]
     names = pd.Series([cell_name(t, by) for t in trials.to_dict("records")], index=trials.index)
     cells = cells_of(trials, by).to_dict("records")
     return {name: trials[names == name] for name in (cell_name(c, by) for c in cells)}, by

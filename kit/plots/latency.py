@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from kit.plots.axes import latency_ticks
 from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, colour
-from kit.plots.titles import latency_title, set_title, varying
+from kit.plots.titles import cell_word, latency_title, set_title, varying
 from kit.stats.latency import latency_table
 from kit.stats.timings import measured
 from kit.study.releases import in_order
@@ -23,6 +23,8 @@ from kit.study.words import milliseconds, percent
 #: An interval is drawn up to so many times the highest quantile of a figure, and down to the
 #: lowest over LOWEST, which lies just inside of the axis.
 WIDEST, LOWEST = 4.0, 1.4
+#: Letters that stand beneath a column in one line where columns are many.
+WIDEST_WORD = 12
 #: Median and p95: filled and hollow marks.
 QUANTILES = (0.5, 0.95)
 
@@ -41,7 +43,7 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str | None = None
         `latency` (None: end to end, as kit.stats.timings.measured has it). A request that failed or
         was open when the server died counts as never answered; a quantile among those stands in
         the band "never" on top. Bars: 95 % intervals. Beneath: n, and the share that failed. A
-        quantile that n is too small for is left out, which the label says.
+        quantile that n is too small for is left out ("no p95").
     """
     check_frame(
         requests, "requests", ("release", "concurrency", "judged", "ok"), plot="plot_latency"
@@ -57,6 +59,7 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str | None = None
     cells = [own for _, own in ordered.groupby(by, sort=False, dropna=False, observed=True)]
     finite, never = reach(table)
     extra = [c for c in by if c != "release" and requests[c].nunique(dropna=False) > 1]
+    several = table["release"].nunique() > 1
     labels = []
     crowded = len(cells) > 7
     glue = "\n" if crowded else " "
@@ -67,16 +70,17 @@ def plot_latency(requests: pd.DataFrame, ax: Axes, *, latency: str | None = None
         for shift, row in zip((-0.13, 0.13), rows, strict=True):
             if not math.isnan(row["ms"]):
                 name = ("median " if row["quantile"] == 0.5 else "p95 ") if x == 0 else ""
-                words = "" if none_answered else name + milliseconds(row["ms"])
-                _mark(ax, x + shift, row, (finite, never), words)
+                text = "" if none_answered else name + milliseconds(row["ms"])
+                _mark(ax, x + shift, row, (finite, never), text)
         if none_answered:
             both = "median and p95: never" if x == 0 else "never"
             _say(ax, x, never, both, colour(str(cell["release"])), above=True)
         lacks = [f"p{100 * row['quantile']:g}" for row in rows if math.isnan(row["ms"])]
-        lines = [str(cell["release"])]
-        lines += [f"at {cell[c]}" if c == "concurrency" else str(cell[c]) for c in extra]
+        lines = [str(cell["release"])] if several or not extra else []
+        words = [cell_word(c, cell[c]) for c in extra]
+        lines += [w.replace(" ", glue, 1) if len(w) > WIDEST_WORD else w for w in words]
         lines += [f"n {cell['n']:,}", f"{percent(cell['failed_fraction'])}{glue}failed"]
-        lines += [f"n too small\nfor {', '.join(lacks)}"] if lacks else []
+        lines += [f"no {', '.join(lacks)}"] if lacks else []
         labels.append("\n".join(lines))
     latency_axis(ax, finite, never if np.isinf(table[["ms", "high_ms"]]).any(axis=None) else None)
     ax.set_xticks(range(len(labels)), labels, fontsize=8 if crowded else 9)

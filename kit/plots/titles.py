@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from kit.plots.style import CELL_COLOURS, colour
@@ -39,13 +39,18 @@ def varying(frame: pd.DataFrame, among: Sequence[str] | None = None) -> list[str
 
 def cell_name(row: Mapping[Hashable, object], by: Sequence[str]) -> str:
     """What a cell is called in a figure: "23.10 at 16"; `by` as `varying` has it."""
-    return " ".join(_cell_word(c, row[c]) for c in by)
+    return " ".join(cell_word(c, row[c]) for c in by)
 
 
-def _cell_word(column: str, value: object) -> str:
+def cell_word(column: str, value: object) -> str:
+    """One value of a cell in few letters: "23.10", "at 16", "rate 5", "prompt 16–128"."""
     if column == "concurrency":
         return f"at {value}"
-    return str(value) if column in CELL else f"{column}={value}"
+    if column in CELL:
+        return str(value)
+    between = re.fullmatch(r"uniform\((\S+),(\S+)\)", str(value))
+    amount = "{}–{}".format(*between.groups()) if between else value
+    return f"{column.removesuffix('_tokens').replace('_', ' ')} {amount}"
 
 
 def cells_of(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -139,18 +144,26 @@ def latency_title(table: pd.DataFrame, verb: str = "answer") -> str:
     if table.empty:
         return "No request tells a latency"
     failed = table.groupby("release", observed=True)["failed_fraction"].max()
-    worst = [release for release in in_order(failed.index) if failed[release] > 0]
-    tail = table[table["quantile"] == 0.95].groupby("release", observed=True)["ms"].max()
-    known = [r for r in in_order(tail.index) if r not in worst and math.isfinite(tail[r])]
-    answers = f"{ranges(known, in_order(failed.index))} {_verb(verb, known)} 95 % within "
+    line = in_order(failed.index)
+    worst = [release for release in line if failed[release] > 0]
+    known = [release for release in line if release not in worst]
+    within = _within(table[table["release"].astype(str).isin(known)])
+    answers = f"{ranges(known, line)} {_verb(verb, known)} {within}"
     if worst:
         lost = failed[worst]
         share = percent(lost.max()) if lost.nunique() == 1 else f"up to {percent(lost.max())}"
-        said = f"{ranges(worst, in_order(failed.index))} {_verb('leave', worst)} {share} unanswered"
-        return f"{said}; {answers}{milliseconds(tail[known].max())}" if known else said
-    if not known:
-        return "Too few requests for a 95 % latency"
-    return f"{answers}{milliseconds(tail[known].max())}"
+        said = f"{ranges(worst, line)} {_verb('leave', worst)} {share} unanswered"
+        return f"{said}; {answers}" if within else said
+    return answers if within else "Too few requests for a quantile of the latency"
+
+
+def _within(table: pd.DataFrame) -> str:
+    """What all cells answer within: of the highest quantile that every one of them has."""
+    for quantile, share in ((0.95, "95 %"), (0.5, "half")):
+        ms = table.loc[table["quantile"] == quantile, "ms"].to_numpy(float)
+        if ms.size and np.isfinite(ms).all():
+            return f"{share} within {milliseconds(ms.max())}"
+    return ""
 
 
 def map_title(cells: pd.DataFrame) -> str:

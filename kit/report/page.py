@@ -37,8 +37,9 @@ from kit.runner.agenda import decided
 from kit.servers.watch.names import NOT_EXPORTED, WATCHER_FAILED
 from kit.stats.client_limits import client_limits, client_sentence
 from kit.stats.counted import class_note, latencies_frame
-from kit.stats.frames import engine_labels, samples_frame, trials_frame
+from kit.stats.frames import samples_frame, trials_frame
 from kit.stats.summary import CELL, cell_columns, crash_table
+from kit.stats.trial_keys import engine_labels
 from kit.study.encoding import to_json
 from kit.study.files import unwritable, write_whole
 from kit.study.folder import StudyFolder

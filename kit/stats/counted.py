@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from kit.stats.frames import (
     requests_frame,
-    trial_columns,
     zero_ns,
 )
 from kit.stats.latency import COUNT, MEASURE, OFFERED
 from kit.stats.size import MOST_ROWS, is_large
 from kit.stats.throughput import rounded_rate
 from kit.stats.timings import request_timings
+from kit.stats.trial_keys import trial_columns
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.once import computed_once
 from kit.study.recorded import open_study

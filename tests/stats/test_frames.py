@@ -12,9 +12,9 @@ import pytest
 from synthetic_studies import START_NS, append, first_light, write_study, write_trial
 
 from kit.errors import StoreError
+from kit.plots.titles import varying
 from kit.stats.frames import (
     TRIAL_DTYPES,
-    TRIAL_KEYS,
     client_frame,
     engine_labels,
     requests_frame,
@@ -22,10 +22,12 @@ from kit.stats.frames import (
     token_gaps_frame,
     trials_frame,
 )
+from kit.stats.trial_keys import TRIAL_KEYS
 from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import REQUESTS
+from kit.study.paths import RECORDED
 from kit.study.result import Outcome, Verdict
-from kit.study.spec import Engine, EngineKind, Fault, FaultKind, Protocol
+from kit.study.spec import ArrivalKind, Arrivals, Engine, EngineKind, Fault, FaultKind, Protocol
 
 
 def test_a_trial_that_outlives_its_requests_is_censored(tmp_path: Path) -> None:
@@ -179,6 +181,7 @@ def test_samples_and_client_ticks_count_from_load_start(tmp_path: Path) -> None:
     assert client_frame(study)["t_s"].tolist() == [0.0, 0.25, 0.5, 0.75] * 6
 
 
+@pytest.mark.slow
 def test_a_million_requests_are_read_in_seconds(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     folder = write_trial(study, "23.10", requests=1)
@@ -203,3 +206,34 @@ def test_a_million_requests_are_read_in_seconds(tmp_path: Path) -> None:
     assert len(requests) == n
     assert requests["itl_ms_mean"].eq(7.5).all()
     assert spent_s < 30  # about 1 s on an idle core; far more would be a loop in Python
+
+
+def test_trials_under_different_traffic_are_told_apart_whatever_the_grid_says(
+    tmp_path: Path,
+) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])  # without a grid
+    for repeat, rate in enumerate((5.0, 20.0)):
+        at = Arrivals(kind=ArrivalKind.POISSON, rate_per_s=rate, concurrency=4)
+        write_trial(study, "24.05", repeat=repeat, arrivals=at)
+    frames = trials_frame(study), requests_frame(study), samples_frame(study), client_frame(study)
+    for frame in frames:
+        assert list(frame.columns)[: len(TRIAL_KEYS) + 1] == [*TRIAL_KEYS, "rate"]
+        assert set(frame["rate"]) == {5, 20}
+    assert varying(frames[1]) == ["release", "rate"]
+
+
+def test_what_the_scenario_or_the_engine_decides_is_no_column(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race", "control"])
+    write_trial(study, "24.05", faults=(Fault(kind=FaultKind.DISCONNECT, fraction=0.5),))
+    write_trial(study, "24.05", scenario="control")
+    assert "disconnect" not in trials_frame(study)
+    write_trial(study, "24.05", scenario="control", repeat=1, requests=7)
+    assert "requests" not in trials_frame(study), "the same traffic, for longer"
+
+
+def test_lengths_that_are_numbers_and_distributions_are_text_in_every_frame() -> None:
+    recorded = RECORDED / "kv_real_and_simulated"  # an old study: two kinds of traffic, no grid
+    for frame in (trials_frame(recorded), requests_frame(recorded)):
+        assert set(frame["prompt_tokens"]) == {"16", "uniform(16,128)"}
+        assert set(frame["output_tokens"]) == {"64", "uniform(64,256)"}
+    assert varying(trials_frame(recorded))[-2:] == ["prompt_tokens", "output_tokens"]
