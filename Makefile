@@ -78,9 +78,9 @@ vllm: $(STAMP) ## Install real vLLM for the CPU beside the kit (about 2 GB; ARGS
 setup: $(STAMP) ## Build .venv from requirements.lock (again only when the lock changes)
 	@echo "$(VENV) is up to date."
 
-check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no server (minutes)
+check: $(STAMP) lint ## Format, lint, types and the quick tests, which need no server (a minute)
 	@echo "pytest"; $(PY) -m pytest -n $(PROCESSES) --dist worksteal \
-		-m "not server and not browser and not slow" $(ARGS)
+		-m "not server and not browser and not slow" --durations 5 --durations-min 2 $(ARGS)
 
 test: $(STAMP) lint ## Every check and every test; the few that fail beside others once more, alone
 	@echo "pytest"; rm -f .pytest_cache/v/cache/lastfailed; \

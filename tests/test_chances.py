@@ -25,6 +25,7 @@ def test_the_least_chance_is_the_one_at_which_so_many_deaths_come_in_one_of_twen
     assert at_least(0, 5) == 0.0
 
 
+@pytest.mark.slow
 def test_the_chance_of_the_racing_check_is_read_from_the_recorded_studies() -> None:
     assert recorded_chance("23.10", "cancel-race") == pytest.approx(at_least(10, 10))
     assert recorded_chance("24.05", "cancel-race") == 0.0

@@ -16,6 +16,7 @@ from benchmarks.faults import campaign  # noqa: E402
 from benchmarks.faults.batch import groups  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::kit.errors.DamagedStudyWarning")
 @pytest.mark.parametrize("group", ["logs", "specs", "registers"])
 def test_no_fault_of_a_seeded_batch_breaks_the_kit(

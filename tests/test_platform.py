@@ -93,6 +93,7 @@ def modules() -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", sorted(HIDDEN))
 def test_every_module_is_imported_and_a_recorded_study_read_on(
     system: str, told: dict[str, str]

@@ -28,6 +28,7 @@ def row(cell: dict[str, Any]) -> str:
     )
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_recorded_study() -> None:
     rows = [row(cell) for cell in result_cells(open_study(RECORDED / "first_light"))]
     assert re.findall(r"^\| 2\d\.\d\d .*$", README, re.MULTILINE) == rows
@@ -44,6 +45,7 @@ def test_every_file_that_it_links_to_is_there() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.slow
 def test_every_make_target_and_command_that_it_names_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets

@@ -101,6 +101,7 @@ def tracked_files() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
+@pytest.mark.slow
 def test_imports_point_down_only() -> None:
     upward = [
         f"{dotted(path)} imports {name}"
@@ -162,6 +163,7 @@ def test_every_module_says_what_it_is() -> None:
     assert [dotted(p) for p in named if not ast.get_docstring(parsed(p))] == []
 
 
+@pytest.mark.slow
 def test_modules_below_the_statistics_import_no_heavy_library() -> None:
     cheap = [
         dotted(path)
@@ -249,6 +251,7 @@ def test_the_conda_environment_has_what_pyproject_declares(
     assert given == asked
 
 
+@pytest.mark.slow
 def test_no_file_names_an_index_host_or_a_machine_path() -> None:
     hosts = (
         rb"pypi\.o"

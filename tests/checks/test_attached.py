@@ -101,6 +101,7 @@ def test_a_triton_that_serves_the_model_is_known_by_its_version() -> None:
     assert one(found, "process").severity is Severity.NOT_CHECKED
 
 
+@pytest.mark.slow
 def test_vllms_own_server_tells_its_cache_and_the_traffic_is_held_against_it() -> None:
     server = {
         "/v1/models": (200, MODELS),
@@ -120,6 +121,7 @@ def test_vllms_own_server_tells_its_cache_and_the_traffic_is_held_against_it() -
     assert any("112 tokens, and the engine takes 100" in f.found for f in long.warnings)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_blocks_the_study_and_sends_nothing() -> None:
     with Asked({**TRITON, "/v2/models/m": (400, UNKNOWN)}).serving() as asked:
         url = f"http://127.0.0.1:{asked.port}"
@@ -133,6 +135,7 @@ def test_a_model_that_is_not_there_blocks_the_study_and_sends_nothing() -> None:
     assert "there is no m; the server has x" in listed.blocking[0].found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "said"),
     [
@@ -149,6 +152,7 @@ def test_a_server_that_is_not_ready_says_how(status: int, said: str) -> None:
     assert about(found, "release")[0].severity is Severity.NOT_CHECKED
 
 
+@pytest.mark.slow
 def test_without_metrics_and_with_foreign_ones_a_remedy_is_named() -> None:
     assert "metrics_url" in one(look(TRITON), "metrics").hint
     foreign = one(look({**TRITON, "/metrics": (200, "go_threads 3\n")}), "metrics")
@@ -173,6 +177,7 @@ def test_over_grpc_only_the_connection_is_seen() -> None:
     assert about(found, "release")[0].severity is Severity.NOT_CHECKED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tunnel", "severity"), [("kubectl", Severity.WARNS), ("ssh", Severity.NOTES)]
 )
@@ -194,6 +199,7 @@ def test_probes_carry_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3cret" not in repr(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", ["[]", '{"version": 3}', "{", "[" * 5000, '"x"', "null"])
 def test_nonsense_is_an_answer_that_tells_nothing(body: str) -> None:
     paths = ("/v2", "/v2/models/m", "/v1/models", "/version", "/metrics")

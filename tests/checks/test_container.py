@@ -20,6 +20,7 @@ def found(server: ServerSpec, topic: str) -> Finding:
     return one
 
 
+@pytest.mark.slow
 def test_the_image_tells_its_vllm_and_its_cuda_and_nothing_is_pulled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -458,6 +458,7 @@ PIECES = st.sampled_from(
 NOISE = st.one_of(st.text(max_size=80), PIECES, st.builds(lambda a, b: a + b, PIECES, PIECES))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(NOISE, max_size=60).map("\n".join))
 def test_no_text_makes_the_room_raise(text: str) -> None:
@@ -511,6 +512,7 @@ def _keeps_its_order(lines: list[str]) -> bool:
     ) or all(_is_in_order(group) or _is_in_order(group[::-1]) for group in groups)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(log=st.sampled_from(STACK_LOGS), order=st.randoms(use_true_random=False))
 def test_a_shuffled_log_matches_nothing_by_its_stack(log: Path, order: object) -> None:
@@ -586,6 +588,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_no_faster_than_the_log(name: str) -> None:
     assert not _is_superlinear(diagnose, HOSTILE[name])
@@ -596,6 +599,7 @@ def test_the_measure_tells_what_is_quadratic_from_what_is_linear() -> None:
     assert _is_superlinear(lambda text: [text.count("ba") for _ in text], "a".__mul__)
 
 
+@pytest.mark.slow
 def test_a_small_file_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -622,6 +626,7 @@ print(found.top_frame, found.line, peak_bytes() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
     small, large = tmp_path / "small.log", tmp_path / "large.log"
     small.write_text(REPORTED)

@@ -211,6 +211,7 @@ def _wrong(change: dict[str, object], tmp_path: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

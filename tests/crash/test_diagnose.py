@@ -27,6 +27,7 @@ def _ids(row: dict[str, Any]) -> str:
     return str(row["file"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", INDEX, ids=_ids)
 def test_the_diagnosis_of(row: dict[str, Any]) -> None:
     found = _found(row["file"], row.get("believed"))

@@ -118,6 +118,7 @@ def test_a_crash_that_is_not_known_counts_for_none_and_is_named(study: StudyFold
     ]
 
 
+@pytest.mark.slow
 def test_only_the_measured_blocks_of_the_catalog_change() -> None:
     text = CATALOG.read_text(encoding="utf-8")
     table = {"is-cancelled-after-final": {"23.10": (5, 5), "24.05": (7, 0)}}

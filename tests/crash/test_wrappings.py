@@ -117,6 +117,7 @@ def _answer(text: str) -> tuple[bool, int | None, str]:
     return found.died, found.signal, found.component.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_a_death_survives(wrapping: str) -> None:
     for what, name in DEATHS.items():
@@ -286,6 +287,7 @@ QUOTED = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(QUOTED, max_size=6).map("\n".join))
 def test_prose_and_quotations_are_no_death(text: str) -> None:

@@ -40,6 +40,7 @@ def trials(*, noise: float = 0.0, stalls: float = 0.0) -> list[Served]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "stalls"), [(0.0, 0.0), (0.03, 0.05)])
 def test_the_pace_that_made_the_latencies_is_found_again(noise: float, stalls: float) -> None:
     fit = fit_pace(trials(noise=noise, stalls=stalls))

@@ -71,6 +71,7 @@ TRAFFIC = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", CACHES, ids=lambda engine: f"{engine.blocks} blocks")
 def test_the_expected_peak_is_within_a_tenth_of_the_cache_whatever_the_prompts(
     engine: Engine,

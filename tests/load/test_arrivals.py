@@ -63,6 +63,7 @@ def test_a_rate_of_zero_in_the_end_ends_the_arrivals() -> None:
     assert len(list(due_times(load))) == pytest.approx(50, abs=1)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.floats(0, 50),
@@ -88,6 +89,7 @@ def test_the_area_up_to_each_moment_is_what_was_asked_for(
         assert seen == pytest.approx(area, rel=0.02, abs=0.2)
 
 
+@pytest.mark.slow
 def test_an_open_loop_sends_on_time_while_answers_are_late(tmp_path: Path) -> None:
     def late(head: bytes, body: bytes) -> Script:
         return [3.0, *generate(head, body)]
@@ -109,6 +111,7 @@ def test_an_open_loop_sends_on_time_while_answers_are_late(tmp_path: Path) -> No
     assert all(row["client"] is None for row in rows)
 
 
+@pytest.mark.slow
 def test_a_capped_open_loop_never_has_more_in_flight_and_keeps_the_schedule(tmp_path: Path) -> None:
     def late(head: bytes, body: bytes) -> Script:
         return [0.1, *generate(head, body)]
@@ -126,6 +129,7 @@ def test_a_capped_open_loop_never_has_more_in_flight_and_keeps_the_schedule(tmp_
     assert last["sent_ns"] - last["scheduled_ns"] > 500_000_000  # 30 requests, 3 at a time, 0.1 s
 
 
+@pytest.mark.slow
 def test_several_workers_share_an_open_loop_exactly(tmp_path: Path) -> None:
     load = workload(
         requests=60,
@@ -141,6 +145,7 @@ def test_several_workers_share_an_open_loop_exactly(tmp_path: Path) -> None:
     assert seen == pytest.approx([time - due[0] for time in due], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trace_is_replayed_with_its_times_and_lengths(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("t_s,prompt_tokens,output_tokens\n5.2,7,3\n5.0,9,2\n5.05,,4\n")
@@ -154,6 +159,7 @@ def test_a_trace_is_replayed_with_its_times_and_lengths(tmp_path: Path) -> None:
     assert [row["scheduled_ns"] - first for row in rows] == [0, 50_000_000, 200_000_000]
 
 
+@pytest.mark.slow
 def test_a_recorded_trial_is_a_trace(tmp_path: Path) -> None:
     with ScriptedServer() as server:
         before = run_load(workload(requests=12), server.port, tmp_path / "t")
@@ -172,6 +178,7 @@ def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> No
         read_trace(path)
 
 
+@pytest.mark.slow
 def test_a_closed_loop_follows_its_steps(tmp_path: Path) -> None:
     def late(head: bytes, body: bytes) -> Script:
         return [0.02, *generate(head, body)]
@@ -193,6 +200,7 @@ def test_a_closed_loop_follows_its_steps(tmp_path: Path) -> None:
     assert server.most_open == 8
 
 
+@pytest.mark.slow
 def test_a_workload_ends_after_its_seconds_and_hears_out_what_is_open(tmp_path: Path) -> None:
     def late(head: bytes, body: bytes) -> Script:
         return [0.2, *generate(head, body)]
@@ -205,6 +213,7 @@ def test_a_workload_ends_after_its_seconds_and_hears_out_what_is_open(tmp_path: 
     assert 0.15e9 < max(sent) - min(sent) < 5e9
 
 
+@pytest.mark.slow
 def test_a_workload_ends_after_its_errors(tmp_path: Path) -> None:
     load = workload(requests=100_000, max_errors=10, processes=2)
     with ScriptedServer(lambda head, body: [0.01, b"nonsense\r\n\r\n"]) as server:

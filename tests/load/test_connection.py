@@ -165,6 +165,7 @@ PLACES = st.lists(st.integers(0, 2000), max_size=8)
 FLUSHES = st.sets(st.integers(0, 8))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(PLACES, st.sampled_from(["length", "chunked", "close"]))
 def test_a_right_answer_is_right_however_it_is_cut(places: list[int], framing: str) -> None:
@@ -173,6 +174,7 @@ def test_a_right_answer_is_right_however_it_is_cut(places: list[int], framing: s
     assert one.answer(cut(data, places), then_close=framing == "close") is Outcome.OK
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(PLACES, st.integers(1, 5), FLUSHES)
 def test_a_right_stream_is_right_however_it_is_cut_and_flushed(
@@ -187,6 +189,7 @@ def test_a_right_stream_is_right_however_it_is_cut_and_flushed(
     assert call.received_bytes == len(data)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(
     st.sampled_from([Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM]),
@@ -212,6 +215,7 @@ def test_a_damaged_answer_has_one_outcome_and_is_right_only_if_its_text_is(
             assert json.dumps(piece)[1:-1].encode() in bad
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200), PLACES)
 def test_garbage_has_one_outcome(garbage: bytes, places: list[int]) -> None:
@@ -443,6 +447,7 @@ def test_what_a_server_sends_without_end_is_malformed_and_not_kept(name: str) ->
         assert one.link.aborted
 
 
+@pytest.mark.slow
 def test_an_answer_may_have_more_framing_than_the_largest_head() -> None:
     one = Client(Protocol.HTTP_GENERATE_STREAM, AnswerCheck.NONE, output_tokens=fixed(12_000))
     one.send()

@@ -387,6 +387,7 @@ def test_a_slow_reader_gives_the_window_back_as_it_reads(world: Make) -> None:
     assert call.token_ns == sorted(set(call.token_ns or ())), "each was read by itself"
 
 
+@pytest.mark.slow
 def test_a_server_that_reads_nothing_of_what_it_is_owed_is_left(world: Make) -> None:
     w = world()
     w.send()
@@ -418,6 +419,7 @@ def test_what_the_kernel_holds_back_is_sent_when_it_takes_it(world: Make) -> Non
     assert second.sent_ns > given_ns
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=many(30, 20_000))
 @given(
     st.lists(

@@ -9,6 +9,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import pytest
 from effort import many
 from http2_frames import HEAD, SETTINGS, Server, data_frame
 from hypothesis import given, settings
@@ -116,6 +117,7 @@ def conversation(draw: st.DrawFn) -> bytes:
     return wire
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=many(60, 20_000))
 @given(st.data(), st.lists(st.integers(0, 2000), max_size=6))
 def test_a_valid_conversation_is_read_alike_wherever_it_is_cut(
@@ -128,6 +130,7 @@ def test_a_valid_conversation_is_read_alike_wherever_it_is_cut(
     assert by_kit(cut(wire, places)) == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=many(150, 60_000))
 @given(
     st.data(),

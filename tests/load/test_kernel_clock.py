@@ -96,7 +96,7 @@ def test_what_waits_in_a_socket_has_the_time_at_which_it_came() -> None:
     def serve(listener: socket.socket, go: threading.Event) -> None:
         connection, _ = listener.accept()
         with connection:
-            for _ in range(5):
+            for _ in range(6):
                 go.wait()
                 go.clear()
                 before = monotonic_ns()
@@ -110,7 +110,7 @@ def test_what_waits_in_a_socket_has_the_time_at_which_it_came() -> None:
         link = await links.open(receiver, *listener.getsockname(), None)
         assert link.has_kernel_clock
         times = []
-        for number in range(5):
+        for number in range(6):
             go.set()
             while len(came) <= number:
                 time.sleep(0.001)
@@ -118,6 +118,8 @@ def test_what_waits_in_a_socket_has_the_time_at_which_it_came() -> None:
             read_ns = monotonic_ns()
             await until(lambda number=number: len(receiver.came) > number)
             times.append((receiver.came[number][1], read_ns))
+            if number == 0:  # Linux begins to stamp some time after the first socket asks for it
+                receiver.without_stamp = 0
         go.set()
         link.abort()
         links.close()
@@ -130,7 +132,7 @@ def test_what_waits_in_a_socket_has_the_time_at_which_it_came() -> None:
         thread.start()
         times = uvloop.run(read(listener, go))
         thread.join()
-    for (at, read_ns), (before, after) in zip(times, came, strict=True):
+    for (at, read_ns), (before, after) in zip(times[1:], came[1:], strict=True):
         assert before - MS < at < after + MS
         assert at < read_ns - 20 * MS
 
@@ -278,6 +280,7 @@ def test_a_link_that_pauses_or_is_aborted_hears_nothing() -> None:
     uvloop.run(go())
 
 
+@pytest.mark.slow
 def test_every_record_says_whose_clock_it_has(tmp_path: Path) -> None:
     for protocol in (Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM):
         with ScriptedServer() as server:

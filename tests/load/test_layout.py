@@ -140,6 +140,7 @@ TEXTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(TEXTS, st.booleans(), st.integers(0, 400), st.binary(max_size=3))
 def test_known_events_say_what_json_says(

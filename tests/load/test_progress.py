@@ -75,6 +75,7 @@ def longest_quiet_s(workers: Workers, seconds: float, until_ended: int | None = 
     return worst
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_stream_that_goes_on_without_an_end_is_progress(tmp_path: Path, processes: int) -> None:
     load = workload(
@@ -90,6 +91,7 @@ def test_a_stream_that_goes_on_without_an_end_is_progress(tmp_path: Path, proces
         assert workers.ended == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeout_s", [30.0, 0.5])
 def test_a_silent_server_makes_no_progress_however_soon_clients_give_up(
     tmp_path: Path, timeout_s: float
@@ -101,6 +103,7 @@ def test_a_silent_server_makes_no_progress_however_soon_clients_give_up(
         assert (workers.ended > 0) == (timeout_s < 1)
 
 
+@pytest.mark.slow
 def test_one_worker_that_gets_answers_is_progress_for_all(tmp_path: Path) -> None:
     traffic: list[bytes] = []
 
@@ -120,6 +123,7 @@ def test_one_worker_that_gets_answers_is_progress_for_all(tmp_path: Path) -> Non
         assert quiet_s < 2.0
 
 
+@pytest.mark.slow
 def test_a_request_that_we_keep_open_ourselves_does_not_wait(tmp_path: Path) -> None:
     load = workload(faults=(Fault(kind=FaultKind.HALF_OPEN),), timeout_s=30.0)
     with under(load, silent, tmp_path) as workers:
@@ -128,6 +132,7 @@ def test_a_request_that_we_keep_open_ourselves_does_not_wait(tmp_path: Path) -> 
         assert (workers.in_flight, workers.waiting, workers.quiet_s()) == (4, 0, None)
 
 
+@pytest.mark.slow
 def test_a_slow_reader_waits_until_its_answer_has_begun(tmp_path: Path) -> None:
     def begin_then_pause(head: bytes, body: bytes) -> Script:
         yield 2.0
@@ -144,6 +149,7 @@ def test_a_slow_reader_waits_until_its_answer_has_begun(tmp_path: Path) -> None:
         assert workers.in_flight == 4
 
 
+@pytest.mark.slow
 def test_silence_between_rare_requests_is_nobody_waiting(tmp_path: Path) -> None:
     arrivals = Arrivals(kind=ArrivalKind.CONSTANT, rate_per_s=0.4, concurrency=None)
 
@@ -156,6 +162,7 @@ def test_silence_between_rare_requests_is_nobody_waiting(tmp_path: Path) -> None
         assert workers.ended >= 2
 
 
+@pytest.mark.slow
 def test_only_a_request_to_which_nothing_came_is_never_answered(tmp_path: Path) -> None:
     def some(head: bytes, body: bytes) -> Script:
         return [SILENCE] if len(server.seen) % 2 else [b"HTTP/1.1 200 OK\r\n", SILENCE]
@@ -169,6 +176,7 @@ def test_only_a_request_to_which_nothing_came_is_never_answered(tmp_path: Path) 
     assert never_answered(table, after_s=5.0) == 0
 
 
+@pytest.mark.slow
 def test_a_deadline_of_the_traffic_is_no_lost_answer(tmp_path: Path) -> None:
     fault = Fault(kind=FaultKind.DEADLINE, deadline_s=fixed(0.2))
     with ScriptedServer(silent) as server:

@@ -70,6 +70,7 @@ OPENAI = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", OPENAI)
 def test_openai_answers_are_read_and_checked(tmp_path: Path, protocol: Protocol) -> None:
     def mostly(head: bytes, body: bytes) -> Script:
@@ -92,6 +93,7 @@ def test_openai_answers_are_read_and_checked(tmp_path: Path, protocol: Protocol)
             assert row["tokens"] == (5 if streamed else None)
 
 
+@pytest.mark.slow
 def test_a_stream_without_its_last_event_is_malformed(tmp_path: Path) -> None:
     def cut(head: bytes, body: bytes) -> Script:
         steps = list(openai(head, body))
@@ -103,6 +105,7 @@ def test_a_stream_without_its_last_event_is_malformed(tmp_path: Path) -> None:
     assert {row["cause"] for row in rows} == {"the stream ends without [DONE]"}
 
 
+@pytest.mark.slow
 def test_a_chat_quotes_what_the_server_said(tmp_path: Path) -> None:
     load = workload(
         protocol=Protocol.OPENAI_CHAT,
@@ -123,6 +126,7 @@ def test_a_chat_quotes_what_the_server_said(tmp_path: Path) -> None:
         assert messages[1]["content"] == messages[3]["content"] == 'a "real" answer'
 
 
+@pytest.mark.slow
 def test_a_conversation_over_generate_quotes_real_answers(tmp_path: Path) -> None:
     def echo(head: bytes, body: bytes) -> Script:
         prompt = json.loads(body)["text_input"]
@@ -148,6 +152,7 @@ def test_an_endpoint_without_the_port_is_refused(protocol: Protocol) -> None:
         channels_for(trial(workload(protocol=protocol)), Endpoint(), {})
 
 
+@pytest.mark.slow
 def test_https_is_spoken_and_certificates_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +184,7 @@ def run_grpc(load: Workload, server: GrpcServer, path: Path, **endpoint: Any) ->
     return sorted(folder.requests().to_pylist(), key=lambda row: row["request"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty_final", [True, False])
 def test_a_grpc_stream_carries_a_clients_requests_one_after_the_other(
     client: Client, tmp_path: Path, empty_final: bool
@@ -194,6 +200,7 @@ def test_a_grpc_stream_carries_a_clients_requests_one_after_the_other(
         assert row["status"] == 0
 
 
+@pytest.mark.slow
 def test_a_stream_that_the_server_ended_in_good_order_costs_no_request(
     client: Client, tmp_path: Path
 ) -> None:
@@ -210,6 +217,7 @@ def test_a_stream_that_the_server_ended_in_good_order_costs_no_request(
     assert server.streams == 6
 
 
+@pytest.mark.slow
 def test_a_request_that_meets_the_end_of_its_stream_is_reset_and_not_timed_out(
     client: Client,
     tmp_path: Path,
@@ -222,6 +230,7 @@ def test_a_request_that_meets_the_end_of_its_stream_is_reset_and_not_timed_out(
     assert Counter(row["outcome"] for row in rows)["ok"] >= 15
 
 
+@pytest.mark.slow
 def test_unary_grpc_answers_are_checked(client: Client, tmp_path: Path) -> None:
     with GrpcServer() as server:
         rows = run_grpc(workload(grpc_client=client, protocol=UNARY), server, tmp_path / "t")
@@ -256,6 +265,7 @@ def expected(digits: bytes) -> tuple[str, str]:
     }.get(int(digits[:1], 16) % 8, ("ok", ""))
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_on_a_grpc_stream_is_a_record(client: Client, tmp_path: Path) -> None:
     load = workload(grpc_client=client, protocol=STREAM, requests=40, timeout_s=2.0)
     with GrpcServer(scripted) as server:
@@ -274,6 +284,7 @@ def slowly(prompt: str, tokens: int) -> Iterable[Step]:
         yield 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "fault", "outcome", "cause"),
     [
@@ -329,6 +340,7 @@ def test_grpc_clients_leave_on_purpose(
     assert all(cause in row["cause"] for row in rows), rows[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [STREAM, UNARY])
 def test_grpc_requests_open_when_the_server_dies_are_in_flight(
     client: Client, tmp_path: Path, protocol: Protocol
@@ -356,6 +368,7 @@ def test_grpc_requests_open_when_the_server_dies_are_in_flight(
     assert set(seen) <= {"ok", "in_flight", "refused"}
 
 
+@pytest.mark.slow
 def test_no_grpc_server_is_a_refusal(client: Client, tmp_path: Path) -> None:
     with GrpcServer() as server:
         port = server.port
@@ -366,6 +379,7 @@ def test_no_grpc_server_is_a_refusal(client: Client, tmp_path: Path) -> None:
     assert [row["outcome"] for row in rows] == ["refused"] * 8, rows[0]
 
 
+@pytest.mark.slow
 def test_grpc_over_tls_sends_its_token(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

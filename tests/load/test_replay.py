@@ -33,6 +33,7 @@ def since_first_s(rows: list[dict[str, Any]]) -> list[float]:
     return [(row["scheduled_ns"] - first) / 1e9 for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speed", [1.0, 4.0])
 def test_azure_is_sent_at_its_times_with_its_lengths(speed: float, tmp_path: Path) -> None:
     with ScriptedServer() as server:
@@ -45,6 +46,7 @@ def test_azure_is_sent_at_its_times_with_its_lengths(speed: float, tmp_path: Pat
     assert [row["output_tokens_asked"] for row in rows] == [4, 3, 2, 1]  # of 0 tokens nothing comes
 
 
+@pytest.mark.slow
 def test_lengths_are_scaled(tmp_path: Path) -> None:
     with ScriptedServer() as server:
         rows = run_load(load("azure.csv", trace_lengths=2), server.port, tmp_path / "t")
@@ -70,6 +72,7 @@ def test_shared_blocks_stay_shared_when_lengths_are_scaled() -> None:
     assert first[:102] == second[:102]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sharegpt.json", "openai.jsonl", "perf_analyzer.json"])
 def test_prompts_are_sent_as_they_are_and_their_answers_checked(name: str, tmp_path: Path) -> None:
     workload = load(name, concurrency=2)
@@ -97,6 +100,7 @@ def test_what_the_traffic_expects_is_what_the_simulated_engine_says() -> None:
             assert json.loads(b'"%b"' % call.prompt) == call.text.decode()
 
 
+@pytest.mark.slow
 def test_turns_of_a_session_follow_the_answer_and_wait_as_long_as_the_file_says(
     tmp_path: Path,
 ) -> None:
@@ -112,6 +116,7 @@ def test_turns_of_a_session_follow_the_answer_and_wait_as_long_as_the_file_says(
     assert [row["prompt_tokens"] for row in rows] == [5, 10, 14, 4]
 
 
+@pytest.mark.slow
 def test_a_wait_ends_with_the_run(tmp_path: Path) -> None:
     path = tmp_path / "slow.jsonl"
     path.write_text(
@@ -127,6 +132,7 @@ def test_a_wait_ends_with_the_run(tmp_path: Path) -> None:
         assert [row["turn"] for row in rows] == [0]
 
 
+@pytest.mark.slow
 def test_workers_share_the_conversations_of_a_file(tmp_path: Path) -> None:
     workload = load("sharegpt.json", concurrency=2, processes=2, requests=9)
     with ScriptedServer() as server:

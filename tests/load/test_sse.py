@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +68,7 @@ usual = st.lists(st.text(max_size=8), max_size=12).map(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(streams | usual, st.lists(st.integers(0, 400), max_size=12))
 @example(b"data: a\r\n\r\ndata: b\r\n\r\n", [8, 9, 10])
@@ -77,12 +79,14 @@ def test_the_events_do_not_depend_on_how_the_bytes_come(stream: bytes, places: l
     assert fed(cut(stream, places)) == plain_reading(stream)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(streams)
 def test_one_byte_at_a_time_gives_the_same_events(stream: bytes) -> None:
     assert fed([stream[i : i + 1] for i in range(len(stream))]) == plain_reading(stream)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(usual, st.integers(0, 300), st.binary(min_size=1, max_size=3), st.integers(0, 300))
 def test_a_damaged_stream_is_read_as_a_plain_reading_does(

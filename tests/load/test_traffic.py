@@ -30,6 +30,7 @@ def plans(seed: int, numbers: list[int]) -> list[tuple[object, ...]]:
     return [traffic.call(number).plan for number in numbers]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.permutations(range(40)), st.integers(0, 2**64))
 def test_a_request_does_not_depend_on_the_order_in_which_requests_are_made(
@@ -96,6 +97,7 @@ DISTRIBUTIONS = st.builds(
 ) | st.builds(Distribution, kind=st.just(DistributionKind.UNIFORM), low=LOW, high=HIGH)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(DISTRIBUTIONS, st.integers(0, 2**64), st.integers(0, 1))
 def test_a_block_of_lengths_is_what_each_length_is_alone(
@@ -150,6 +152,7 @@ def test_words_that_json_must_escape_come_out_escaped_and_plain() -> None:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 300))
 def test_a_run_of_words_goes_round_at_the_end(start: int, length: int) -> None:

@@ -30,6 +30,7 @@ def wait_until(condition: object, timeout_s: float = 120.0) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [Protocol.HTTP_GENERATE, Protocol.HTTP_GENERATE_STREAM])
 def test_every_request_is_sent_once_and_recorded_once(tmp_path: Path, protocol: Protocol) -> None:
     load = workload(protocol=protocol, requests=60)
@@ -53,6 +54,7 @@ def test_every_request_is_sent_once_and_recorded_once(tmp_path: Path, protocol: 
             assert row["token_ns"] is None
 
 
+@pytest.mark.slow
 def test_several_workers_share_one_workload_exactly(tmp_path: Path) -> None:
     load = workload(requests=50, processes=3, concurrency=5, turns=2)
     with ScriptedServer() as server:
@@ -66,6 +68,7 @@ def test_several_workers_share_one_workload_exactly(tmp_path: Path) -> None:
     assert server.most_open <= 5
 
 
+@pytest.mark.slow
 def test_a_request_that_is_open_when_the_server_dies_is_in_flight(tmp_path: Path) -> None:
     def respond(head: bytes, body: bytes) -> Script:
         return [SILENCE] if len(server.seen) > 10 else generate(head, body)
@@ -82,6 +85,7 @@ def test_a_request_that_is_open_when_the_server_dies_is_in_flight(tmp_path: Path
     assert set(outcomes) <= {"ok", "in_flight", "refused"}
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_while_the_server_lives_is_reset(tmp_path: Path) -> None:
     def respond(head: bytes, body: bytes) -> Script:
         return ["reset"] if len(server.seen) % 5 == 0 else generate(head, body)
@@ -91,6 +95,7 @@ def test_a_connection_that_breaks_while_the_server_lives_is_reset(tmp_path: Path
     assert Counter(row["outcome"] for row in rows) == {"ok": 32, "reset": 8}
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_a_killed_worker_loses_at_most_half_a_second_of_records(tmp_path: Path) -> None:
     def slowly(head: bytes, body: bytes) -> Script:
@@ -114,6 +119,7 @@ def test_a_killed_worker_loses_at_most_half_a_second_of_records(tmp_path: Path) 
         assert later - earlier < 500e6 + 5 * late_ns, "it writes every few ticks, late or not"
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_is_gone_writes_what_it_has_and_leaves(tmp_path: Path) -> None:
     with ScriptedServer(lambda head, body: [0.02, *generate(head, body)]) as server:
         load = workload(requests=100_000)
@@ -124,6 +130,7 @@ def test_a_worker_whose_parent_is_gone_writes_what_it_has_and_leaves(tmp_path: P
     assert folder.requests().num_rows > 10
 
 
+@pytest.mark.slow
 def test_a_worker_whose_disk_is_full_fails_and_says_why(tmp_path: Path) -> None:
     with ScriptedServer(lambda head, body: [0.005, *generate(head, body)]) as server:
         load = workload(requests=100_000)
@@ -151,6 +158,7 @@ sys.exit(worker.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_an_error_in_a_callback_ends_the_worker(tmp_path: Path) -> None:
     folder = TrialFolder.create(tmp_path / "t", trial(workload(requests=100_000)))
     with ScriptedServer() as server:
@@ -169,6 +177,7 @@ def test_an_error_in_a_callback_ends_the_worker(tmp_path: Path) -> None:
             assert process.stderr.read().rstrip().endswith(b"ZeroDivisionError: division by zero")
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_records_what_is_open(tmp_path: Path) -> None:
     with ScriptedServer(lambda head, body: [SILENCE]) as server:
         folder, workers = started(workload(), Endpoint(http_port=server.port), tmp_path / "t")
@@ -180,6 +189,7 @@ def test_a_stopped_worker_records_what_is_open(tmp_path: Path) -> None:
     assert all(row["end_ns"] >= row["sent_ns"] for row in rows)
 
 
+@pytest.mark.slow
 def test_a_refused_client_backs_off(tmp_path: Path) -> None:
     with ScriptedServer() as server:
         port = server.port
@@ -194,6 +204,7 @@ def test_a_refused_client_backs_off(tmp_path: Path) -> None:
             assert wait_ns >= 0.95e9 * least_s, (client, waits)  # timers know milliseconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_it_is_known_when_a_worker_broke(tmp_path: Path, number: signal.Signals) -> None:
     """One that breaks once the server is dead has done nothing to the server."""

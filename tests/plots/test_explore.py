@@ -33,6 +33,7 @@ def rows_of(exploration: Exploration) -> dict[int, dict[str, Any]]:
     return {row["request"]: row for row in exploration.data["rows"]}
 
 
+@pytest.mark.slow
 def test_every_row_has_the_times_of_its_request(study: Any) -> None:
     shown = study.explore_last_seconds()
     trial = study.trials[study.trials["crashed"]].iloc[0]
@@ -49,6 +50,7 @@ def test_every_row_has_the_times_of_its_request(study: Any) -> None:
     assert {row["end"] for row in rows.values() if row["look"] == "in_flight"} == {0.0}
 
 
+@pytest.mark.slow
 def test_the_line_of_a_cell_is_its_distribution_with_the_failures(study: Any) -> None:
     shown = study.explore_distribution()
     looks = shown.data["looks"]
@@ -100,6 +102,7 @@ def test_no_text_ends_the_script(study: Any) -> None:
         assert json.loads(data[1]) == json.loads(json.dumps(shown.data))
 
 
+@pytest.mark.slow
 def test_the_same_figure_has_the_same_markup(study: Any) -> None:
     first, second = study.explore_last_seconds(), study.explore_last_seconds()
     assert first._repr_html_() == second._repr_html_()

@@ -84,6 +84,7 @@ def lines(ax: Axes) -> dict[str, object]:
     return {str(line.get_gid() or line.get_label()): line for line in ax.get_lines()}
 
 
+@pytest.mark.slow
 def test_latency_against_concurrency_has_intervals_n_and_hollow_marks_for_failures(
     loads: Path, ax: Axes
 ) -> None:
@@ -95,6 +96,7 @@ def test_latency_against_concurrency_has_intervals_n_and_hollow_marks_for_failur
     assert "23.10 (14 % failed)" in texts(ax)
 
 
+@pytest.mark.slow
 def test_an_open_loop_is_drawn_against_the_rate_at_which_requests_were_due(
     tmp_path: Path, ax: Axes
 ) -> None:
@@ -136,6 +138,7 @@ def test_throughput_is_right_answers_over_the_time_of_each_trial() -> None:
     assert np.isnan(alone["low_per_s"])
 
 
+@pytest.mark.slow
 def test_the_pareto_figure_labels_each_point_with_its_load(loads: Path, ax: Axes) -> None:
     requests = requests_frame(loads)
     plot_pareto(requests, ax)
@@ -148,6 +151,7 @@ def test_the_pareto_figure_labels_each_point_with_its_load(loads: Path, ax: Axes
     assert "n 952 requests" in texts(ax)
 
 
+@pytest.mark.slow
 def test_a_distribution_ends_below_all_by_the_share_never_answered(loads: Path, ax: Axes) -> None:
     requests = requests_frame(loads)
     plot_distribution(requests, ax)
@@ -158,6 +162,7 @@ def test_a_distribution_ends_below_all_by_the_share_never_answered(loads: Path, 
     assert title(ax) == "Never answered: 14 % on 23.10 at 16"
 
 
+@pytest.mark.slow
 def test_a_cell_that_never_answered_is_named_in_the_distribution(tmp_path: Path, ax: Axes) -> None:
     folder = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     write_trial(folder, "23.10", crash_after=0)
@@ -167,6 +172,7 @@ def test_a_cell_that_never_answered_is_named_in_the_distribution(tmp_path: Path,
         plot_distribution(requests_frame(folder)[:0].assign(open_loop=False), ax)
 
 
+@pytest.mark.slow
 def test_the_first_token_and_the_gaps_between_tokens_are_drawn(loads: Path, ax: Axes) -> None:
     gaps = token_gaps_frame(loads)
     plot_itl(gaps, ax)
@@ -185,6 +191,7 @@ def test_the_first_token_and_the_gaps_between_tokens_are_drawn(loads: Path, ax: 
         plot_itl(gaps[:0], ax)
 
 
+@pytest.mark.slow
 def test_the_last_seconds_show_each_request_by_how_it_ended(loads: Path, ax: Axes) -> None:
     trials, requests = trials_frame(loads), requests_frame(loads)
     plot_last_seconds(requests, trials, ax, gaps=token_gaps_frame(loads), rows=30)
@@ -207,6 +214,7 @@ def test_the_last_seconds_show_each_request_by_how_it_ended(loads: Path, ax: Axe
     assert ax.get_ylabel() == "last 30 of 116 requests sent"
 
 
+@pytest.mark.slow
 def test_requests_after_the_death_have_no_row_and_are_counted(ax: Axes) -> None:
     folder = RECORDED / "first_light"
     plot_last_seconds(requests_frame(folder), trials_frame(folder), ax)
@@ -214,6 +222,7 @@ def test_requests_after_the_death_have_no_row_and_are_counted(ax: Axes) -> None:
     assert not any(gid.startswith("refused") for gid in lines(ax))
 
 
+@pytest.mark.slow
 def test_without_a_death_there_are_no_last_seconds(loads: Path, ax: Axes) -> None:
     trials = trials_frame(loads)
     with pytest.raises(SpecError, match="none died"):
@@ -222,6 +231,7 @@ def test_without_a_death_there_are_no_last_seconds(loads: Path, ax: Axes) -> Non
         plot_last_seconds(requests_frame(loads)[:0], trials, ax)
 
 
+@pytest.mark.slow
 def test_panels_of_a_release_share_the_time_and_say_what_is_not_exported(
     tmp_path: Path, figure: Figure
 ) -> None:
@@ -244,6 +254,7 @@ def test_panels_of_a_release_share_the_time_and_say_what_is_not_exported(
     assert title(figure).startswith("23.10 and 24.10 die with the KV cache at most")
 
 
+@pytest.mark.slow
 def test_the_gpu_has_panels_of_its_own_where_it_is_exported(figure: Figure) -> None:
     folder = RECORDED / "kv_real_and_simulated"
     trials, samples = trials_frame(folder), samples_frame(folder)
@@ -261,6 +272,7 @@ def test_the_gpu_has_panels_of_its_own_where_it_is_exported(figure: Figure) -> N
     assert "up to 71 preemptions a trial" in title(figure)
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_both_sides_of_each_traffic(tmp_path: Path, figure: Figure) -> None:
     study = first_light(tmp_path / "s", repeats=5)
     trials, requests = trials_frame(study), requests_frame(study)
@@ -277,6 +289,7 @@ def test_a_comparison_shows_both_sides_of_each_traffic(tmp_path: Path, figure: F
     assert title(figure) == "24.10 dies more than 24.05 under cancel-race"
 
 
+@pytest.mark.slow
 def test_a_comparison_of_survivors_claims_no_difference(tmp_path: Path, figure: Figure) -> None:
     study = first_light(tmp_path / "s")
     trials, requests = trials_frame(study), requests_frame(study)

@@ -35,6 +35,7 @@ def compared(studies: tuple[StudyFolder, StudyFolder]) -> ComparedStudies:
     return ComparedStudies(studies=studies, by="study")
 
 
+@pytest.mark.slow
 def test_the_page_says_who_is_worse_and_what_was_not_compared(
     compared: ComparedStudies, tmp_path: Path
 ) -> None:
@@ -55,6 +56,7 @@ def test_deaths_under_traffic_of_one_side_alone_are_not_counted(compared: Compar
     assert row.only == "after"
 
 
+@pytest.mark.slow
 def test_the_document_is_strict_json_with_infinite_ratios_as_text(
     compared: ComparedStudies, tmp_path: Path
 ) -> None:
@@ -76,6 +78,7 @@ def test_what_else_two_studies_differ_in_is_shown(compared: ComparedStudies) -> 
     assert {"before", "after"} == set(compared.names)
 
 
+@pytest.mark.slow
 def test_releases_of_one_study_are_compared_without_a_word_on_differences(tmp_path: Path) -> None:
     study = first_light(tmp_path / "study", repeats=5)
     both = ComparedStudies(studies=(study,), by="release", levels=("24.10", "24.05"))
@@ -94,6 +97,7 @@ def test_a_rate_is_not_pooled_with_another_rate(tmp_path: Path) -> None:
         _ = both.found
 
 
+@pytest.mark.slow
 def test_hostile_names_stand_as_text(
     studies: tuple[StudyFolder, StudyFolder], tmp_path: Path
 ) -> None:
@@ -106,6 +110,7 @@ def test_hostile_names_stand_as_text(
     assert "\u202e" not in html
 
 
+@pytest.mark.slow
 def test_a_person_gets_it_from_the_front_door(tmp_path: Path) -> None:
     study = kit.recorded("first_light")
     found = study.compare("24.10", "24.05")

@@ -52,6 +52,7 @@ def test_the_frame_has_the_host_of_each_trial(mixed: kit.Study) -> None:
     assert mixed.hosts["cores"].to_dict() == {"host 1": 2, "host 2": 4}
 
 
+@pytest.mark.slow
 def test_text_figures_and_page_say_that_latencies_are_of_several_hosts(
     mixed: kit.Study, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from synthetic_studies import first_light, write_study, write_trial
 
 from kit.report.known import known_beyond
@@ -25,6 +26,7 @@ def study_of(folder: Path, *releases: str, scenario: str = "cancel-race") -> Stu
     return study
 
 
+@pytest.mark.slow
 def test_what_others_found_stands_with_the_decision_and_folded_where_long(tmp_path: Path) -> None:
     study = study_of(tmp_path / "s", "24.05", "26.11")
     text = write_report(study.path, tmp_path / "reports").read_text()
@@ -50,6 +52,7 @@ def test_what_the_study_measured_is_not_told_as_unmeasured(tmp_path: Path) -> No
     assert not [text for text in untold(half) if "cancel-race" in text]
 
 
+@pytest.mark.slow
 def test_what_died_in_the_study_is_left_to_its_decision(tmp_path: Path) -> None:
     study = first_light(tmp_path / "s")
     known = known_beyond(study, trials_frame(study))
@@ -58,6 +61,7 @@ def test_what_died_in_the_study_is_left_to_its_decision(tmp_path: Path) -> None:
     assert not known.faults
 
 
+@pytest.mark.slow
 def test_a_control_is_about_no_fault_of_the_catalog(tmp_path: Path) -> None:
     study = study_of(tmp_path / "s", "24.05", scenario="control")
     known = section(write_report(study.path, tmp_path / "reports").read_text())

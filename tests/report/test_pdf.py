@@ -39,6 +39,7 @@ def test_without_a_browser_the_error_names_one_and_the_page_stays(
     assert page.exists()
 
 
+@pytest.mark.slow
 def test_a_browser_that_prints_nothing_is_quoted_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

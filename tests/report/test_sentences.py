@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from synthetic_studies import SEGFAULT, first_light, write_study, write_trial
 
 from kit.report.crashes import study_crashes
@@ -13,6 +14,7 @@ from kit.stats.frames import samples_frame, trials_frame
 from kit.study.folder import StudyFolder
 
 
+@pytest.mark.slow
 def test_the_stack_of_the_deaths_is_shown_without_addresses(tmp_path: Path) -> None:
     study = first_light(tmp_path)
     (crash,) = study_crashes(study, trials_frame(study))
@@ -76,6 +78,7 @@ def test_deaths_alone_have_nothing_to_be_compared_with(tmp_path: Path) -> None:
     assert "none survived" in cache_said(study)
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_with_the_recorded_one_cell_by_cell(tmp_path: Path) -> None:
     recorded = trials_frame(first_light(tmp_path / "recorded"))
     again = trials_frame(first_light(tmp_path / "again", repeats=2))

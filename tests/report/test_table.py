@@ -25,6 +25,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return [dict(zip(COLUMNS, row, strict=True)) for row in cut]
 
 
+@pytest.mark.slow
 def test_each_cell_says_how_many_crashed_and_after_how_many_requests(tmp_path: Path) -> None:
     table = rows(text_table(result_cells(first_light(tmp_path))))
     by_cell = {(row["release"], row["scenario"]): row for row in table}
@@ -52,6 +53,7 @@ def test_a_study_stopped_before_its_first_result_has_a_table_all_the_same(tmp_pa
     assert (row["crashed"], row["ended as"]) == ("0 of 0", "no verdict")
 
 
+@pytest.mark.slow
 def test_many_crash_iterations_are_cut_short(tmp_path: Path) -> None:
     study = write_study(tmp_path, ["23.10"], ["cancel-race"])
     for repeat in range(8):
@@ -67,6 +69,7 @@ def test_html_escapes_what_a_server_printed(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in html_table(result_cells(study))
 
 
+@pytest.mark.slow
 def test_a_latency_that_never_came_is_told_from_one_of_too_few_requests(tmp_path: Path) -> None:
     study = write_study(tmp_path, ["24.05", "23.10"], ["cancel-race"])
     write_trial(study, "24.05", requests=30)
@@ -77,6 +80,7 @@ def test_a_latency_that_never_came_is_told_from_one_of_too_few_requests(tmp_path
     assert (never["p50 ms"], never["p95 ms"]) == ("never", "never")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["first_light", "release_map"])
 def test_a_table_for_80_columns_loses_details_and_names_them(name: str) -> None:
     cells = result_cells(open_study(RECORDED / name))

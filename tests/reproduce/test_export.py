@@ -113,6 +113,7 @@ def finding(spec: TrialSpec | None = None, **more: object) -> FoundCrash:
 FAULTS = [s.name for s in load_scenarios().values() if s.kind == "fault"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_scenario_can_be_exported(name: str, tmp_path: Path) -> None:
     path = tmp_path / "reproduce.py"
@@ -128,6 +129,7 @@ def test_every_fault_scenario_can_be_exported(name: str, tmp_path: Path) -> None
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_script_imports_the_standard_library_and_for_grpc_its_client(name: str) -> None:
     spec = trial(name)
@@ -318,6 +320,7 @@ def servers() -> Iterator[list[FakeTriton]]:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_a_script_says_after_which_request_the_server_died(
     one_by_one: Path, servers: list[FakeTriton]
 ) -> None:
@@ -328,6 +331,7 @@ def test_a_script_says_after_which_request_the_server_died(
     assert done.stdout.startswith(said)
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_everything_survived(
     one_by_one: Path, servers: list[FakeTriton]
 ) -> None:
@@ -337,6 +341,7 @@ def test_a_server_that_answers_everything_survived(
     assert servers[0].asked == 12
 
 
+@pytest.mark.slow
 def test_a_server_that_only_refuses_requests_is_told_from_one_that_died_or_hangs(
     one_by_one: Path, servers: list[FakeTriton]
 ) -> None:
@@ -355,6 +360,7 @@ def alone(path: Path, text: str, packages: Path | None) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.slow
 def test_a_checked_script_has_nothing_of_the_kit_nor_its_libraries(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     client = link_client(tmp_path / "packages")
@@ -368,6 +374,7 @@ def test_a_checked_script_has_nothing_of_the_kit_nor_its_libraries(tmp_path: Pat
     assert done.stdout == f"__main__ {[str(path), 'word']}\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["http://127.0.0.1:9"], ["127.0.0.1"], ["--what"]])
 def test_traffic_that_cannot_be_sent_is_wrong_usage(one_by_one: Path, words: list[str]) -> None:
     done = run_alone(one_by_one, *words)

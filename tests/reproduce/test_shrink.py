@@ -153,6 +153,7 @@ def test_a_bug_that_needs_nothing_is_shown_by_one_client_and_one_request() -> No
     assert found.iterations == (0,) * 16
 
 
+@pytest.mark.slow
 def test_what_is_found_kills_as_often_as_wanted() -> None:
     server = [Server(hazard=0.05, needs=needs(least_clients=4), seed=n) for n in range(60)]
     found = [shrink(trial(), one) for one in server]
@@ -162,6 +163,7 @@ def test_what_is_found_kills_as_often_as_wanted() -> None:
     assert min(true) >= 0.65
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     held = 0
     for seed in range(100):
@@ -173,6 +175,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert held >= 89  # 95 are expected; below 89 once in two hundred times
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     least_clients=st.integers(1, 16),
@@ -399,6 +402,7 @@ def test_the_least_workload_has_every_size_at_its_least() -> None:
     assert smallest.requests == 200
 
 
+@pytest.mark.slow
 @given(low=st.integers(0, 4096), high=st.integers(1, 4096))
 def test_a_size_between_two_lies_between_them(low: int, high: int) -> None:
     middle = between(low, high)
@@ -448,6 +452,7 @@ class Launcher:
         return InventedRun(spec, TrialFolder.create(study.trial(spec.trial_id).path, spec), end)
 
 
+@pytest.mark.slow
 def test_a_shrinking_that_was_stopped_goes_on_where_it_stopped(tmp_path: Path) -> None:
     whole, first, second = Server(hazard=0.05), Server(hazard=0.05), Server(hazard=0.05)
     at_once = shrink_in(tmp_path / "a", trial(), launch=Launcher(whole))
@@ -464,6 +469,7 @@ def test_a_shrinking_that_was_stopped_goes_on_where_it_stopped(tmp_path: Path) -
     assert sorted(t.spec.trial_id for t in kept) == sorted(s.trial_id for s in whole.asked)
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_shrinking_is_refused(tmp_path: Path) -> None:
     shrink_in(tmp_path, trial(), launch=Launcher(Server(hazard=0.3)))
     with pytest.raises(StoreError, match="another"):
@@ -496,6 +502,7 @@ def crashed_study(tmp_path: Path) -> StudyFolder:
     return study
 
 
+@pytest.mark.slow
 def test_the_command_shrinks_the_trial_that_died_and_writes_what_it_found(
     crashed_study: StudyFolder, tmp_path: Path
 ) -> None:
@@ -516,6 +523,7 @@ def test_the_command_shrinks_the_trial_that_died_and_writes_what_it_found(
     )
 
 
+@pytest.mark.slow
 def test_a_study_or_trial_without_a_death_is_refused_with_those_that_have_one(
     crashed_study: StudyFolder, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_every_flip_of_a_study_is_found_from_its_own_trials(study: StudyFolder) -> None:
     found = bisect_recorded(study, "cancel-race")
     assert found.decided
@@ -57,6 +58,7 @@ def test_a_scenario_that_was_not_run_is_refused(study: StudyFolder) -> None:
         bisect_recorded(study, "control")
 
 
+@pytest.mark.slow
 def test_concurrencies_and_engines_are_never_pooled(study: StudyFolder, tmp_path: Path) -> None:
     study = StudyFolder(shutil.copytree(study.path, tmp_path / "study"))
     write_trial(study, "23.10", scenario="cancel-race", repeat=9, concurrency=1)
@@ -64,6 +66,7 @@ def test_concurrencies_and_engines_are_never_pooled(study: StudyFolder, tmp_path
         bisect_recorded(study, "cancel-race")
 
 
+@pytest.mark.slow
 def test_what_was_not_decided_begins_with_that_word(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", LINE, ["cancel-race"])
     for release in LINE:
@@ -76,6 +79,7 @@ def test_what_was_not_decided_begins_with_that_word(tmp_path: Path) -> None:
     assert "after 1 trial," in said
 
 
+@pytest.mark.slow
 def test_the_sentence_says_what_it_assumes(study: StudyFolder) -> None:
     assert "dies does so in 30% of its trials or more, " in flips_sentence(
         bisect_recorded(study, "cancel-race")
@@ -100,6 +104,7 @@ def ended(spec: StudySpec, folder: Path, verdicts: dict[str, Verdict]) -> None:
         TrialFolder.create(study.trial(trial.trial_id).path, trial).finish(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verdict", "said", "code"),
     [

@@ -154,6 +154,7 @@ def trial_folders(path: Path) -> list[str]:
     return sorted(folder.name for folder in path.glob("trials/*"))
 
 
+@pytest.mark.slow
 def test_trials_run_once_on_the_hosts_and_lie_in_the_study_as_local_ones_do(
     hosts: Hosts, client: Client, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_trials_run_once_on_the_hosts_and_lie_in_the_study_as_local_ones_do(
     assert registered() == []
 
 
+@pytest.mark.slow
 def test_two_workers_of_one_machine_run_one_trial_at_a_time(
     hosts: Hosts, client: Client, tmp_path: Path
 ) -> None:
@@ -185,6 +187,7 @@ def test_two_workers_of_one_machine_run_one_trial_at_a_time(
     assert max(hosts.most.values()) == 1
 
 
+@pytest.mark.slow
 def test_the_progress_of_a_trial_elsewhere_is_told_as_that_of_one_here(
     hosts: Hosts, client: Client, tmp_path: Path
 ) -> None:
@@ -194,6 +197,7 @@ def test_the_progress_of_a_trial_elsewhere_is_told_as_that_of_one_here(
     assert {(t.sent, t.ended, t.in_flight) for t in loading} == {(3, 2, 1)}
 
 
+@pytest.mark.slow
 def test_a_lost_worker_gives_its_trial_back(
     hosts: Hosts, cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
@@ -212,6 +216,7 @@ def test_a_lost_worker_gives_its_trial_back(
     assert not (study.path / "interrupted").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_that_outlives_no_worker_is_our_own_failure(
     hosts: Hosts, cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
@@ -229,6 +234,7 @@ def test_a_trial_that_outlives_no_worker_is_our_own_failure(
     assert "lost 3 times" in trial.result.reason
 
 
+@pytest.mark.slow
 def test_a_study_waits_for_a_worker_when_it_has_none(
     hosts: Hosts, cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
@@ -242,6 +248,7 @@ def test_a_study_waits_for_a_worker_when_it_has_none(
     assert StudyFolder(tmp_path / "s").finished
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_leaves_a_study_that_resumes(
     hosts: Hosts, cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
@@ -266,6 +273,7 @@ def test_a_lost_scheduler_leaves_a_study_that_resumes(
     assert len([t for _, t in hosts.begun if t in before]) == len(before), "they ran once"
 
 
+@pytest.mark.slow
 def test_stop_ends_the_trials_on_all_hosts_within_seconds(
     hosts: Hosts, client: Client, tmp_path: Path
 ) -> None:
@@ -285,6 +293,7 @@ def test_stop_ends_the_trials_on_all_hosts_within_seconds(
     assert run_study(SPEC, tmp_path / "s", on=client).finished
 
 
+@pytest.mark.slow
 def test_a_keyboard_interrupt_ends_them_as_well(
     hosts: Hosts, client: Client, tmp_path: Path
 ) -> None:
@@ -299,6 +308,7 @@ def test_a_keyboard_interrupt_ends_them_as_well(
     assert sum(hosts.running.values()) == 0
 
 
+@pytest.mark.slow
 def test_a_host_with_another_kit_is_left_out_and_named(
     hosts: Hosts, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +325,7 @@ def test_a_host_with_another_kit_is_left_out_and_named(
     assert hosts.prepared == ["1"], "it is not prepared either"
 
 
+@pytest.mark.slow
 def test_a_cluster_that_cannot_run_the_study_at_all_is_an_error_that_says_why(
     hosts: Hosts, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +335,7 @@ def test_a_cluster_that_cannot_run_the_study_at_all_is_an_error_that_says_why(
     assert hosts.begun == []
 
 
+@pytest.mark.slow
 def test_what_hosts_differ_in_is_said_before_they_run_anything(
     hosts: Hosts, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +347,7 @@ def test_what_hosts_differ_in_is_said_before_they_run_anything(
     assert {host.libc for host in read_hosts(study.path)} == {"glibc 2.30", "glibc 2.31"}
 
 
+@pytest.mark.slow
 def test_a_sequential_study_decides_over_hosts_as_over_the_trials_of_one(
     hosts: Hosts, client: Client, tmp_path: Path
 ) -> None:
@@ -347,6 +360,7 @@ def test_a_sequential_study_decides_over_hosts_as_over_the_trials_of_one(
     assert len(study.trials()) <= 8 + 2, "no more than run beside the deciding ones"
 
 
+@pytest.mark.slow
 def test_what_a_worker_sends_lands_in_its_trial_only(
     hosts: Hosts, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +377,7 @@ def test_what_a_worker_sends_lands_in_its_trial_only(
     assert len(study.trials()) == 4, "their specs are the study's own"
 
 
+@pytest.mark.slow
 def test_local_runs_in_this_process_listens_on_loopback_alone_and_leaves_nothing(
     hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +419,7 @@ def test_the_command_line_says_it_as_well(
     assert "on='nonsense'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_study_that_is_done_needs_its_cluster_no_more(
     hosts: Hosts, client: Client, tmp_path: Path
 ) -> None:

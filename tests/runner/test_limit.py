@@ -95,6 +95,7 @@ def run(study: StudyFolder, verdict: Verdict = Verdict.SURVIVED, most: int = 99)
     return started
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_limit_and_an_interrupted_one_goes_on(tmp_path: Path) -> None:
     whole = StudyFolder.create(tmp_path / "whole", spec_of())
     at_once = run(whole)

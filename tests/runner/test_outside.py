@@ -72,6 +72,7 @@ def of_server(trial: psutil.Process) -> psutil.Process:
     return named(trial, "--model-repository")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_end_of_the_guard_is_no_crash_of_the_server(
     tmp_path: Path, number: signal.Signals
@@ -85,6 +86,7 @@ def test_the_end_of_the_guard_is_no_crash_of_the_server(
     assert any(words in result.reason for words in seen), result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_load_worker_that_is_ended_crashes_no_control_cell(
     tmp_path: Path, number: signal.Signals
@@ -105,23 +107,27 @@ def test_a_load_worker_that_is_ended_crashes_no_control_cell(
         assert folder.requests().num_rows >= ended[0], "what it held is written"
 
 
+@pytest.mark.slow
 def test_a_server_that_somebody_stopped_is_not_hung(tmp_path: Path) -> None:
     result = conduct(trial(tmp_path), lambda t: of_server(t).suspend())
     assert result.verdict is Verdict.INTERRUPTED, result.reason
     assert "SIGSTOP" in result.reason
 
 
+@pytest.mark.slow
 def test_a_load_worker_that_somebody_stopped_says_nothing_of_the_server(tmp_path: Path) -> None:
     result = conduct(trial(tmp_path), lambda t: named(t, "kit.load.worker.worker").suspend())
     assert result.verdict is Verdict.CLIENT_FAULT, result.reason
     assert "SIGSTOP to a load worker" in result.reason
 
 
+@pytest.mark.slow
 def test_a_stub_that_somebody_killed_is_no_dead_engine(tmp_path: Path) -> None:
     result = conduct(trial(tmp_path), lambda t: of_server(t).children()[0].kill())
     assert result.verdict is Verdict.INTERRUPTED, result.reason
 
 
+@pytest.mark.slow
 def test_a_server_that_is_told_to_end_is_not_one_whose_engine_died(tmp_path: Path) -> None:
     result = conduct(trial(tmp_path), lambda t: of_server(t).terminate())
     assert result.verdict is Verdict.INTERRUPTED, result.reason
@@ -129,6 +135,7 @@ def test_a_server_that_is_told_to_end_is_not_one_whose_engine_died(tmp_path: Pat
     assert any(words in result.reason for words in said), result.reason
 
 
+@pytest.mark.slow
 def test_a_server_that_crashes_before_it_is_ready_has_crashed_at_its_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

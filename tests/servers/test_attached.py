@@ -72,6 +72,7 @@ def wait_until_answered(process: subprocess.Popen[str]) -> None:
         assert process.poll() is None
 
 
+@pytest.mark.slow
 def test_answers_of_a_running_server_are_checked_and_timed(
     server: Endpoint, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_answers_of_a_running_server_are_checked_and_timed(
     assert len(requests_frame(tmp_path / "study")) == 80
 
 
+@pytest.mark.slow
 def test_an_open_loop_counts_from_the_due_time(server: Endpoint, tmp_path: Path) -> None:
     done = load(
         *(f"grpc://127.0.0.1:{server.grpc_port}", "--model", "simulated"),
@@ -106,6 +108,7 @@ def test_an_open_loop_counts_from_the_due_time(server: Endpoint, tmp_path: Path)
     assert "e2e ms from the due time" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
     with PortClaim(1) as claim:  # claimed by us, so nobody listens
         done = load(
@@ -141,6 +144,7 @@ def test_schemes_say_port_and_tls() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_was_recorded_is_never_overwritten(server: Endpoint, tmp_path: Path) -> None:
     words = (f"http://127.0.0.1:{server.http_port}", "--model", "simulated", "--requests", 4)
     assert load(*words, "--out", tmp_path / "s").returncode == 0
@@ -150,6 +154,7 @@ def test_what_was_recorded_is_never_overwritten(server: Endpoint, tmp_path: Path
     assert len(requests_frame(tmp_path / "s")) == 4
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_mid_load_stopped_answering(tmp_path: Path) -> None:
     spec = TrialSpec(
         trial_id="s", server=ServerSpec(release="24.05"), scenario="control", model="simulated"
@@ -187,6 +192,7 @@ def test_a_server_that_dies_in_mid_load_stopped_answering(tmp_path: Path) -> Non
     assert "stopped answering" in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_server_that_was_never_reached_is_our_side_s_fault(tmp_path: Path) -> None:
     with PortClaim(1) as claim:
         url = f"http://127.0.0.1:{claim.ports[0]}"
@@ -241,6 +247,7 @@ def test_probes_carry_the_token_and_nothing_stores_it(tmp_path: Path) -> None:
     assert all("s3cret" not in path.read_text() for path in folder.path.iterdir())
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_traffic_and_keeps_what_was_recorded(
     server: Endpoint, tmp_path: Path
 ) -> None:

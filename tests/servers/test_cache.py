@@ -128,6 +128,7 @@ def _fill_and_log(log: str, start: object) -> None:
     assert is_whole(cached("things/one", slow))
 
 
+@pytest.mark.slow
 def test_of_several_processes_at_once_one_fills(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(3)
@@ -166,6 +167,7 @@ def make_wheel(folder: Path, wheel: Wheel) -> None:
             archive.writestr(f"{stem}.dist-info/{name}", text)
 
 
+@pytest.mark.slow
 def test_a_file_with_another_hash_is_refused_and_not_kept(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +182,7 @@ def test_a_file_with_another_hash_is_refused_and_not_kept(
     assert names(own_cache / "wheels") == []
 
 
+@pytest.mark.slow
 def test_without_network_and_cache_the_error_says_so(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +206,7 @@ def test_a_python_without_pip_is_told_how_to_get_it(
         fetch(wheel, "x86_64", tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_cached_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = numpy_wheels()["3.11"]
     folder = package_folder(wheel)

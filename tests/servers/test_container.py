@@ -66,6 +66,7 @@ def server_of(tmp_path: Path, **fields: Any) -> ContainerServer:
     return ContainerServer(spec, repository, folder, ready_timeout_s=20.0)
 
 
+@pytest.mark.slow
 def test_a_container_is_made_as_asked_followed_and_removed(api: EngineApi, tmp_path: Path) -> None:
     asked = {"memory": "2g", "ulimits": ("nofile=1024:4096",), "server_args": ("--log-verbose=1",)}
     server = server_of(tmp_path, release="24.08", **asked)
@@ -103,6 +104,7 @@ def test_a_container_is_made_as_asked_followed_and_removed(api: EngineApi, tmp_p
     assert not registered()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "seen"), [(0, 0), (1, 1), (137, -9), (134, -6), (255, 255)])
 def test_an_exit_is_told_as_of_an_embedded_server(
     api: EngineApi, tmp_path: Path, code: int, seen: int
@@ -118,6 +120,7 @@ def test_an_exit_is_told_as_of_an_embedded_server(
     server.stop()
 
 
+@pytest.mark.slow
 def test_what_the_kit_stops_has_not_ended_by_itself(api: EngineApi, tmp_path: Path) -> None:
     server = server_of(tmp_path)
     server.start()
@@ -126,6 +129,7 @@ def test_what_the_kit_stops_has_not_ended_by_itself(api: EngineApi, tmp_path: Pa
     assert not api.containers
 
 
+@pytest.mark.slow
 def test_a_process_of_that_number_that_is_not_the_container_s_is_not_watched(
     api: EngineApi, tmp_path: Path
 ) -> None:
@@ -136,6 +140,7 @@ def test_a_process_of_that_number_that_is_not_the_container_s_is_not_watched(
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_lost_engine_is_no_end_of_the_server(api: EngineApi, tmp_path: Path) -> None:
     server = server_of(tmp_path)
     server.start()
@@ -193,6 +198,7 @@ SAID = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "status", "said", "hint"), SAID.values(), ids=SAID)
 def test_what_an_engine_refuses_is_an_error_with_a_hint_and_leaves_nothing(
     api: EngineApi, tmp_path: Path, step: str, status: int, said: str, hint: str
@@ -206,12 +212,14 @@ def test_what_an_engine_refuses_is_an_error_with_a_hint_and_leaves_nothing(
     assert not registered()
 
 
+@pytest.mark.slow
 def test_an_error_in_the_middle_of_a_pull_is_told(api: EngineApi, tmp_path: Path) -> None:
     api.pull_events = [{"status": "Pulling"}, {"error": "write layer: no space left on device"}]
     with pytest.raises(ContainerError, match="no room for x/y:9"):
         server_of(tmp_path, image="x/y:9").start()
 
 
+@pytest.mark.slow
 def test_a_pull_tells_how_far_it_is_and_stops_before_the_disk_is_full(api: EngineApi) -> None:
     def layer(done: int, total: int) -> dict[str, Any]:
         detail = {"current": done, "total": total}
@@ -227,6 +235,7 @@ def test_a_pull_tells_how_far_it_is_and_stops_before_the_disk_is_full(api: Engin
         ensure_image(engine, "x/y:2")
 
 
+@pytest.mark.slow
 def test_an_image_for_another_processor_is_refused_before_it_runs(
     api: EngineApi, tmp_path: Path
 ) -> None:
@@ -236,6 +245,7 @@ def test_an_image_for_another_processor_is_refused_before_it_runs(
     assert not any("create" in path for path in api.asked)
 
 
+@pytest.mark.slow
 def test_a_request_for_gpus_that_an_engine_drops_in_silence_is_found_out(
     api: EngineApi, tmp_path: Path
 ) -> None:
@@ -244,6 +254,7 @@ def test_a_request_for_gpus_that_an_engine_drops_in_silence_is_found_out(
     assert not api.containers
 
 
+@pytest.mark.slow
 def test_gpus_are_asked_for_by_index_and_uuid(api: EngineApi, tmp_path: Path) -> None:
     api.has_gpu = True
     server = server_of(tmp_path, gpus="0,GPU-12ab")
@@ -253,6 +264,7 @@ def test_gpus_are_asked_for_by_index_and_uuid(api: EngineApi, tmp_path: Path) ->
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_at_its_start_says_why(api: EngineApi, tmp_path: Path) -> None:
     api.log = b"E0101 12:00:00 1 model.cc] failed to load 'simulated': no such file\n"
     api.end(1)
@@ -298,6 +310,7 @@ def test_what_is_no_address_of_an_engine_is_refused(given: str) -> None:
         address_of(given, {})
 
 
+@pytest.mark.slow
 def test_a_sweep_removes_the_container_of_a_dead_owner(api: EngineApi) -> None:
     run = register()
     note_container(run.record, api.url)
@@ -338,6 +351,7 @@ def test_a_vllm_repository_has_the_layout_of_the_official_backend(tmp_path: Path
     assert "REPORT_CUSTOM_METRICS" in config
 
 
+@pytest.mark.slow
 def test_each_generation_gets_the_arguments_that_its_vllm_knows(tmp_path: Path) -> None:
     old = engine_arguments(kit.container("23.11", model="m"))
     assert old["disable_log_requests"] is True  # else a line a request, the prompt in it

@@ -44,6 +44,7 @@ def test_the_python_to_get_is_the_one_that_most_of_the_missing_releases_take() -
     assert best_python(["23.04"]) == "3.8"
 
 
+@pytest.mark.slow
 def test_every_line_of_this_machine_is_well_or_has_a_hint(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

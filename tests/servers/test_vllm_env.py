@@ -72,6 +72,7 @@ def test_a_version_that_is_no_version_is_refused(empty_cache: Path) -> None:
         vllm_env.install("../elsewhere")
 
 
+@pytest.mark.slow
 def test_packages_that_pip_cannot_find_are_an_error_and_leave_nothing(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def test_all_three_flips_of_the_cancellation_crash_are_found() -> None:
     assert found.trials < 5 * len(LINE)  # what a fixed five trials a release would take
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=16))
 def test_any_line_is_found_when_much_is_believed_possible(line: list[bool]) -> None:
@@ -56,6 +57,7 @@ def test_any_line_is_found_when_much_is_believed_possible(line: list[bool]) -> N
     assert [(flip.older, flip.newer) for flip in found.flips] == wanted
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(5, 40), st.data())
 def test_one_flip_is_found_in_about_half_as_many_trials_as_releases(
@@ -92,6 +94,7 @@ def wrong_lines(
     return wrong, trials / lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confidence", [0.9, 0.99])
 def test_the_answer_is_wrong_no_more_often_than_it_says(confidence: float) -> None:
     assume = Assumptions(detect=0.9)
@@ -101,6 +104,7 @@ def test_the_answer_is_wrong_no_more_often_than_it_says(confidence: float) -> No
     assert wrong <= expected + 3 * math.sqrt(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detect", [0.4, 0.5, 0.75, 1.0])
 def test_it_is_no_more_often_wrong_where_a_crash_comes_seldom(detect: float) -> None:
     """Nothing is told of how often a release that dies does so."""
@@ -110,6 +114,7 @@ def test_it_is_no_more_often_wrong_where_a_crash_comes_seldom(detect: float) -> 
     assert detect < 1 or trials < 4 * len(LINE), "where it always comes, few trials are enough"
 
 
+@pytest.mark.slow
 def test_one_number_assumed_for_all_crashes_would_be_wrong_more_often_than_it_says() -> None:
     """The check of the check above: it notices what it is there for."""
     wrong, _ = wrong_lines(0.5, 40, assume=Assumptions(detect=0.9))

@@ -28,6 +28,7 @@ def frames(study: StudyFolder) -> tuple[pd.DataFrame, pd.DataFrame]:
     return trials_frame(study), requests_frame(study)
 
 
+@pytest.mark.slow
 def test_the_release_that_dies_is_worse_and_the_control_tells_no_difference(
     study: StudyFolder,
 ) -> None:
@@ -47,6 +48,7 @@ def test_the_release_that_dies_is_worse_and_the_control_tells_no_difference(
     assert control.median_latency.low < 1 < control.median_latency.high
 
 
+@pytest.mark.slow
 def test_one_death_against_none_is_not_called_worse(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ["24.07", "24.08"], ["cancel-race"])
     write_trial(study, "24.08", crash_after=3)
@@ -57,6 +59,7 @@ def test_one_death_against_none_is_not_called_worse(tmp_path: Path) -> None:
     assert "24.08 and 24.07 cannot be told apart" in sentence(found)
 
 
+@pytest.mark.slow
 def test_speed_alone_makes_one_worse_where_all_die(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ["24.07", "24.08"], ["cancel-race"])
     for repeat in range(6):
@@ -106,6 +109,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_compares_two_studies_cell_by_cell(
     study: StudyFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

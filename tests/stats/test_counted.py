@@ -37,10 +37,12 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(size, "LEAST_BYTES", 1)
 
 
+@pytest.mark.slow
 def test_a_study_that_fits_is_not_counted(path: Path) -> None:
     pd.testing.assert_frame_equal(latencies_frame(path), requests_frame(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latency", ["e2e_ms", "ttft_ms", "itl_ms_mean"])
 def test_quantiles_of_a_large_study_are_those_of_its_frame_within_the_stated_error(
     path: Path, monkeypatch: pytest.MonkeyPatch, latency: str
@@ -74,6 +76,7 @@ def test_a_frame_of_a_large_study_is_refused_with_the_way_round(path: Path) -> N
         token_gaps_frame(path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_figure_and_report_of_a_large_study_say_that_latencies_are_of_classes(
     path: Path, tmp_path: Path
@@ -90,6 +93,7 @@ def test_figure_and_report_of_a_large_study_say_that_latencies_are_of_classes(
 KEY = ["trial_id", "request"]
 
 
+@pytest.mark.slow
 def test_the_table_of_requests_is_the_frame_of_requests(path: Path) -> None:
     frame = requests_frame(path).sort_values(KEY)
     asked = kit.open(path).sql("select * from requests order by trial_id, request")
@@ -108,6 +112,7 @@ def test_the_table_of_tokens_is_the_frame_of_token_gaps(path: Path) -> None:
     np.testing.assert_allclose(asked["itl_ms"], frame["itl_ms"])
 
 
+@pytest.mark.slow
 def test_trials_and_samples_are_tables_too(path: Path) -> None:
     study = kit.open(path)
     assert study.sql("select count(*) n from trials where crashed")["n"].item() == 2
@@ -137,6 +142,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", HOSTILE)
 def test_a_query_reads_the_study_and_nothing_else(path: Path, tmp_path: Path, sql: str) -> None:
     secret_frame = pd.DataFrame({"x": [1]})  # a variable is no table, either
@@ -150,6 +156,7 @@ def test_a_query_reads_the_study_and_nothing_else(path: Path, tmp_path: Path, sq
     assert part.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_named_before_duckdb_sees_it(tmp_path: Path) -> None:
     study = first_light(tmp_path / "s", repeats=1)
     pack_study(study)

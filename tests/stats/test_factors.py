@@ -85,6 +85,7 @@ def test_the_answer_names_what_decided(frame: pd.DataFrame, answer: str, matter:
     assert {factor.name for factor in found if factor.matters} == matter
 
 
+@pytest.mark.slow
 def test_that_a_factor_does_nothing_is_said_only_if_it_changed_the_outcome_nowhere(
     ax: Axes,
 ) -> None:
@@ -130,6 +131,7 @@ def test_without_a_fault_trial_there_is_no_answer() -> None:
         factors(BY_RELEASE[BY_RELEASE["kind"] == "control"])
 
 
+@pytest.mark.slow
 def test_a_factor_that_does_nothing_is_rarely_taken_to_matter() -> None:
     """Random deaths; at a chance of 1 in 100 each, 10 designs of 3 factors give 0.3."""
     false_alarms = 0
@@ -162,6 +164,7 @@ def ax() -> Iterator[Axes]:
         plt.close(figure)
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_factors_shows_every_fault_trial_once(ax: Axes) -> None:
     plot_factors(BY_RELEASE, ax)
     marks = {line.get_gid(): len(line.get_xdata()) for line in ax.get_lines()}
@@ -171,6 +174,7 @@ def test_the_picture_of_the_factors_shows_every_fault_trial_once(ax: Axes) -> No
     assert "no vLLM (simulated)" in [label.get_text() for label in ax.get_yticklabels()]
 
 
+@pytest.mark.slow
 def test_no_two_marks_lie_on_each_other(ax: Axes) -> None:
     plot_factors(BY_CHANCE, ax)
     marks = [mark for marks in points(ax).values() for mark in marks]
@@ -178,6 +182,7 @@ def test_no_two_marks_lie_on_each_other(ax: Axes) -> None:
     assert len(marks) == len(set(marks)) == 54
 
 
+@pytest.mark.slow
 def test_the_picture_of_both_engines_draws_each_and_counts_preemptions(ax: Axes) -> None:
     step, none = '{"device": "CPU", "step": "1"}', ""
     columns = ["engine", "source", "name", "t_s", "value", "labels"]

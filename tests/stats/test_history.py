@@ -44,6 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_cells_of_the_same_question_are_compared_by_time(folder: Path) -> None:
     found = index_studies(folder)
     assert list(found.table["when"]) == sorted(found.table["when"])
@@ -56,6 +57,7 @@ def test_cells_of_the_same_question_are_compared_by_time(folder: Path) -> None:
     assert found.skipped == {}
 
 
+@pytest.mark.slow
 def test_it_is_told_in_sentences_and_a_table(folder: Path) -> None:
     found = history(folder, release="24.10")
     assert "24.10 under cancel-race (simulated, 16 clients): 5 of 5 died" in found.answer[1]
@@ -66,6 +68,7 @@ def test_it_is_told_in_sentences_and_a_table(folder: Path) -> None:
     assert set(found.table["release"]) == {"24.10"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_named_and_loses_no_other(folder: Path) -> None:
     (folder / "broken").mkdir()
     (folder / "broken" / "study.json").write_text("{")
@@ -97,6 +100,7 @@ def test_a_study_by_itself_and_a_folder_without_one(tmp_path: Path) -> None:
         history(tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_same_and_says_when_there_is_no_study(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_no_crash_on_one_side_bounds_the_ratio_on_one_side() -> None:
     assert seen.low > 1
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_share_bounds_are_those_at_which_the_tail_is_exactly_left_out(
@@ -111,6 +112,7 @@ def test_share_bounds_are_those_at_which_the_tail_is_exactly_left_out(
         assert stats.binom.cdf(events, trials, found.high) == pytest.approx(0.025, rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 200), st.floats(0.1, 1e6))
 def test_rate_bounds_are_those_at_which_the_tail_is_exactly_left_out(

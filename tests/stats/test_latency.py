@@ -60,6 +60,7 @@ def test_a_fast_failure_does_not_make_a_release_look_fast() -> None:
     assert LatencySample.of(requests(fast, failed=30)).quantile_ms(0.5) == 50
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_quantile_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
     truth = math.exp(stats.norm.ppf(0.95))
@@ -76,6 +77,7 @@ def lives(rng: np.random.Generator, *, trials: int, n: int, differ: float) -> pd
     return requests(np.exp(np.tile(own, n) + rng.normal(0, 0.25, trials * n)), trials=trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("differ", [0.0, 0.05, 0.2])
 @pytest.mark.parametrize("trials", [2, 3, 8, 15])
 @pytest.mark.parametrize("quantile", [0.5, 0.95])
@@ -120,6 +122,7 @@ def test_how_many_requests_are_needed_depends_on_the_confidence() -> None:
     assert math.isnan(row["ms"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("differ", [0.0, 0.1])
 def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says(differ: float) -> None:
     rng = np.random.default_rng(5)
@@ -157,6 +160,7 @@ def test_latency_from_the_schedule_counts_the_wait(tmp_path: Path) -> None:
     assert due == pytest.approx(sent + 0.2)
 
 
+@pytest.mark.slow
 def test_crash_table_counts_the_request_that_killed(tmp_path: Path) -> None:
     table = crash_table(trials_frame(first_light(tmp_path / "s")), CELL)
     deadly = table[table["scenario"] == "cancel-race"].set_index("release")

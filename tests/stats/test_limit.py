@@ -74,6 +74,7 @@ def search(
         points.append(observe(posterior.next_load()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("places", "goal_s"), [(4, 0.3), (16, 0.3)])
 def test_the_limit_of_a_closed_loop_is_found_within_5_percent(places: int, goal_s: float) -> None:
     truth = closed_limit(places, goal_s)
@@ -87,6 +88,7 @@ def test_the_limit_of_a_closed_loop_is_found_within_5_percent(places: int, goal_
     assert covered >= 17  # a share of 0.95 gives fewer in 1 % of such tests
 
 
+@pytest.mark.slow
 def test_the_limit_of_an_open_loop_is_found_within_5_percent() -> None:
     served, goal_s = 100.0, 0.1
     truth = served - math.log(20) / goal_s  # M/M/1: P(stay > t) = exp(-(served - rate) t)
@@ -99,6 +101,7 @@ def test_the_limit_of_an_open_loop_is_found_within_5_percent() -> None:
     assert covered >= 17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 4, 37, 350])
 def test_a_wall_is_found_and_no_load_is_far_beyond_what_has_held(limit: int) -> None:
     def observe(load: float) -> Point:

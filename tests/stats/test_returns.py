@@ -50,6 +50,7 @@ def by_luck(chance: float, rng: random.Random) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chance", [0.15, 0.3, 0.5, 0.7])
 def test_a_line_that_dies_alike_everywhere_seems_to_return_in_few_maps(chance: float) -> None:
     rng = random.Random(1)

@@ -70,6 +70,7 @@ def test_a_leak_is_found_with_its_size(memory: float) -> None:
     assert covered >= 16
 
 
+@pytest.mark.slow
 def test_over_all_measures_a_healthy_server_raises_an_alarm_in_1_of_20() -> None:
     alarms = 0
     for seed in range(2 * SEEDS):

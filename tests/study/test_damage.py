@@ -76,6 +76,7 @@ def flipped(script: str, *words: object) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "table"),
     [
@@ -98,6 +99,7 @@ def test_no_flipped_bit_of_an_arrow_file_kills_the_reader_or_loses_rows_unsaid(
 OLD_CAMPAIGN = CAMPAIGN.replace("if is_part and lost", "if True or lost")
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_file_without_checksums_kills_the_reader(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ["23.10"], ["cancel-race"])
     trial = write_trial(study, "23.10", crash_after=30)
@@ -136,6 +138,7 @@ print(json.dumps(count))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("summed", [True, False])
 @pytest.mark.parametrize("name", ["trials.parquet", "requests.parquet"])
 def test_no_flipped_bit_of_a_recorded_study_kills_the_reader(
@@ -151,6 +154,7 @@ def test_no_flipped_bit_of_a_recorded_study_kills_the_reader(
         assert found == {"said": 60, "wrong": 0}
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_batch_names_the_file_the_rows_and_the_reason(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
     trial = write_trial(study, "24.05", requests=60)
@@ -204,6 +208,7 @@ BROKEN: list[tuple[str, bytes]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [data for _, data in BROKEN], ids=[name for name, _ in BROKEN])
 @pytest.mark.parametrize("name", ["spec.json", "result.json"])
 def test_one_broken_file_costs_one_trial_and_is_named(
@@ -249,6 +254,7 @@ def into_circle(path: Path) -> None:
     path.symlink_to(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [into_folder, into_pipe, into_device, into_link_out, into_circle])
 @pytest.mark.parametrize(
     "name", ["result.json", "requests-0.arrows", "samples-watch.arrows", "server.log"]
@@ -305,6 +311,7 @@ def test_columns_of_another_kit_cost_only_their_file(tmp_path: Path) -> None:
     assert len(requests_frame(study)) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$x_{$ \\frac", "a</svg><script>", "\x1b[31m\u202e", "%s {0}"])
 def test_a_name_is_shown_and_not_obeyed(tmp_path: Path, name: str) -> None:
     study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
@@ -358,6 +365,7 @@ def test_rows_that_are_written_while_one_reads_are_not_called_lost(
     assert rows.table["n"].to_pylist()[0] == 1
 
 
+@pytest.mark.slow
 def test_one_study_object_reads_each_file_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from kit.study.arrow_file import ArrowAppender, read_rows
 from kit.study.folder import REQUESTS
@@ -38,6 +39,7 @@ with ArrowAppender(Path(sys.argv[1]), schema) as file:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_named_error_and_costs_only_the_batch_that_it_did_not_take(
     tmp_path: Path,
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_title_of_trials_says_that_a_hybrid_is_no_release() -> None:
     assert crash_title(trials()) == (f"24.10 crashes, 24.09 survives; {NAME} crashes (no release)")
 
 
+@pytest.mark.slow
 def test_figures_draw_hybrids_behind_a_gap_or_a_line_and_say_what_they_are() -> None:
     figure, (left, right) = plt.subplots(1, 2)
     try:

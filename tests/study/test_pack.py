@@ -49,6 +49,7 @@ def arrows(trial: TrialFolder) -> list[str]:
     return sorted(path.name for path in trial.path.glob("*.arrows*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remove", [False, True])
 def test_a_packed_study_reads_as_it_did_before(tmp_path: Path, remove: bool) -> None:
     study = first_light(tmp_path / "s", repeats=1)
@@ -218,6 +219,7 @@ print(json.dumps(count))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forged", [False, True])
 def test_no_flipped_bit_of_a_part_kills_the_reader(trial: TrialFolder, forged: bool) -> None:
     """forged: the listing was made to fit, as a stranger can; page checksums find most of it."""
@@ -239,6 +241,7 @@ def listing_of(trial: TrialFolder, **changes: object) -> None:
     (trial.path / LISTING).write_text(json.dumps(text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -119,6 +119,7 @@ def test_a_typing_mistake_in_a_spec_is_an_error_and_not_a_default() -> None:
         from_json(data, StudySpec)
 
 
+@pytest.mark.slow
 def test_more_trials_than_anybody_can_run_are_refused_before_any_is_planned() -> None:
     values = tuple(range(1, 1001))
     spec = StudySpec(

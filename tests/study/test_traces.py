@@ -129,6 +129,7 @@ def test_what_is_wrong_is_named_with_its_line_and_field(
         assert words in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(

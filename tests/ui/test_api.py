@@ -31,11 +31,13 @@ def test_importing_the_kit_loads_no_room_and_no_library() -> None:
     assert loaded & HEAVY == set()
 
 
+@pytest.mark.slow
 def test_importing_the_kit_takes_under_100_ms_of_processor_time() -> None:
     script = "import time; t = time.process_time(); import kit; print(time.process_time() - t)"
     assert min(float(python(script)) for _ in range(5)) < 0.1
 
 
+@pytest.mark.slow
 def test_the_frames_of_a_study_load_neither_figures_nor_statistics() -> None:
     script = (
         "import kit, sys; len(kit.recorded('first_light').trials)\n"
@@ -57,6 +59,7 @@ def test_every_public_name_has_a_docstring_with_an_example(name: str) -> None:
     assert ">>> " in text or f"kit.{name}(" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", sorted({getattr(kit, name).__module__ for name in kit.__all__}))
 def test_the_examples_of_the_front_door_run(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -36,6 +36,7 @@ def spec(**changes: object) -> StudySpec:
     return choose(**{"name": "mine", **given_choice, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(1, 999_999), min_size=1, unique=True), st.sampled_from([",", " ", ", "])
 )
@@ -44,6 +45,7 @@ def test_counts_are_read_as_they_were_written(counts: list[int], between: str) -
     assert as_grid({"concurrency": text}) == {"concurrency": tuple(counts)}
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(FIELDS)), st.text())
 def test_whatever_is_typed_becomes_values_or_a_named_error(field: str, text: str) -> None:
     try:

@@ -65,6 +65,7 @@ def processes_about(path: Path) -> list[psutil.Process]:
     return [p for p in everyone if any(str(path) in word for word in p.info["cmdline"] or ())]
 
 
+@pytest.mark.slow
 def test_help_names_every_command_and_the_exit_codes() -> None:
     text = kit("--help").stdout
     for word in (
@@ -82,6 +83,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     assert "exit codes:\n  0    done\n  1 " in text
 
 
+@pytest.mark.slow
 def test_a_wrong_command_is_wrong_usage() -> None:
     assert kit("explode").returncode == 2
 
@@ -109,6 +111,7 @@ def test_every_command_says_what_it_does_in_80_columns(monkeypatch: pytest.Monke
         assert [line for line in text.splitlines() if len(line) > 80] == [], name
 
 
+@pytest.mark.slow
 def test_every_example_of_the_help_is_read_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     read = 0
@@ -150,6 +153,7 @@ def test_traffic_without_a_scenario_is_a_sweep_of_ones_own_workload() -> None:
     assert [len(values) for values in spec.grid.values()] == [2, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_help_is_there_before_any_heavy_library_is_loaded() -> None:
     script = (
         "import sys, kit.ui.cli; kit.ui.cli.parser().format_help(); "
@@ -164,6 +168,7 @@ def test_the_console_script_is_the_same_command_line() -> None:
     assert script == "kit.ui.cli:main"
 
 
+@pytest.mark.slow
 def test_releases_tells_which_run_here_and_which_need_a_container() -> None:
     listed = {r["release"]: r for r in documents("releases")}
     assert listed["23.10"]["embedded"]
@@ -174,6 +179,7 @@ def test_releases_tells_which_run_here_and_which_need_a_container() -> None:
     assert next(line for line in lines if line.startswith("23.11")).count("needs a container") == 1
 
 
+@pytest.mark.slow
 def test_scenarios_lists_faults_and_controls() -> None:
     kinds = {s["name"]: s["kind"] for s in documents("scenarios")}
     assert kinds["cancel-race"] == "fault"
@@ -181,6 +187,7 @@ def test_scenarios_lists_faults_and_controls() -> None:
     assert "cancel-race" in kit("scenarios").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -304,6 +311,7 @@ def wait_until(true: object, timeout_s: float = 300.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_report_is_written_for_any_study_folder(tmp_path: Path) -> None:
     study = first_light(tmp_path / "study", repeats=2)
     done = kit("report", study.path, "--out", tmp_path / "reports")
@@ -313,6 +321,7 @@ def test_a_report_is_written_for_any_study_folder(tmp_path: Path) -> None:
     assert documents("report", study.path, "--out", tmp_path / "again")["cells"] == latest["cells"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["utf-8", "utf-16", "gzip", "gzip of utf-16", "gzip, cut short"])
 def test_a_log_is_read_in_every_form_that_it_comes_in(form: str, tmp_path: Path) -> None:
     text = (ROOT / "tests" / "crash" / "stacks" / "server-7332.log").read_text()
@@ -334,6 +343,7 @@ def test_a_log_is_read_in_every_form_that_it_comes_in(form: str, tmp_path: Path)
     assert {"from": "24.08", "to": None, "by": "git"} in found["matches"][1]["affected"]
 
 
+@pytest.mark.slow
 def test_a_broken_gzip_file_is_a_named_error(tmp_path: Path) -> None:
     data = bytearray(gzip.compress(b"Signal (11) received.\n" * 10_000))
     data[12:40] = bytes(28)
@@ -344,6 +354,7 @@ def test_a_broken_gzip_file_is_a_named_error(tmp_path: Path) -> None:
     assert "broken packed data" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_diagnosis_for_people_tells_a_candidate_from_a_match() -> None:
     stacks = ROOT / "tests" / "crash" / "stacks"
     unknown = kit("diagnose", stacks / "server-7795.log").stdout
@@ -355,17 +366,20 @@ def test_a_diagnosis_for_people_tells_a_candidate_from_a_match() -> None:
     assert "23.11 has it: 23.10 to 23.11 (git), 24.08 to today (git)" in known
 
 
+@pytest.mark.slow
 def test_a_log_without_a_crash_has_no_diagnosis(tmp_path: Path) -> None:
     found = documents("diagnose", "-", text="I1122 10:00:00.0 1 server.cc:1] all is well\n")
     assert not found["died"]
     assert found["matches"] == []
 
 
+@pytest.mark.slow
 def test_clean_says_when_there_is_nothing_to_remove() -> None:
     kit("clean")
     assert documents("clean") == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m kit releases | head -n 1",
@@ -398,6 +412,7 @@ def test_a_cache_that_the_traffic_will_fill_is_said_before_the_run(tmp_path: Pat
     assert done.stderr.index("this traffic needs") < done.stderr.index("1/1  24.05")
 
 
+@pytest.mark.slow
 def test_the_kit_runs_in_any_folder_and_with_a_safe_path(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "kit", "releases"],

@@ -53,6 +53,7 @@ def test_every_exercise_has_typical_wrong_answers() -> None:
     assert set(WRONG) == set(EXERCISES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", EXERCISES)
 def test_a_typical_wrong_answer_gets_a_hint_and_not_the_answer(exercise: str) -> None:
     for answer in WRONG[exercise]:
@@ -186,6 +187,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], P
         yield executed
 
 
+@pytest.mark.slow
 @every_part
 def test_every_solution_passes_its_checks(path: Path, run: Callable[[Path], Path]) -> None:
     text = shown(run(path))
@@ -193,6 +195,7 @@ def test_every_solution_passes_its_checks(path: Path, run: Callable[[Path], Path
     assert text.count("✓") == path.read_text("utf-8").count('check(\\"')
 
 
+@pytest.mark.slow
 @every_part
 def test_the_outputs_that_a_solution_keeps_are_those_of_a_run(
     path: Path, run: Callable[[Path], Path]
@@ -201,6 +204,7 @@ def test_the_outputs_that_a_solution_keeps_are_those_of_a_run(
     assert differences(nbformat.read(path, as_version=4), ran) == [], "run `make outputs`"
 
 
+@pytest.mark.slow
 def test_a_students_notebook_runs_to_its_end_unanswered(run: Callable[[Path], Path]) -> None:
     path = COURSE / PARTS[0].name
     text = shown(run(path))

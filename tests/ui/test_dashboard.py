@@ -142,6 +142,7 @@ def shown(study: StudyFolder) -> Iterator[tuple[Dashboard, io.StringIO]]:
         view.close()
 
 
+@pytest.mark.slow
 def test_ended_trials_stay_above_and_the_view_goes_at_the_end(study: StudyFolder) -> None:
     progress = progress_of(study)
     with shown(study) as (view, out):
@@ -154,6 +155,7 @@ def test_ended_trials_stay_above_and_the_view_goes_at_the_end(study: StudyFolder
     assert "\x1b[1A" in out.getvalue()[before:], "the view was taken away"
 
 
+@pytest.mark.slow
 def test_looks_are_rare_and_take_a_small_share_of_a_core(
     study: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +176,7 @@ def test_looks_are_rare_and_take_a_small_share_of_a_core(
     assert looks[0] == 3, "0.1 s at 4 %: at 0, 2.5 and 5 s"
 
 
+@pytest.mark.slow
 def test_a_study_folder_that_is_gone_leaves_one_line(tmp_path: Path) -> None:
     out = Terminal()
     console = Console(file=out, force_terminal=True, width=100, height=30, color_system=None)

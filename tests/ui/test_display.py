@@ -168,6 +168,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 def test_only_these_modules_write_to_a_terminal_or_escape_markup() -> None:
     for path in sorted((ROOT / "kit").rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()

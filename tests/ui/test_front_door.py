@@ -26,6 +26,9 @@ def run_both(folder: Path | str) -> kit.Study:
     )
 
 
+pytestmark = pytest.mark.server
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> kit.Study:
     """Four lives; one is of 24.10 under its race. What is swept has a test of its own below."""

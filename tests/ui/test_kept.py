@@ -105,6 +105,7 @@ def test_a_tagged_cell_that_shows_nothing_is_a_difference() -> None:
     assert kept.differences(empty, empty) == [f"one: is tagged {kept.TAG} and shows nothing"]
 
 
+@pytest.mark.slow
 def test_only_the_cells_that_are_tagged_keep_what_they_show(tmp_path: Path) -> None:
     path = tmp_path / "two.ipynb"
     cells = [

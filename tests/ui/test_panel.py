@@ -187,6 +187,7 @@ def test_the_same_choice_is_shown_as_a_call_and_as_a_command() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_stands_on_the_screen_at_the_click_is_what_runs(tmp_path: Path) -> None:
     """The kernel is busy: it has not taken the last fields yet when the click arrives."""
     shown = panel(tmp_path, run_at_once)
@@ -214,6 +215,7 @@ def test_a_change_after_the_click_changes_neither_what_runs_nor_what_is_shown(
     assert plans == [list(check(TWO).plan)]
 
 
+@pytest.mark.slow
 def test_run_shows_the_result_table_and_keeps_the_study(tmp_path: Path) -> None:
     shown = panel(tmp_path, run_at_once)
     click(shown)
@@ -233,6 +235,7 @@ def run_until_stopped(spec: StudySpec, folder: Path, *, stop: threading.Event) -
     return study
 
 
+@pytest.mark.slow
 def test_stop_ends_what_runs_and_a_second_run_does_not_start(tmp_path: Path) -> None:
     shown = panel(tmp_path, run_until_stopped)
 
@@ -251,6 +254,7 @@ def test_stop_ends_what_runs_and_a_second_run_does_not_start(tmp_path: Path) -> 
     assert len(list(tmp_path.glob("panel-*"))) == 1  # it went on in the same folder
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_study_and_says_so(tmp_path: Path) -> None:
     shown = panel(tmp_path, run_until_stopped)
     click(shown, changed(minutes="0.005"))
@@ -288,6 +292,7 @@ with study.locked():
 """
 
 
+@pytest.mark.slow
 def test_a_study_of_another_process_is_shown_and_can_be_stopped(tmp_path: Path) -> None:
     study = StudyFolder.create(tmp_path / "panel-1", panel(tmp_path).spec)
     other = subprocess.Popen(
@@ -361,6 +366,7 @@ def test_an_error_that_the_kit_does_not_expect_is_shown_whole(tmp_path: Path) ->
     assert "ZeroDivisionError: what was it" in shown.widget.live
 
 
+@pytest.mark.slow
 def test_a_study_folder_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     def write_rubbish(spec: StudySpec, folder: Path, **_: object) -> StudyFolder:
         study = StudyFolder.create(folder, spec)
@@ -409,6 +415,7 @@ def test_a_trial_that_was_stopped_and_run_again_counts_as_it_ended_then(tmp_path
     assert result.verdict is Verdict.CRASHED
 
 
+@pytest.mark.slow
 def test_a_widget_is_on_the_screen_without_scipy_matplotlib_or_pandas() -> None:
     code = (
         "import sys\nfrom kit.ui.panel import Panel\nPanel()\n"

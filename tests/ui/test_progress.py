@@ -157,6 +157,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return kept
 
 
+@pytest.mark.slow
 def test_a_notebook_cell_shows_at_once_that_something_happens_and_then_one_changing_state(
     shown: list[tuple[str, str]], tmp_path: Path
 ) -> None:

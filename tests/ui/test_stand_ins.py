@@ -64,6 +64,7 @@ def test_with_none_that_fits_it_is_said_what_is_missing(machine: Callable[[str],
     assert "kit doctor" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_left_out_and_still_names_its_command(tmp_path: Path) -> None:
     study = first_light(tmp_path / "study", repeats=1)
     spec = replace(study.spec, left_out={"23.07": "no Python on this machine <that> fits"})

@@ -27,6 +27,7 @@ def settings() -> dict[str, Any]:
     return {name: value for name, value in mpl.rcParams.items() if name != "backend"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_plot_says_its_source_and_leaves_the_style_of_others_alone(
     study: kit.Study, name: str
@@ -40,6 +41,7 @@ def test_a_plot_says_its_source_and_leaves_the_style_of_others_alone(
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_a_plot_draws_on_the_axes_that_it_is_given(study: kit.Study) -> None:
     figure, axes = plt.subplots(1, 2)
     assert study.plot_crashes(ax=axes[0]) is axes[0]
@@ -57,6 +59,7 @@ def test_a_frame_of_the_wrong_kind_is_refused_by_name(study: kit.Study) -> None:
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_its_text_and_its_card_give_the_same_answer(study: kit.Study) -> None:
     text, card = " ".join(repr(study).split()), study._repr_html_()
     for part in ("23.10", "3 of 3", "live · run mine"):
@@ -76,6 +79,7 @@ def test_a_part_of_a_study_answers_for_its_own_trials(study: kit.Study) -> None:
         study.where(release="24.5")
 
 
+@pytest.mark.slow
 def test_deaths_with_and_without_a_stack_are_groups_of_their_own(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", ["23.10"], ["cancel-race"])
     for repeat in range(3):
@@ -90,6 +94,7 @@ def test_deaths_with_and_without_a_stack_are_groups_of_their_own(tmp_path: Path)
     assert crashes[0].trials == 4
 
 
+@pytest.mark.slow
 def test_an_unfinished_study_shows_what_there_is_and_says_so(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", ["23.10", "24.05"], ["cancel-race"])
     empty = kit.Study(folder)
@@ -104,6 +109,7 @@ def test_an_unfinished_study_shows_what_there_is_and_says_so(tmp_path: Path) -> 
     assert "after 7 requests" in begun.crashes[0].where
 
 
+@pytest.mark.slow
 def test_what_a_server_said_is_no_markup_and_no_terminal_control(tmp_path: Path) -> None:
     from kit.study.result import Signature
 

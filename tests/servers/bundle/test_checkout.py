@@ -24,6 +24,7 @@ def tracked() -> set[str]:
     return {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
 
 
+@pytest.mark.slow
 def test_this_checkout_is_carried_whole(tmp_path: Path) -> None:
     unpack_checkout(pack_checkout(ROOT), tmp_path)
     found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
@@ -79,6 +80,7 @@ def test_what_is_no_file_is_refused_before_anything_is_written(tmp_path: Path, k
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

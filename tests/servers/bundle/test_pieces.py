@@ -78,6 +78,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [piece.size_bytes for piece in read.pieces] == [100, 100, 100, 100, 5]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(sizes=st.lists(st.integers(0, 60), min_size=1, max_size=6), piece_bytes=st.integers(1, 90))
 def test_what_was_cut_is_put_together_again(
@@ -320,6 +321,7 @@ def test_a_manifest_that_is_no_file_or_has_no_end_is_refused(tmp_path: Path) -> 
         read_manifest(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_starter_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:
     make(tmp_path, CONTENT, piece_bytes=100)
     (tmp_path / "unbundle.pyz").write_bytes(starter())

@@ -36,6 +36,7 @@ def here(python: str = HERE) -> Target:
     return Target(python=python, glibc_minor=35, architecture="x86_64")
 
 
+@pytest.mark.slow
 def test_the_lock_gives_the_kit_s_packages_and_all_that_they_need() -> None:
     names = {pin.name for pin in locked_pins(LOCK, PROJECT, ["duckdb"], here())}
     assert {"pandas", "jupyterlab", "duckdb", "pip", "uv", "setuptools"} <= names
@@ -49,6 +50,7 @@ def test_the_lock_gives_the_kit_s_packages_and_all_that_they_need() -> None:
     assert lacking == set()
 
 
+@pytest.mark.slow
 def test_every_package_is_for_the_python_and_platform_that_are_meant() -> None:
     def versions(of: Target, name: str) -> list[str]:
         return [pin.version for pin in locked_pins(LOCK, PROJECT, [], of) if pin.name == name]
@@ -120,6 +122,7 @@ def wheel(
 def quiet(_: str) -> None: ...
 
 
+@pytest.mark.slow
 def test_uv_resolves_for_the_other_machine_and_not_for_this_one(index: Path) -> None:
     pins = resolved_pins(["stand-in"], here("3.12"))
     assert [pin.name for pin in pins] == ["other", "stand-in"], "the helper is for older Pythons"
@@ -132,6 +135,7 @@ def test_uv_resolves_for_the_other_machine_and_not_for_this_one(index: Path) -> 
         resolved_pins(["stand-in==9"], here())
 
 
+@pytest.mark.slow
 def test_a_small_lock_is_fetched_once_and_installs_without_an_index(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +188,7 @@ def test_a_small_lock_is_fetched_once_and_installs_without_an_index(
     assert (into / "stand_in.py").exists()
 
 
+@pytest.mark.slow
 def test_a_wheel_with_another_hash_does_not_get_into_a_bundle(index: Path, tmp_path: Path) -> None:
     packages, scratch = tmp_path / "packages", tmp_path / "scratch"
     packages.mkdir()

@@ -147,6 +147,7 @@ def settled(model: Any) -> None:
     answered(model, FakeSender(), tokens=1)
 
 
+@pytest.mark.slow
 def test_the_control_asks_before_each_token_and_never_after_the_last(start: Start) -> None:
     model = start(cancel_check="coroutine")
     senders = [FakeSender() for _ in range(16)]
@@ -166,6 +167,7 @@ def test_after_final_asks_once_and_too_late(start: Start) -> None:
     assert sender.kinds() == ["sent"] * 5 + ["final", "asked"]
 
 
+@pytest.mark.slow
 def test_without_a_check_nobody_asks(start: Start) -> None:
     model = start(cancel_check="none")
     sender = FakeSender()
@@ -174,6 +176,7 @@ def test_without_a_check_nobody_asks(start: Start) -> None:
     assert sender.asked() == 0
 
 
+@pytest.mark.slow
 def test_the_watcher_asks_from_a_thread_of_its_own_while_the_answer_comes(start: Start) -> None:
     model = start(cancel_check="second-thread", cancel_poll_ms="0.1", decode_step_ms="5")
     sender = FakeSender()
@@ -197,6 +200,7 @@ def test_a_cancelled_request_ends_early_with_an_error(start: Start, mode: str) -
     assert model._engine.stats.kv_usage == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("final", "stream", "kinds"),
     [

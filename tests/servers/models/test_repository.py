@@ -106,6 +106,7 @@ def test_a_cache_too_small_for_one_sequence_is_refused(tmp_path: Path) -> None:
         build_repository(spec(engine=Engine(blocks=32, max_model_tokens=512)), tmp_path / "not")
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_survives_the_escaping(text: str) -> None:
     line = f'parameters {{ key: "k" value {{ string_value: "{repository._escaped(text)}" }} }}'

@@ -200,6 +200,7 @@ def engines(draw: st.DrawFn) -> CacheConfig:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     cache=engines(),

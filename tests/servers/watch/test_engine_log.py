@@ -187,6 +187,7 @@ def read_chunk(line: str) -> float:
     return time.process_time() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_a_hostile_mebibyte_costs_little_more_than_one_of_engine_lines(piece: str) -> None:
     hostile = (piece * MAX_LINE_CHARS)[: MAX_LINE_CHARS - 20] + " KV cache KV cache "

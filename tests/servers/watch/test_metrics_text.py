@@ -166,6 +166,7 @@ def test_no_line_of_the_formats_own_characters_is_an_error(text: str) -> None:
     parse_metrics(f"nv_a{text}\n".encode(), t_ns=0)
 
 
+@pytest.mark.slow
 def test_a_huge_body_is_read_in_bounded_time() -> None:
     quotes = b'nv_a{b="' + b'\\"' * (MAX_LINE_CHARS // 2 - 20) + b'"} 1\n'
     began = time.process_time()

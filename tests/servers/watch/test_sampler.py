@@ -180,6 +180,7 @@ def test_what_a_torn_answer_of_the_metrics_port_tells_is_tritons(folder: TrialFo
     assert seen(folder) == {(names.TRITON_METRICS, names.KV_USAGE)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answering",
     [
@@ -204,6 +205,7 @@ def test_a_bad_metrics_endpoint_delays_neither_the_log_nor_the_end(
     assert watcher.fault is None
 
 
+@pytest.mark.slow
 def test_a_source_that_fails_is_told_and_costs_the_others_nothing(
     folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +240,7 @@ def mutated(data: bytes, random: Random) -> bytes:
     )
 
 
+@pytest.mark.slow
 def test_input_mutated_in_every_way_never_stops_the_watcher(folder: TrialFolder) -> None:
     random = Random(11)  # the same mutations in every run
     left = [mutated(METRICS, random) for _ in range(60)]
@@ -317,6 +320,7 @@ def test_metrics_that_do_not_change_are_written_once_and_kv_usage_each_time(
     assert folder.samples()["name"].to_pylist().count("nv_cpu_utilization") == 1
 
 
+@pytest.mark.slow
 def test_the_end_of_the_log_is_read_even_without_its_newline(
     folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
