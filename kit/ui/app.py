@@ -1,6 +1,7 @@
 """The panel as an application in the browser, by Voilà: `make app`.
 
-For people who do not write Python. It listens on 127.0.0.1 and asks for a token, which the
+For people who do not write Python. A study goes on when its page is closed, and is shown again by
+the next one; it stops with the application. It listens on 127.0.0.1 and asks for a token, which the
 address that is printed carries, unless it is told otherwise.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CELL = """from pathlib import Path
 from kit.ui.panel import Panel
-Panel(studies=Path({studies!r}), **{chosen!r})"""
+Panel(studies=Path({studies!r}), apart=True, **{chosen!r})"""
 EARLIER = """from kit.ui.history_view import HistoryView
 HistoryView(Path({studies!r}))"""
 

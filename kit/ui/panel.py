@@ -16,6 +16,7 @@ import asyncio
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,8 @@ import traitlets
 from kit.cleaning import clean_text, safe_html
 from kit.errors import KitError, SpecError
 from kit.study.folder import StudyFolder
-from kit.study.grid import FIELDS
-from kit.study.plan import ENGINES
-from kit.study.releases import embedded_releases
-from kit.study.scenarios import load_scenarios
 from kit.study.spec import StudySpec
+from kit.ui.apart import run_apart
 from kit.ui.choices import studies_here, study_folder
 from kit.ui.consent import Cap, confirm
 from kit.ui.live import (
@@ -40,7 +38,7 @@ from kit.ui.live import (
     read_again,
     running_study,
 )
-from kit.ui.panel_choice import Checked, Choice, Question, check, load, save, saved
+from kit.ui.panel_choice import Checked, Choice, check, form_fields, load, save, saved
 
 RunStudy = Callable[..., StudyFolder]
 HERE = Path(__file__).parent
@@ -112,7 +110,10 @@ class PanelForm(anywidget.AnyWidget):
 
 
 class Panel:
-    """The panel of one study. `run` is what the Run button calls: run_study, or a fake."""
+    """The panel of one study. `run` is what the Run button calls: run_study, or a fake.
+
+    apart: the study runs in a process of its own (kit.ui.apart), which this one's end does not end.
+    """
 
     def __init__(
         self,
@@ -124,10 +125,11 @@ class Panel:
         repeats: int = 3,
         studies: Path | None = None,
         run: RunStudy | None = None,
+        apart: bool = False,
     ) -> None:
         self.study: StudyFolder | None = None
         self._studies = studies_here() if studies is None else Path(studies)
-        self._run_study = run
+        self._run_study, self._apart = run, apart
         self._job: StudyJob | None = None
         self._folder: Path | None = None
         self._state = "idle"  # idle, running, stopping
@@ -142,7 +144,7 @@ class Panel:
             traffic=traffic,
             repeats=str(repeats),
         )
-        self.widget = PanelForm(fields=_fields(), choice=start.as_data(), view={})
+        self.widget = PanelForm(fields=form_fields(), choice=start.as_data(), view={})
         self._check(start)
         self.widget.observe(self._changed, names="choice")
         self.widget.on_msg(self._message)
@@ -190,15 +192,24 @@ class Panel:
         except KitError as error:
             self._show(**{"": f"{error.given}. Expected: {error.expected}; {error.hint}."})
             return
-        from kit.runner.study import run_study
-
         folder = study_folder(checked.spec, self._studies)
-        self._job = StudyJob(self._run_study or run_study, checked.spec, folder, checked.budget_min)
+        self._job = StudyJob(
+            self._runs(checked.budget_min), checked.spec, folder, checked.budget_min
+        )
         self._folder = folder
         self.widget.results = ""
         self.widget.live = PREPARING
         self._job.start()
         self._watch()
+
+    def _runs(self, minutes: float | None) -> RunStudy:
+        if self._run_study is not None:
+            return self._run_study
+        if self._apart:
+            return partial(run_apart, minutes=minutes)
+        from kit.runner.study import run_study
+
+        return run_study
 
     def stop(self) -> None:
         """What the Stop button does; the running trials end and clean up, the study can go on."""
@@ -328,28 +339,6 @@ class Panel:
 
 def _choice_of(given: Mapping[str, Any]) -> Choice:
     return Choice.of({k: v for k, v in given.items() if k not in ("version", "loaded")})
-
-
-def _fields() -> dict[str, Any]:
-    """What there is to choose from, for the form."""
-    return {
-        "releases": [[r.release, f"{r.release} (Triton {r.triton})"] for r in embedded_releases()],
-        "scenarios": [[name, f"{name}: {s.title}"] for name, s in load_scenarios().items()],
-        "engines": [[kind.value, kind.value] for kind in ENGINES],
-        "questions": [
-            [Question.CRASH, "Which servers crash, and how soon?"],
-            [Question.LIMIT, "How much can one server take?"],
-            [Question.SOAK, "May I deploy it? (soak)"],
-        ],
-        "goals": [
-            ["p95_ttft_ms", "ms to the first token, p95"],
-            ["p95_itl_ms", "ms between two tokens, p95"],
-            ["p95_e2e_ms", "ms for a whole answer, p95"],
-            ["failed", "share that may fail, such as 0.01"],
-            ["kv", "share of the KV cache, such as 0.9"],
-        ],
-        "traffic": [[row.name, row.unit, row.help] for row in FIELDS.values()],
-    }
 
 
 def _table(folder: Path) -> str:

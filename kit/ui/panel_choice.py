@@ -20,7 +20,9 @@ from kit.errors import KitError, SpecError
 from kit.study.files import write_whole
 from kit.study.grid import FIELDS, as_grid, several
 from kit.study.plain_yaml import from_yaml
-from kit.study.plan import most_trials
+from kit.study.plan import ENGINES, most_trials
+from kit.study.releases import embedded_releases
+from kit.study.scenarios import load_scenarios
 from kit.study.soak import SoakClaim
 from kit.study.spec import EngineKind, ServerSpec, StudySpec, Workload
 from kit.ui.arguments import MOST_MINUTES
@@ -356,3 +358,25 @@ def saved(folder: Path) -> list[str]:
     """Names of the saved choices in `folder`; a name that `save` would not take is no such file."""
     names = (path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}"))
     return sorted(name for name in names if _NAME.fullmatch(name))
+
+
+def form_fields() -> dict[str, Any]:
+    """What there is to choose from, for the form."""
+    return {
+        "releases": [[r.release, f"{r.release} (Triton {r.triton})"] for r in embedded_releases()],
+        "scenarios": [[name, f"{name}: {s.title}"] for name, s in load_scenarios().items()],
+        "engines": [[kind.value, kind.value] for kind in ENGINES],
+        "questions": [
+            [Question.CRASH, "Which servers crash, and how soon?"],
+            [Question.LIMIT, "How much can one server take?"],
+            [Question.SOAK, "May I deploy it? (soak)"],
+        ],
+        "goals": [
+            ["p95_ttft_ms", "ms to the first token, p95"],
+            ["p95_itl_ms", "ms between two tokens, p95"],
+            ["p95_e2e_ms", "ms for a whole answer, p95"],
+            ["failed", "share that may fail, such as 0.01"],
+            ["kv", "share of the KV cache, such as 0.9"],
+        ],
+        "traffic": [[row.name, row.unit, row.help] for row in FIELDS.values()],
+    }

@@ -316,6 +316,28 @@ FOCUSED = """() => {
 }"""
 
 
+def test_a_study_of_the_application_outlives_its_page(app: str, page: Page, tmp_path: Path) -> None:
+    page.goto(app)
+    panel = page.locator("form.kit-panel")
+    panel.get_by_label("24.05 (Triton 2.46.0)").check()
+    panel.get_by_label("control:").check()
+    panel.get_by_label("requests", exact=True).fill("200000")
+    panel.get_by_role("button", name="Run", exact=True).click()
+    expect(panel.locator(".kit-progress")).to_contain_text("of 3 trials")
+    [study] = (tmp_path / "studies").glob("panel-*")
+    browser = page.context.browser
+    assert browser is not None
+    page.close()
+    again = browser.new_page()
+    again.set_default_timeout(PATIENCE_MS)
+    again.goto(app)
+    panel = again.locator("form.kit-panel")
+    expect(panel.locator(".kit-progress")).to_contain_text("of 3 trials")
+    assert not (study / "done.json").exists()
+    panel.get_by_role("button", name="Stop", exact=True).click()
+    expect(panel.get_by_text("Stopped; Run goes on")).to_be_visible()
+
+
 def test_the_application_lets_nobody_in_without_its_token(app: str) -> None:
     bare = app.partition("?")[0]
     for path in ("", "voila/", "voila/render/x.ipynb", "api/kernels", "files/x"):
