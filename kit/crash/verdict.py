@@ -82,6 +82,7 @@ class Evidence:
     stub_alive: bool | None = None
     engine_alive: bool | None = None
     load_finished: bool = False  # every request of the workload was sent and ended
+    stopped_early: str | None = None  # why the load, by its own rule, sent no more before that
     lost: str = ""  # how the way to the server was lost, before anything was known of its end
     client_error: str | None = None  # what a load worker said when it broke
     later_client_error: str | None = None  # the same of one that broke once the server was dead
@@ -295,6 +296,8 @@ def _of_progress(evidence: Evidence, after: str) -> tuple[Verdict, str]:
             Verdict.CLIENT_FAULT,
             f"{silent}, but the load generator was itself at its limit ({evidence.client_limit}).",
         )
+    if evidence.stopped_early:
+        return Verdict.SURVIVED, f"The load stopped early: {evidence.stopped_early}."
     if evidence.load_finished:
         late = f", {evidence.gave_up} of them not answered in time" if evidence.gave_up else ""
         if not evidence.is_process_seen and evidence.ok < evidence.ended:

@@ -24,6 +24,7 @@ from kit.report.release_map import what_it_cost
 from kit.report.sentences import (
     answer,
     command,
+    early_sentence,
     headline,
     hosts_sentence,
     provenance_of,
@@ -133,6 +134,7 @@ def render(
         width=5 + 2 * has["latency"] + has["kv"],
         client=client_sentence(limits),
         hosts=hosts_sentence(study),
+        early=early_sentence(study),
         hero=main,
         limit=limit,
         soak=soak,

@@ -228,6 +228,20 @@ def hosts_sentence(study: StudyFolder) -> str:
     return f"{text} The hosts differ in {'; '.join(differ)}." if differ else text
 
 
+def early_sentence(study: StudyFolder) -> str:
+    """That loads ended by their own rule, before their last request; "": none did."""
+    trials = trials_frame(study)
+    early = trials[trials["stopped_early"].notna()]
+    if early.empty:
+        return ""
+    whys = listing([f"{row.stopped_early} in {row.trial_id}" for row in early.head(3).itertuples()])
+    more = f", and {len(early) - 3} more" if len(early) > 3 else ""
+    return (
+        f"In {len(early)} of {len(trials)} trials the load stopped early, since too many requests "
+        f"failed ({whys}{more}): what came before says less about crashes than a whole trial."
+    )
+
+
 def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:
     """Whether a full KV cache can be what killed servers: those that died against the others."""
     usage = samples[samples["name"] == KV_USAGE]

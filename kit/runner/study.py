@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.runner.agenda import Agenda, agenda_for
+from kit.runner.budget import Budget
 from kit.runner.limit import check_search
 from kit.runner.place import INTERRUPT_S, POLL_S, Here, RunningTrial, TrialPlace, TrialRun
 from kit.servers.prepare import prepare_servers
@@ -49,6 +50,7 @@ def run_study(
     on: Cluster | None = None,
     on_progress: Callable[[StudyProgress], None] | None = None,
     stop: threading.Event | None = None,
+    most_requests: int | None = None,
 ) -> StudyFolder:
     """Run what is left of a study and return its folder.
 
@@ -56,6 +58,8 @@ def run_study(
     (None: one a core). on: a Dask cluster (kit.runner.dask_cluster) on whose hosts they run
     instead, one at a time on each; the folder is here all the same. Finished trials are not run
     again; interrupted ones are, and those that failed on our side.
+    most_requests: no trial is begun that could send more than these, over all trials of this call;
+    one without a number of requests counts once it has ended. The progress says so.
     KeyboardInterrupt, or setting `stop`, ends the running trials, which clean up after
     themselves; the study can then be resumed with the same call.
 
@@ -85,13 +89,27 @@ def run_study(
         from kit.runner.dask_place import dask_place
 
         with dask_place(on, study, parallel) as place:
-            run_trials(agenda, study, place=place, on_progress=on_progress, stop=stop)
+            run_trials(
+                agenda,
+                study,
+                place=place,
+                on_progress=on_progress,
+                stop=stop,
+                most_requests=most_requests,
+            )
         return study
     prepare_servers(dict.fromkeys(trial.server for trial in trials))
     for engine in spec.engines:
         environment_for(engine)
     here = Here(parallel or os.cpu_count() or 1)
-    run_trials(agenda, study, place=here, on_progress=on_progress, stop=stop)
+    run_trials(
+        agenda,
+        study,
+        place=here,
+        on_progress=on_progress,
+        stop=stop,
+        most_requests=most_requests,
+    )
     return study
 
 
@@ -104,6 +122,7 @@ def run_trials(
     stop: threading.Event | None = None,
     launch: Callable[[TrialSpec, StudyFolder], TrialRun] | None = None,
     place: TrialPlace | None = None,
+    most_requests: int | None = None,
 ) -> None:
     """Run the trials of an agenda that have no result yet, `parallel` at a time, into `study`.
 
@@ -117,7 +136,8 @@ def run_trials(
         ClusterError: the place was lost; what has ended is kept.
     """
     with study.locked():
-        _run_trials(agenda, study, place or Here(parallel, launch), on_progress, stop)
+        budget = Budget(most_requests)
+        _run_trials(agenda, study, place or Here(parallel, launch), on_progress, stop, budget)
 
 
 def _run_trials(
@@ -126,11 +146,13 @@ def _run_trials(
     place: TrialPlace,
     on_progress: Callable[[StudyProgress], None] | None,
     stop: threading.Event | None,
+    budget: Budget,
 ) -> None:
     started = time.monotonic()
     done = {t.spec.trial_id: (t.spec, r) for t in study.trials() if (r := _final(t))}
     results = {name: result for name, (_, result) in done.items()}
     running: dict[str, TrialRun] = {}
+    remarks: list[str] = []
     sweep()  # what an earlier run left when it was killed
 
     def report() -> None:
@@ -141,7 +163,7 @@ def _run_trials(
                     done=tuple(done.values()),
                     running=tuple(trial.state() for trial in running.values()),
                     elapsed_s=time.monotonic() - started,
-                    remarks=place.remarks(),
+                    remarks=(*place.remarks(), *remarks),
                 )
             )
 
@@ -151,7 +173,13 @@ def _run_trials(
         while not ((stop and stop.is_set()) or asked.exists()):
             slots = place.slots()
             while len(running) < slots and (spec := agenda.next(results, running)):
+                if not budget.allows(spec, [trial.spec for trial in running.values()]):
+                    break
                 running[spec.trial_id] = place.launch(spec, study)
+            if not running and slots and agenda.next(results, running):
+                remarks.append(str(budget))
+                report()
+                break
             report()
             if not running and not slots and agenda.next(results, running):
                 time.sleep(POLL_S)
@@ -164,6 +192,7 @@ def _run_trials(
             for name, trial in [(n, t) for n, t in running.items() if t.ended()]:
                 del running[name]
                 results[name] = trial.result()
+                budget.spend(results[name])
                 done[name] = trial.spec, results[name]
     finally:
         _end(running.values())

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 import msgspec
+import pyarrow as pa
 
 from kit import __version__
 from kit.crash.log.notices import FAULT_SIGNALS, signal_name
@@ -26,7 +27,7 @@ from kit.crash.verdict import Evidence, judge, stop_words
 from kit.errors import ContainerError, KitError, ServerStartError
 from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import client_stall_reason
-from kit.load.worker.counts import count, ended, gave_up, never_answered
+from kit.load.worker.counts import count, ended, gave_up, never_answered, stopped_early
 from kit.load.worker.workers import Workers
 from kit.runner.outside import Outside, shortage
 from kit.servers.base import Access, End, Server
@@ -202,6 +203,7 @@ class Trial:
             model_ready=self._health.model_ready,
             stub_alive=self._health.stubs_alive,
             load_finished=self.load_finished,
+            stopped_early=self._stopped_early(requests),
             lost=self._lost,
             client_error=self._client_error,
             later_client_error=self._later_client_error,
@@ -211,6 +213,11 @@ class Trial:
             stopped_by=self._stopped_by(end),
             shortage=self._outside.shortage,
         )
+
+    def _stopped_early(self, requests: pa.Table) -> str | None:
+        if not self.load_finished:
+            return None
+        return stopped_early(self.spec.workload, requests, of=ended(requests, self._died_ns))
 
     def _stopped_by(self, end: End | None) -> str | None:
         """Whose signal it was; a fault signal of the server itself is never its guard's."""
@@ -254,6 +261,7 @@ class Trial:
             wall_offset_ns=self._wall_offset_ns,
             versions=server.versions | {"kit": __version__},
             watch_fault=self._watch_fault,
+            stopped_early=self._stopped_early(requests),
         )
         self.folder.finish(result)
         return result

@@ -65,6 +65,8 @@ def trials_frame(study: StudyFolder | Path) -> pd.DataFrame:
     load_started_ns  CLOCK_MONOTONIC; the zero of every `t_s`
     wall_offset_ns   added to it: nanoseconds since the epoch
     host             of the trials of a cluster: label in hosts.json; NA = the study's own machine
+    stopped_early    why the load ended before its last request, by max_errors or
+                     max_error_fraction; NA = it did not
     watch_fault      why the watcher ended early; NA = it did not. What has no sample may have been
                      exported all the same
     """
@@ -99,7 +101,7 @@ TRIAL_DTYPES = {
     **dict.fromkeys(["duration_s", "ready_s", "exposure_s", "time_to_death_s"], "float64"),
     "load_started_ns": "Int64",
     "wall_offset_ns": "Int64",
-    **dict.fromkeys(["host", "watch_fault"], "string"),
+    **dict.fromkeys(["host", "stopped_early", "watch_fault"], "string"),
 }
 
 
@@ -207,6 +209,7 @@ def _trial_row(
         "load_started_ns": result.load_started_ns,
         "wall_offset_ns": result.wall_offset_ns or None,
         "host": result.host,
+        "stopped_early": result.stopped_early,
         "watch_fault": result.watch_fault,
     }
 

@@ -25,7 +25,15 @@ from kit.study.traffic_field import (
     number_field,
     word_field,
 )
-from kit.study.workload import AnswerCheck, ArrivalKind, Client, FaultKind, Protocol, Workload
+from kit.study.workload import (
+    LEAST_ERRORS,
+    AnswerCheck,
+    ArrivalKind,
+    Client,
+    FaultKind,
+    Protocol,
+    Workload,
+)
 
 
 def _deadline(workload: Workload) -> Distribution | None:
@@ -213,6 +221,15 @@ FIELDS: Final[dict[str, TrafficField]] = {
             low=1,
             whole=True,
         ),
+        number_field(
+            "max_error_fraction",
+            "errshare",
+            f"a trial stops once so large a share of its requests failed, {LEAST_ERRORS} at least",
+            lambda w: w.max_error_fraction,
+            unit="share",
+            above=True,
+            high=1,
+        ),
         word_field(
             "answer_check",
             "check",
@@ -242,7 +259,11 @@ FIELDS: Final[dict[str, TrafficField]] = {
 
 #: Fields that are columns of frames and tell cells apart. The others say when a trial ends: the
 #: same traffic, watched for longer.
-COLUMNS: Final = tuple(name for name in FIELDS if name not in ("requests", "duration_s"))
+COLUMNS: Final = tuple(
+    name
+    for name in FIELDS
+    if name not in ("requests", "duration_s", "max_errors", "max_error_fraction")
+)
 
 
 def as_grid(given: Mapping[str, object]) -> dict[str, tuple[GridValue, ...]]:

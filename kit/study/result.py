@@ -109,6 +109,7 @@ class TrialResult:
     versions: dict[str, str] = field(default_factory=dict)
     host: str | None = None  # of a Dask cluster: its label in hosts.json; None: the study's own
     watch_fault: str | None = None  # why a watcher ended early: what it did not see says nothing
+    stopped_early: str | None = None  # why its load ended by its own rule; None: it did not
     schema: int = 1
 
     @property

@@ -111,6 +111,8 @@ LEAVES_AFTER = uniform(1, 12)
 
 #: Of a trial, when nobody says when it ends.
 REQUESTS = 200
+#: From so many failed requests on a share of them says more than chance does.
+LEAST_ERRORS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
@@ -143,6 +145,7 @@ class Workload:
     requests: int | None = REQUESTS  # stop rules: whichever comes first; None = no such limit
     duration_s: float | None = None
     max_errors: int | None = None
+    max_error_fraction: float | None = None  # counts from LEAST_ERRORS failed requests on
     warmup_requests: int = 0  # sent first, counted for crashes, left out of latency
     prompt_tokens: Distribution = field(default_factory=lambda: fixed(32))
     output_tokens: Distribution = field(default_factory=lambda: fixed(32))
@@ -171,6 +174,7 @@ class Workload:
         requests: int | None = None,
         duration_s: float | None = None,
         max_errors: int | None = None,
+        max_error_fraction: float | None = None,
         warmup_requests: int = 0,
         prompt_tokens: Distribution | float | str = 32,
         output_tokens: Distribution | float | str = 32,
@@ -207,6 +211,9 @@ class Workload:
             "requests": _maybe("requests", requests, low=1, whole=True),
             "duration_s": _maybe("duration_s", duration_s, low=0, above=True),
             "max_errors": _maybe("max_errors", max_errors, low=1, whole=True),
+            "max_error_fraction": _maybe(
+                "max_error_fraction", max_error_fraction, low=0, high=1, above=True
+            ),
             "warmup_requests": as_number("warmup_requests", warmup_requests, low=0, whole=True),
             "prompt_tokens": as_distribution("prompt_tokens", prompt_tokens, low=1),
             "output_tokens": as_distribution("output_tokens", output_tokens, low=1),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kit.errors import StoreError
 from kit.study.paths import RECORDED
-from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS, nearest, wrong
 from kit.ui.arguments import folder as as_folder
+from kit.ui.arguments import nearest, wrong
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +43,8 @@ def run(
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
-    most_requests: int = MOST_REQUESTS,
-    most_minutes: float = MOST_MINUTES,
+    most_requests: int | None = None,
+    most_minutes: float | None = None,
     **traffic: Any,
 ) -> Study:
     """Run a study: every server under every traffic, `repeats` times; resumes an unfinished one.
@@ -66,8 +66,9 @@ def run(
     folder: where to keep it; None: the newest unfinished folder of the same study below
         `studies/`, else a new one there.
     progress: False shows none; a function is called with each kit.runner.study.StudyProgress.
-    yes, most_requests, most_minutes: of a server that runs already on another machine: send it
-        without asking, and how much at the most.
+    most_requests, most_minutes: budget; used up, the study stops, and the same call goes on. None:
+        no limit, but 10,000 and 10 for a server that runs already on another machine.
+    yes: send to such a server without asking.
 
     A keyboard interrupt ends the servers and returns what was done; the same call resumes it.
 

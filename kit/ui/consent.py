@@ -29,48 +29,56 @@ _AGREED: Final[set[str]] = set()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cap:
-    """The most that goes to a server that is not on this machine, and whether to ask first."""
+    """The most that a study may send and take, and whether to ask first.
 
-    requests: int = MOST_REQUESTS
-    minutes: float = MOST_MINUTES
+    None: no limit where all servers are the kit's own; for one that is not on this machine,
+    MOST_REQUESTS and MOST_MINUTES.
+    """
+
+    requests: int | None = None
+    minutes: float | None = None
     yes: bool = False  # somebody agreed already
 
     def __post_init__(self) -> None:
-        if self.requests < 1 or not self.minutes > 0:
-            raise SpecError(
-                f"a cap of {self.requests} requests and {self.minutes:g} minutes",
-                "1 request or more, and more than 0 minutes",
-                "raise most_requests or most_minutes",
-            )
+        for name, value in (("most_requests", self.requests), ("most_minutes", self.minutes)):
+            if value is not None and not value > 0:
+                raise SpecError(f"{name} = {value:g}", "more than 0", f"raise {name}")
+
+    @property
+    def away(self) -> tuple[int, float]:
+        """Requests and minutes for a server that is not on this machine."""
+        requests = MOST_REQUESTS if self.requests is None else self.requests
+        return requests, MOST_MINUTES if self.minutes is None else self.minutes
 
 
 def confirm(spec: StudySpec, cap: Cap, *, in_notebook: bool = False) -> float | None:
     """Get somebody's word before a study goes to a server that is not on this machine.
 
-    Returns the minutes after which it must be stopped; None: all of its servers are here.
+    Returns the minutes after which it must be stopped; None: never.
 
     Raises:
         SpecError: more requests than the cap allows, or no address.
         NotConfirmedError: nobody can be asked, or the answer was no.
     """
     if all(server.kind is not ServerKind.ATTACHED for server in spec.servers):
-        return None  # what the kit starts is its own to crash
+        return cap.minutes  # what the kit starts is its own to crash
     trials = [trial for trial in first_of_each_cell(spec) if _is_away(trial)]
     if not trials:
-        return None
+        return cap.minutes
+    most, minutes = cap.away
     total = requests_of(spec, trials)
     names = listing(list(dict.fromkeys(trial.server.label for trial in trials)))
-    if total is not None and total > cap.requests:
+    if total is not None and total > most:
         raise SpecError(
             f"{total:,} requests for {names}, which is not on this machine",
-            f"at most {cap.requests:,}",
+            f"at most {most:,}",
             "send fewer (requests, repeats, fewer values to sweep), or raise most_requests",
         )
     text = what_is_sent(spec, trials, cap)
     if not cap.yes and text not in _AGREED:
         _ask(text, names, in_notebook)
         _AGREED.add(text)
-    return cap.minutes
+    return minutes
 
 
 def requests_of(spec: StudySpec, trials: list[TrialSpec]) -> int | None:
@@ -99,7 +107,7 @@ def what_is_sent(spec: StudySpec, trials: list[TrialSpec], cap: Cap) -> str:
         f"  {_pace(loads)}",
         f"  prompts of {prompts} tokens, answers of {answers}",
         *(f"  {line}" for line in dict.fromkeys(_faults(loads))),
-        f"  for {cap.minutes:g} minutes at the most",
+        f"  for {cap.away[1]:g} minutes at the most",
         "It may slow that server down, hang it or crash it, for everybody who uses it.",
     ]
     return "\n".join(lines)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.study.limit import Goals, LimitSearch, LoadKind
-from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
 from kit.ui.arguments import folder as as_folder
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ def find_limit(
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
-    most_requests: int = MOST_REQUESTS,
-    most_minutes: float = MOST_MINUTES,
+    most_requests: int | None = None,
+    most_minutes: float | None = None,
     **traffic: Any,
 ) -> Study:
     """Find the highest load at which the goals hold and the server lives.

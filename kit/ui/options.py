@@ -159,14 +159,16 @@ def traffic_of(args: Namespace) -> dict[str, Any]:
 
 
 def add_cap(parser: ArgumentParser) -> None:
-    """What may go to a server that runs already on another machine."""
-    group = parser.add_argument_group("a server that runs already, on another machine")
-    group.add_argument("--yes", action="store_true", help="send it without asking")
-    group.add_argument(
-        "--most-requests", type=int, default=MOST_REQUESTS, metavar="N", help="(%(default)s)"
+    """How much may be sent, for how long, and whether to ask before."""
+    group = parser.add_argument_group(
+        "budget",
+        f"for a server that runs already on another machine {MOST_REQUESTS:,} requests and "
+        f"{MOST_MINUTES:g} minutes if nothing is said, else without limit",
     )
+    group.add_argument("--most-requests", type=int, metavar="N", help="stop before more are sent")
+    group.add_argument("--most-minutes", type=float, metavar="N", help="stop after so long")
     group.add_argument(
-        "--most-minutes", type=float, default=MOST_MINUTES, metavar="N", help="(%(default)g)"
+        "--yes", action="store_true", help="send to another machine's server without asking"
     )
 
 

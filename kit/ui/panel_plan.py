@@ -9,7 +9,7 @@ from statistics import median
 import msgspec
 
 from kit.study.paths import RECORDED
-from kit.study.plan import trials_of
+from kit.study.plan import most_trials, trials_of
 from kit.study.spec import EngineKind, ServerKind, StudySpec
 from kit.ui.arguments import MOST_MINUTES
 
@@ -46,6 +46,16 @@ def plan_sentences(spec: StudySpec, trials: int, minutes: float, budget: float |
     else:
         said.append("images that are not here yet are pulled first, some 10 to 20 GB each")
     return said
+
+
+def planned(spec: StudySpec, *, requests: int | None, minutes: float | None) -> list[str]:
+    """A study's trials, time and budget, to be said before it begins.
+
+    requests, minutes: its budget; None: no limit.
+    """
+    trials = most_trials(spec)
+    lines = plan_sentences(spec, trials, expected_minutes(spec, trials), minutes)[:2]
+    return lines if requests is None else [*lines, f"{requests:,} requests at the most"]
 
 
 def _is_parallel(spec: StudySpec) -> bool:

@@ -18,6 +18,7 @@ from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import Servers, choose, study_folder
 from kit.ui.consent import Cap, confirm, stopped_after
 from kit.ui.console import print_text, remark
+from kit.ui.panel_plan import planned
 from kit.ui.preflighting import beforehand
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def conduct(
     """Run what is left of a study with its progress shown, and open it.
 
     on: a Dask cluster that runs the trials; what this machine lacks for them is then not asked.
-    cap: for servers that are not on this machine; None: the usual one.
+    cap: the study's budget; None: the usual one for servers that are not on this machine.
 
     Raises:
         StoreError and what kit.runner.study.run_study raises.
@@ -82,17 +83,27 @@ def conduct(
     from kit.ui.study_view import Study
 
     path = study_folder(spec) if folder is None else folder
-    warnings, minutes = [], None
+    cap = cap or Cap()
+    warnings, minutes = [], cap.minutes
     if on is None and not (path / "done.json").exists():  # else there is nothing to send
         warnings = beforehand(spec, parallel=parallel)
-        minutes = confirm(spec, cap or Cap(), in_notebook=in_notebook())
+        minutes = confirm(spec, cap, in_notebook=in_notebook())
     if on is None:
         prepare_servers(spec.servers, _say if progress else None)
-    lines = [f"study folder: {path}", *warnings]
+    plan = planned(spec, requests=cap.requests, minutes=minutes)
+    lines = [f"study folder: {path}", *plan, *warnings]
     say = _say if progress else _say_nothing
     with stopped_after(minutes, say=say) as over, shown(progress, path, lines) as on_progress:
         try:
-            run_study(spec, path, parallel=parallel, on=on, on_progress=on_progress, stop=over)
+            run_study(
+                spec,
+                path,
+                parallel=parallel,
+                on=on,
+                on_progress=on_progress,
+                stop=over,
+                most_requests=cap.requests,
+            )
         except KeyboardInterrupt:
             if not (path / "study.json").exists():
                 raise  # nothing was begun

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
 from kit.study.soak import SoakClaim
-from kit.ui.arguments import MOST_MINUTES, MOST_REQUESTS
 from kit.ui.arguments import folder as as_folder
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ def soak(
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
-    most_requests: int = MOST_REQUESTS,
-    most_minutes: float = MOST_MINUTES,
+    most_requests: int | None = None,
+    most_minutes: float | None = None,
     **traffic: Any,
 ) -> Study:
     """Send as many requests as it takes to claim "less than one crash in N", and look for leaks.

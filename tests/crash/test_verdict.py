@@ -110,6 +110,11 @@ CASES = {
         Verdict.SURVIVED,
         "All 200 requests ended",
     ),
+    "a load that its own rule stopped early": (
+        DONE | {"stopped_early": "12 of 40 requests failed"},
+        Verdict.SURVIVED,
+        "The load stopped early: 12 of 40 requests failed.",
+    ),
     "a server that dies of its shutdown": (
         DONE | {"exit_code": -11, "stop_requested": True, "log": STACK},
         Verdict.SURVIVED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from kit.load.traffic.schedule import Profile
 from kit.load.worker.pacers import workers_of
 from kit.study.spec import ArrivalKind, Arrivals, Step, Workload
 from kit.study.traces.read import read_trace
+from kit.study.workload import LEAST_ERRORS
 
 
 def open_loop(kind: ArrivalKind = ArrivalKind.POISSON, **changes: object) -> Workload:
@@ -220,6 +221,22 @@ def test_a_workload_ends_after_its_errors(tmp_path: Path) -> None:
         rows = run_load(load, server.port, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"malformed"}
     assert 10 <= len(rows) < 1000
+
+
+@pytest.mark.slow
+def test_a_workload_ends_once_too_large_a_share_failed(tmp_path: Path) -> None:
+    numbers = count()
+
+    def half(head: bytes, body: bytes) -> Script:
+        return generate(head, body) if next(numbers) % 2 else [b"nonsense\r\n\r\n"]
+
+    with ScriptedServer(half) as server:
+        few = workload(requests=4000, max_error_fraction=0.25, processes=2)
+        rows = run_load(few, server.port, tmp_path / "few")
+        assert 20 <= len(rows) < 2000
+        assert sum(row["outcome"] == "malformed" for row in rows) >= LEAST_ERRORS
+        all_of_them = workload(requests=200, max_error_fraction=0.75)
+        assert len(run_load(all_of_them, server.port, tmp_path / "all")) == 200
 
 
 def test_a_step_of_the_other_kind_of_loop_is_refused() -> None:

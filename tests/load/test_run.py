@@ -12,7 +12,7 @@ from load_helpers import workload
 from kit.load.answers import Judgement
 from kit.load.traffic.call import Call
 from kit.load.traffic.traffic import Traffic
-from kit.load.worker.counters import Counters
+from kit.load.worker.counters import Counters, Elsewhere
 from kit.load.worker.health import ClientHealth
 from kit.load.worker.recorder import Recorder
 from kit.load.worker.run import WorkerRun
@@ -107,7 +107,7 @@ class Watched:
             *(Counters(folder / "counters", create=True), ClientHealth(folder, 0), ()),
             worker=0,
             processes=1,
-            errors_elsewhere=lambda: 0,
+            elsewhere=Elsewhere,
             loop=loop,  # type: ignore[arg-type]
             clock=lambda: loop.now_ns,
         )

@@ -12,7 +12,7 @@ from load_helpers import workload
 
 from kit.load.channel import Channel
 from kit.load.traffic.traffic import Traffic
-from kit.load.worker.counters import Counters
+from kit.load.worker.counters import Counters, Elsewhere
 from kit.load.worker.health import ClientHealth
 from kit.load.worker.open_loop import OpenLoop
 from kit.load.worker.recorder import Recorder
@@ -73,7 +73,7 @@ def test_an_open_loop_knows_its_first_moment_before_it_begins(tmp_path: Path) ->
             *(Counters(tmp_path / "counters", create=True), ClientHealth(tmp_path, 0), ()),
             worker=0,
             processes=1,
-            errors_elsewhere=lambda: 0,
+            elsewhere=Elsewhere,
             loop=asyncio.get_running_loop(),
             clock=monotonic_ns,
         )

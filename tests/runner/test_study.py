@@ -136,6 +136,26 @@ def test_stopping_a_study_interrupts_what_runs_and_keeps_what_is_done(
     assert len(run().runs) == 2
 
 
+def test_a_study_begins_no_trial_that_its_budget_of_requests_could_not_hold(
+    run: Run, tmp_path: Path
+) -> None:
+    asked = plan(SPEC)[0].workload.requests
+    assert asked is not None
+    remarks: list[str] = []
+
+    def look(progress: StudyProgress) -> None:
+        remarks[:] = progress.remarks
+
+    # Each trial says that it has sent 3: what it asks for must fit beside that.
+    launcher = run(parallel=1, most_requests=asked + 7, on_progress=look)
+    assert len(launcher.runs) == 3
+    assert not (tmp_path / "study" / "done.json").exists()
+    [said] = remarks
+    assert "is used up: 9 were sent" in said
+    run(parallel=1)
+    assert (tmp_path / "study" / "done.json").exists(), "the same call without it goes on"
+
+
 def test_a_keyboard_interrupt_ends_the_running_trials(run: Run) -> None:
     launcher = Launcher(looks=1000)
 

@@ -55,6 +55,7 @@ OTHER = {
     "warmup_requests": 6,
     "timeout_s": 9,
     "max_errors": 8,
+    "max_error_fraction": 0.25,
     "answer_check": "echo",
     "processes": 2,
     "grpc_client": "kit",

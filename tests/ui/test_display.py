@@ -158,6 +158,7 @@ WRITERS = {
     "kit/ui/console.py",  # cleans
     "kit/ui/progress.py",  # cleans
     "kit/ui/app.py",  # its own address
+    "kit/ui/apart.py",  # JSON, into a pipe of the panel, which cleans
     "kit/ui/commands/dev.py",  # for the kit's developers, of the checkout
     "kit/ui/commands/study.py",  # names of releases
     "kit/ui/commands/report.py",  # a JSON document, cleaned

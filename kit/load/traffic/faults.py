@@ -54,11 +54,14 @@ def held_open(fault: FaultPlan | None, received_bytes: int) -> bool:
 
 def as_intended(fault: FaultPlan | None, outcome: Outcome) -> bool:
     """True if the request failed in the way that its injected fault intends."""
-    if fault is None:
-        return False
-    if fault.kind in MUST_BE_REFUSED:
+    return fault is not None and intends(fault.kind, outcome)
+
+
+def intends(kind: FaultKind, outcome: Outcome) -> bool:
+    """True if a request with this fault is meant to end so."""
+    if kind in MUST_BE_REFUSED:
         return outcome is Outcome.HTTP_ERROR
-    return fault.kind in OUR_DOING and outcome in (Outcome.DISCONNECTED, Outcome.TIMEOUT)
+    return kind in OUR_DOING and outcome in (Outcome.DISCONNECTED, Outcome.TIMEOUT)
 
 
 def check_faults(faults: Sequence[Fault]) -> None:

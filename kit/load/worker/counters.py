@@ -10,6 +10,7 @@ import mmap
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from kit.load.traffic.call import NEVER
 
@@ -98,18 +99,26 @@ def _time(nanoseconds: int) -> int | None:
     return None if nanoseconds == NEVER else nanoseconds
 
 
-class ErrorsElsewhere:
-    """The errors that the other workers of a workload have counted so far."""
+class Elsewhere(NamedTuple):
+    """What the other workers of a workload have counted so far."""
+
+    errors: int = 0
+    ended: int = 0
+
+
+class CountsElsewhere:
+    """Reads the counts of the other workers."""
 
     def __init__(self, folder: Path, worker: int, processes: int) -> None:
         self._paths = [counters_path(folder, w) for w in range(processes) if w != worker]
         self._seen: dict[Path, Counters] = {}
 
-    def __call__(self) -> int:
+    def __call__(self) -> Elsewhere:
         for path in self._paths:
             if path not in self._seen:
                 try:
                     self._seen[path] = Counters(path)
                 except (OSError, ValueError):
                     continue  # not there yet
-        return sum(counters.words[Field.ERRORS] for counters in self._seen.values())
+        words = [counters.words for counters in self._seen.values()]
+        return Elsewhere(sum(w[Field.ERRORS] for w in words), sum(w[Field.ENDED] for w in words))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kit.load.traffic.faults import intends
 from kit.study.result import Outcome
+from kit.study.workload import LEAST_ERRORS, FaultKind, Workload
 
 
 def ended(requests: pa.Table, died_ns: int | None) -> int:
@@ -36,6 +38,34 @@ def never_answered(requests: pa.Table, *, after_s: float) -> int:
     waited_ns = pc.subtract(requests["end_ns"], since_ns)
     patient = pc.greater_equal(waited_ns, round(after_s * 1e9))
     return _sum(pc.and_(_gave_up(requests), pc.and_(silent, patient)))
+
+
+def failed(requests: pa.Table) -> int:
+    """Requests that ended otherwise than well, and not as the fault in them intends."""
+    ran = pc.is_in(requests["outcome"], pa.array([o.value for o in Outcome if o.has_ended]))
+    pairs = requests.filter(ran).select(["outcome", "fault"])
+    kinds = pairs.group_by(["outcome", "fault"]).aggregate([([], "count_all")]).to_pylist()
+    return sum(
+        kind["count_all"]
+        for kind in kinds
+        if kind["outcome"] != Outcome.OK
+        and not (kind["fault"] and intends(FaultKind(kind["fault"]), Outcome(kind["outcome"])))
+    )
+
+
+def stopped_early(workload: Workload, requests: pa.Table, *, of: int) -> str | None:
+    """Why the load sent no more before its end: "12 of 100 requests failed"; None: it did not.
+
+    of: requests that ended.
+    """
+    if workload.requests is not None and requests.num_rows >= workload.requests:
+        return None
+    bad = failed(requests)
+    share = workload.max_error_fraction
+    few = share is None or bad < LEAST_ERRORS or bad < share * of
+    if few and (workload.max_errors is None or bad < workload.max_errors):
+        return None
+    return f"{bad:,} of {of:,} requests failed"
 
 
 def _gave_up(requests: pa.Table) -> pa.ChunkedArray:

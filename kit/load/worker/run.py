@@ -17,7 +17,7 @@ from kit.load.link import Clock
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import as_intended, held_open
 from kit.load.traffic.traffic import Traffic
-from kit.load.worker.counters import Counters, Field
+from kit.load.worker.counters import Counters, Elsewhere, Field
 from kit.load.worker.health import ClientHealth
 from kit.load.worker.pacer import Pacer
 from kit.load.worker.recorder import Recorder
@@ -56,7 +56,7 @@ class WorkerRun:
         *,
         worker: int,
         processes: int,
-        errors_elsewhere: Callable[[], int],
+        elsewhere: Callable[[], Elsewhere],
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
     ) -> None:
@@ -75,7 +75,7 @@ class WorkerRun:
         self._counters = counters
         self._health = health
         self._rules = rules
-        self._errors_elsewhere = errors_elsewhere
+        self._elsewhere = elsewhere
         self.has_turns = traffic.has_turns
         self._limit = workload.requests if workload.requests is not None else 2**62
         self._timeout_ns = round(workload.timeout_s * 1e9)
@@ -181,9 +181,11 @@ class WorkerRun:
     def _apply_rules(self) -> None:
         if self.stopping is not None:
             return
+        others = self._elsewhere()
         state = RunState(
             seconds=(self.clock() - self._start_ns) / 1e9,
-            errors=self.errors + self._errors_elsewhere(),
+            errors=self.errors + others.errors,
+            ended=self.ended_count + others.ended,
         )
         why = next((why for rule in self._rules if (why := rule(state))), None)
         if why is not None:

@@ -28,7 +28,7 @@ from kit.load.channels import channels_for
 from kit.load.http.target import credentials_from
 from kit.load.link import Clock
 from kit.load.traffic.traffic import Traffic
-from kit.load.worker.counters import Counters, ErrorsElsewhere, Field, counters_path
+from kit.load.worker.counters import Counters, CountsElsewhere, Field, counters_path
 from kit.load.worker.health import ClientHealth
 from kit.load.worker.pacers import pacer_for, workers_of
 from kit.load.worker.recorder import Recorder
@@ -64,7 +64,7 @@ async def run_worker(
         stop_rules(workload),
         worker=worker,
         processes=processes,
-        errors_elsewhere=ErrorsElsewhere(folder.path, worker, processes),
+        elsewhere=CountsElsewhere(folder.path, worker, processes),
         loop=asyncio.get_running_loop(),
         clock=clock,
     )

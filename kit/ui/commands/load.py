@@ -121,7 +121,14 @@ def load(args: Namespace) -> int:
     show = text_progress(sys.stderr, folder, every_s=1.0)
     try:
         with stopped_after(minutes) as over:
-            study = run_study(spec, folder, parallel=1, on_progress=show, stop=over)
+            study = run_study(
+                spec,
+                folder,
+                parallel=1,
+                on_progress=show,
+                stop=over,
+                most_requests=cap.requests,
+            )
     finally:
         show.close()
     with busy("reading what came back"):

@@ -261,21 +261,33 @@ def run_shown(
     from kit.servers.prepare import prepare_servers
     from kit.ui.consent import Cap, confirm, stopped_after
     from kit.ui.dashboard import text_progress
+    from kit.ui.panel_plan import planned
     from kit.ui.preflighting import beforehand
 
     show = text_progress(sys.stderr, folder)
     remark(f"study folder: {folder}")
-    minutes = None
+    cap = cap or Cap()
+    minutes = cap.minutes
     if on is None and not (folder / "done.json").exists():  # else there is nothing to send
         for line in beforehand(spec, parallel=parallel):
             remark(line)
-        minutes = confirm(spec, cap or Cap())
+        minutes = confirm(spec, cap)
+    for line in planned(spec, requests=cap.requests, minutes=minutes):
+        remark(line)
     if on is None:
         with busy("preparing the servers (what is not in the cache is fetched)"):
             prepare_servers(spec.servers, remark)
     with stopped_after(minutes) as over:
         try:
-            return run_study(spec, folder, parallel=parallel, on=on, on_progress=show, stop=over)
+            return run_study(
+                spec,
+                folder,
+                parallel=parallel,
+                on=on,
+                on_progress=show,
+                stop=over,
+                most_requests=cap.requests,
+            )
         except KeyboardInterrupt:
             show.close()
             remark("stopped; what is done is kept, and the same command goes on from there")
