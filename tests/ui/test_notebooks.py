@@ -16,6 +16,7 @@ import pytest
 from shared_kernel import SharedKernel
 
 from kit.errors import SpecError, StoreError
+from kit.study.folder import StudyFolder
 from kit.ui.kept import differences, keeps, notebooks_with_outputs
 from kit.ui.notebooks import execute, notebook_spec, parameters_of
 
@@ -175,6 +176,22 @@ def test_first_light_runs_live_where_only_one_release_and_no_control_is_chosen(
     assert "crashed after" in "".join(texts(by_id["run"]))
     assert "There was no control." in "".join(texts(by_id["control"]))
     assert (tmp_path / "reports" / "latest.html").exists()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("name", "words"), [("02_sweep_your_traffic", "0 of 1"), ("09_report", "survived")]
+)
+def test_the_sweep_and_the_report_run_live(name: str, words: str, tmp_path: Path) -> None:
+    path = next(path for path in NOTEBOOKS if path.stem == name)
+    chosen = {"releases": ["24.05"], "concurrency": [1, 4], "requests": 20, "repeats": 1}
+    where = {"study": str(tmp_path / "study")}
+    if "reports" in parameters_of(path):
+        chosen |= {"scenarios": ["control"]}
+        where |= {"reports": str(tmp_path / "reports")}
+    copy = execute(path, {"mode": "live", **chosen, **where}, into=tmp_path)
+    assert words in "".join(text for cell in cells(copy, "code") for text in texts(cell))
+    assert StudyFolder(tmp_path / "study").finished
 
 
 def test_its_parameters_describe_a_study_that_can_be_run() -> None:
