@@ -59,7 +59,9 @@ def answer(trials: pd.DataFrame) -> list[str]:
     if died.empty:
         tried = [int(n) for n in crash_table(counted, cell_columns(counted))["requests"]]
         return [
-            f"None of {len(counted)} servers ({ranges(line, line)}) died.",
+            f"None of {len(counted)} servers ({ranges(line, line)}) died."
+            if len(counted) > 1
+            else f"The server ({line[0]}) did not die.",
             f"That is {evidence_of_each(tried)}.",
             *about_hybrids(line),
         ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.errors import StoreError
 from kit.runner.agenda import Agenda, agenda_for
 from kit.runner.budget import Budget
 from kit.runner.limit import check_search
@@ -132,12 +133,22 @@ def run_trials(
     place: where they run, with as many at a time as there is room; None: here, as said.
 
     Raises:
-        StoreError: another process runs trials into the folder.
+        StoreError: another process runs trials into the folder, or it was removed or cannot be
+            written any more; the running trials have ended then.
         ClusterError: the place was lost; what has ended is kept.
     """
     with study.locked():
         budget = Budget(most_requests)
-        _run_trials(agenda, study, place or Here(parallel, launch), on_progress, stop, budget)
+        try:
+            _run_trials(agenda, study, place or Here(parallel, launch), on_progress, stop, budget)
+        except OSError as error:
+            if error.filename is None or not Path(error.filename).is_relative_to(study.path):
+                raise
+            raise StoreError(
+                f"{error.filename}: {error.strerror}, while trials ran into its study",
+                "a study folder that stays where it is and can be written",
+                "run it again; what is still in the folder is kept",
+            ) from error
 
 
 def _run_trials(

@@ -1,5 +1,6 @@
 """The conduct of a study, with trials that only pretend to run."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -154,6 +155,21 @@ def test_a_study_begins_no_trial_that_its_budget_of_requests_could_not_hold(
     assert "is used up: 9 were sent" in said
     run(parallel=1)
     assert (tmp_path / "study" / "done.json").exists(), "the same call without it goes on"
+
+
+def test_a_study_folder_that_is_removed_meanwhile_is_named(run: Run, tmp_path: Path) -> None:
+    class Gone(FakeRun):
+        def result(self) -> TrialResult:
+            shutil.rmtree(tmp_path / "study")
+            (self.folder.path / "trial.log").read_text()
+            raise AssertionError("it was there")
+
+    def launch(spec: TrialSpec, study: StudyFolder) -> FakeRun:
+        return Gone(spec, study, Verdict.SURVIVED, 2)
+
+    with pytest.raises(StoreError, match=r"study.*No such file.*stays where it is"):
+        run(launch=launch, parallel=1)
+    assert not (tmp_path / "study").exists(), "nothing is written there again"
 
 
 def test_a_keyboard_interrupt_ends_the_running_trials(run: Run) -> None:
