@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from lacks import lacks
+from playwright.sync_api import sync_playwright
 
 import kit
 from kit.errors import ExportError, MachineError
@@ -26,6 +27,31 @@ def test_the_recorded_map_is_printed_on_a_dozen_pages(tmp_path: Path) -> None:
     printed = page.with_suffix(".pdf").read_bytes()
     assert printed.startswith(b"%PDF-")
     assert 5 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", printed)) <= MOST_PAGES
+
+
+@pytest.mark.browser
+def test_the_decision_of_the_recorded_map_stands_on_the_first_screen_of_a_phone(
+    tmp_path: Path,
+) -> None:
+    browser_path = find_browser()
+    if browser_path is None:
+        lacks(f"no browser: none of {', '.join(BROWSERS)} (Debian: apt-get install chromium)")
+    page = kit.recorded("release_map").report(tmp_path)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        shown = browser.new_page(viewport={"width": 390, "height": 844})
+        shown.goto(page.as_uri())
+        advice = [row.bounding_box() for row in shown.locator("#decision li").all()]
+        sure = shown.locator("#decision .sure").first.bounding_box()
+        wide = shown.evaluate("document.documentElement.scrollWidth")
+        browser.close()
+    assert len(advice) >= 4
+    boxes = [box for box in (*advice, sure) if box is not None]
+    assert max(box["y"] + box["height"] for box in boxes) <= 844
+    assert wide <= 390
+    assert len(boxes) == len(advice) + 1
 
 
 def test_without_a_browser_the_error_names_one_and_the_page_stays(
