@@ -94,7 +94,10 @@ def test_answers_of_a_running_server_are_checked_and_timed(
     assert 0 < rows["TTFT ms", 0.5]["ms"] < rows["e2e ms", 0.5]["ms"]
     assert rows["e2e ms", 0.99]["ms"] is None
     assert "80 requests" in rows["e2e ms", 0.99]["lacks"]
-    assert len(requests_frame(tmp_path / "study")) == 80
+    frame = requests_frame(tmp_path / "study")
+    assert len(frame) == 80
+    per_s = found["token_events_per_s"] / found["ok_per_s"]
+    assert per_s == pytest.approx(frame["tokens"].mean())
 
 
 @pytest.mark.slow
@@ -105,6 +108,7 @@ def test_an_open_loop_counts_from_the_due_time(server: Endpoint, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert "60 of 60 requests answered well" in done.stdout
+    assert "token events a second" in done.stdout
     assert "e2e ms from the due time" in done.stdout
 
 

@@ -239,6 +239,10 @@ def summary(study: StudyFolder) -> dict[str, Any]:
         "requests": len(requests),
         "ok": int(requests["ok"].sum()),
         "ok_per_s": float(timed["ok"].sum()) / span_s if span_s > 0 else None,
+        # A server may put several tokens into one event, so events are what is counted.
+        "token_events_per_s": float(timed["tokens"].sum()) / span_s
+        if span_s > 0 and timed["tokens"].notna().any()
+        else None,
         "end": end,
         "outcomes": [
             {"outcome": outcome, "cause": cause, "requests": count}
@@ -276,10 +280,11 @@ _SHOWN = ("quantile", "n", "failed_fraction", "ms", "low_ms", "high_ms", "lacks"
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    rate = found["ok_per_s"]
+    rate, events = found["ok_per_s"], found["token_events_per_s"]
     lines = [
         f"{found['ok']:,} of {found['requests']:,} requests answered well"
         + (f", {rate:,.1f} a second" if rate else "")
+        + (f", {events:,.0f} token events a second" if events else "")
     ]
     rows = [
         (f"{row['requests']:,}", row["outcome"], row["cause"] or "") for row in found["outcomes"]
