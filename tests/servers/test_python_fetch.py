@@ -1,4 +1,4 @@
-"""A Python that this machine lacks is fetched by uv: told, checked by its hash, kept in the cache.
+"""A Python that this machine lacks is fetched: told, checked by its hash, kept in the cache.
 
 The archive is one of the test's own, in a folder that uv takes for its downloads' mirror.
 """
@@ -11,18 +11,20 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from kit.errors import DownloadError, LibpythonMissingError
 from kit.servers import python as python_module
-from kit.servers import python_fetch
+from kit.servers import python_apt, python_fetch
 from kit.servers.bundle.gather import bundle
 from kit.servers.bundle.pins import target
 from kit.servers.bundle.place import unbundle
 from kit.servers.bundle.plan import BundleSpec
 from kit.servers.cache import cache_root
 from kit.servers.python import choose_python, running_python
+from kit.servers.python_apt import Archive, python_archive
 from kit.servers.python_fetch import fetch_python, fetched_python
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -49,6 +51,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TRITON_CRASH_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_PYTHON_INSTALL_MIRROR", (tmp_path / "mirror").as_uri())
     list_downloads(tmp_path, monkeypatch, hashlib.sha256(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(python_fetch, "python_archive", lambda: None)
+    monkeypatch.setattr(python_module, "python_archive", lambda: None)
     python_fetch._failures.cache_clear()
     yield tmp_path / "mirror"
     python_fetch._failures.cache_clear()
@@ -104,6 +108,62 @@ def test_what_could_not_be_fetched_is_not_asked_for_again_and_is_said_with_the_r
         with pytest.raises(LibpythonMissingError, match=f"Python {VERSION}, which uv did not get"):
             choose_python([VERSION], fetch=True)
         monkeypatch.setattr(python_fetch, "_install", lambda *_: pytest.fail("asked again"))
+
+
+def test_what_uv_does_not_get_comes_from_the_archive_of_the_systems_last_release(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mirror / ARCHIVE).unlink()
+    older = Archive(suite="older", python=VERSION, keys=mirror)
+
+    def unpack(archive: Archive, folder: Path) -> None:
+        assert archive == older
+        (folder / "bin").mkdir(parents=True)
+        (folder / f"bin/python{VERSION}").write_text("")
+
+    monkeypatch.setattr(python_fetch, "python_archive", lambda: older)
+    monkeypatch.setattr(python_fetch, "unpack_python", unpack)
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
+    with pytest.raises(DownloadError, match="which uv did not get"):
+        fetch_python(VERSION, lambda _: None)
+    monkeypatch.delenv("UV_PYTHON_DOWNLOADS")
+    python_fetch._failures.cache_clear()
+    said: list[str] = []
+    assert fetch_python(VERSION, said.append) == fetched_python(VERSION)
+    assert "older" in said[-1]
+    assert "apt-get" in said[-1]
+
+
+def test_both_that_brought_no_python_are_quoted(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mirror / ARCHIVE).unlink()
+    older = Archive(suite="older", python=VERSION, keys=mirror)
+    monkeypatch.setattr(python_fetch, "python_archive", lambda: older)
+    monkeypatch.setattr(
+        python_apt, "run_program", lambda *_, **__: CompletedProcess("", 100, "", "E: no archive\n")
+    )
+    with pytest.raises(
+        DownloadError, match=r"uv did not get: .*apt-get did not get: E: no archive"
+    ):
+        fetch_python(VERSION, lambda _: None)
+    assert fetched_python(VERSION) is None
+
+
+def test_a_system_has_an_archive_if_its_keys_and_apt_get_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert python_archive({"ID": "fedora"}) is None
+    keys = tmp_path / "keys"
+    archive = Archive(suite="bookworm", python="3.11", keys=keys)
+    monkeypatch.setattr(python_apt, "_ARCHIVES", {"debian": archive})
+    assert python_archive({"ID": "debian"}) is None, "no keys"
+    keys.touch()
+    for name in ("apt-get", "dpkg-deb"):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert python_archive({"ID": "debian"}) is None
+        (tmp_path / name).touch(0o755)
+    assert python_archive({"ID": "debian"}) == archive
 
 
 def test_a_machine_without_a_fitting_python_runs_the_fetched_one(
