@@ -62,7 +62,7 @@ def test_a_python_without_a_stub_is_never_chosen(bare_machine: None) -> None:
 def test_a_missing_libpython_names_the_packages_that_bring_it(bare_machine: None) -> None:
     with pytest.raises(LibpythonMissingError) as caught:
         choose_python(["3.10", "3.11"])
-    for package in (f"libpython{RUNNING}", f"python={RUNNING}", f"uv python install {RUNNING}"):
+    for package in ("python=3.11", "uv python install 3.11"):
         assert package in caught.value.hint
     assert "--enable-shared" in caught.value.hint
 
