@@ -112,7 +112,9 @@ def _put_right(folder: Path, version: str) -> None:
 
 def _mirror() -> str:
     """Where this machine fetches its own packages from."""
-    said = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"])
+    # Without the release info also what was never fetched, as in a fresh container.
+    options = ("--no-release-info", "--format", "$(REPO_URI)", "Created-By: Packages")
+    said = _run(["apt-get", "indextargets", *options])
     found = [line.strip() for line in said.splitlines() if line.strip()]
     plain = [uri for uri in found if "security" not in uri and re.search("debian|ubuntu", uri)]
     if not plain:

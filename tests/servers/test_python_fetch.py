@@ -3,8 +3,6 @@
 The archive is one of the test's own, in a folder that uv takes for its downloads' mirror.
 """
 
-import hashlib
-import json
 import platform
 import shutil
 import sys
@@ -14,6 +12,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from python_mirror import ARCHIVE, list_downloads
 
 from kit.errors import DownloadError, LibpythonMissingError
 from kit.servers import python as python_module
@@ -28,9 +27,6 @@ from kit.servers.python_apt import Archive, python_archive
 from kit.servers.python_fetch import fetch_python, fetched_python
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-#: Where uv's own list has its archives; the mirror takes this address's place.
-DOWNLOADS = "https://github.com/astral-sh/python-build-standalone/releases/download"
-ARCHIVE = "20990101/python.tar.gz"
 
 
 @pytest.fixture
@@ -49,28 +45,13 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tarfile.open(archive, "w:gz") as packed:
         packed.add(root, "python")
     monkeypatch.setenv("TRITON_CRASH_KIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("UV_PYTHON_INSTALL_MIRROR", (tmp_path / "mirror").as_uri())
-    list_downloads(tmp_path, monkeypatch, hashlib.sha256(archive.read_bytes()).hexdigest())
+    for name, value in list_downloads(tmp_path, VERSION).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(python_fetch, "python_archive", lambda: None)
     monkeypatch.setattr(python_module, "python_archive", lambda: None)
     python_fetch._failures.cache_clear()
     yield tmp_path / "mirror"
     python_fetch._failures.cache_clear()
-
-
-def list_downloads(folder: Path, monkeypatch: pytest.MonkeyPatch, sha256: str) -> None:
-    major, minor = VERSION.split(".")
-    row = {
-        "name": "cpython",
-        "arch": {"family": platform.machine(), "variant": None},
-        **{"os": "linux", "libc": "gnu", "prerelease": "", "variant": None, "build": "20990101"},
-        **{"major": int(major), "minor": int(minor), "patch": 99},
-        "url": f"{DOWNLOADS}/{ARCHIVE}",
-        "sha256": sha256,
-    }
-    listed = folder / "downloads.json"
-    listed.write_text(json.dumps({f"cpython-{VERSION}.99-linux-{platform.machine()}-gnu": row}))
-    monkeypatch.setenv("UV_PYTHON_DOWNLOADS_JSON_URL", str(listed))
 
 
 def test_it_is_fetched_once_with_a_word_and_found_again(mirror: Path) -> None:
@@ -87,10 +68,8 @@ def test_it_is_fetched_once_with_a_word_and_found_again(mirror: Path) -> None:
     assert len(said) == 1
 
 
-def test_one_with_another_hash_is_refused_and_not_kept(
-    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    list_downloads(tmp_path, monkeypatch, "0" * 64)
+def test_one_with_another_hash_is_refused_and_not_kept(mirror: Path, tmp_path: Path) -> None:
+    list_downloads(tmp_path, VERSION, "0" * 64)
     with pytest.raises(DownloadError, match="Computed") as caught:
         fetch_python(VERSION, lambda _: None)
     assert "UV_PYTHON_INSTALL_MIRROR" in caught.value.hint
