@@ -81,7 +81,7 @@ def unpack_python(archive: Archive, folder: Path) -> None:
     for part in ("lists/partial", "archives/partial", "debs", "unpacked"):
         (scratch / part).mkdir(parents=True)
     sources = scratch / "sources.list"
-    sources.write_text(f"deb [signed-by={archive.keys}] {_mirror()} {archive.suite} main\n")
+    sources.write_text(f"deb [signed-by={archive.keys}] {system_mirror()} {archive.suite} main\n")
     options = [
         *("-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"),
         *("-o", f"Dir::State::Lists={scratch / 'lists'}", "-o", "Dir::State::status=/dev/null"),
@@ -110,11 +110,12 @@ def _put_right(folder: Path, version: str) -> None:
             path.unlink()  # Debian's own sitecustomize, of /etc
 
 
-def _mirror() -> str:
+def system_mirror() -> str:
     """Where this machine fetches its own packages from."""
-    # Without the release info also what was never fetched, as in a fresh container.
-    options = ("--no-release-info", "--format", "$(REPO_URI)", "Created-By: Packages")
-    said = _run(["apt-get", "indextargets", *options])
+    # Without the release info also what was never fetched, as in a fresh container; archives of
+    # others for the same system (Docker's) have no component of that name.
+    options = ("--no-release-info", "--format", "$(REPO_URI)")
+    said = _run(["apt-get", "indextargets", *options, "Created-By: Packages", "Component: main"])
     found = [line.strip() for line in said.splitlines() if line.strip()]
     plain = [uri for uri in found if "security" not in uri and re.search("debian|ubuntu", uri)]
     if not plain:

@@ -11,8 +11,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from kit.servers.python_apt import system_mirror
+
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-MIRROR = "http://deb.debian.org/debian"
 
 
 def missing_for_packages(*programs: str) -> list[str]:
@@ -35,7 +36,7 @@ def unpack_packages(
     for part in ("lists/partial", "archives/partial"):
         (scratch / part).mkdir(parents=True)
     sources = scratch / "sources.list"
-    sources.write_text(f"deb [signed-by={KEYS}] {MIRROR} {suite} main\n")
+    sources.write_text(f"deb [signed-by={KEYS}] {system_mirror()} {suite} main\n")
     (scratch / "status").touch()  # nothing is installed there
     options = [
         *("-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"),

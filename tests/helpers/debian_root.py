@@ -16,7 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from debian_packages import MIRROR, missing_for_packages, unpack_packages
+from debian_packages import missing_for_packages, unpack_packages
+
+from kit.servers.python_apt import system_mirror
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "trixie"
@@ -140,7 +142,7 @@ def _set_up(folder: Path) -> None:
     subprocess.run(["ldconfig", "-r", folder], check=True, env={"PATH": "/usr/sbin:/sbin"})
     for name in ("passwd", "group"):
         shutil.copy(folder / f"usr/share/base-passwd/{name}.master", folder / "etc" / name)
-    (folder / "etc/apt/sources.list").write_text(f"deb {MIRROR} {SUITE} main\n")
+    (folder / "etc/apt/sources.list").write_text(f"deb {system_mirror()} {SUITE} main\n")
     for name in (CERTIFICATES, "etc/resolv.conf", "etc/hosts"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(f"/{name}", folder / name)
