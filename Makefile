@@ -33,6 +33,7 @@ SETUP_FAILED = tail -n 20 $(LOG) >&2; \
 
 # uv fetches many packages at a time and leaves compiling to the first import, which makes minutes
 # of pip's into seconds. It reads none of pip's settings, so the index that they name is handed on.
+# A proxy's own certificate is known to the system, which pip asks and uv does only when told to.
 define WITH_UV
 	awk '/^[^ #]/ { ours = /^uv==/ } ours' requirements.lock > $(VENV)/uv.lock; \
 	settings=$$($(PY) -m pip config list); \
@@ -40,9 +41,10 @@ define WITH_UV
 		echo "  with pip, whose settings name no index"; exit 1; fi; \
 	index=$$(sed -n "s/^[^.]*\.index-url='\(.*\)'$$/\1/p" <<< "$$settings" | head -n 1); \
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
+	install() { $(VENV)/bin/uv pip install --python $(PY) --color never \
+		--require-hashes --requirement requirements.lock; }; \
 	{ $(PIP) --quiet --only-binary :all: --require-hashes --requirement $(VENV)/uv.lock \
-		&& $(VENV)/bin/uv pip install --python $(PY) --color never \
-			--require-hashes --requirement requirements.lock; } 2>&1 | tee -a $(LOG) | awk ' \
+		&& { install || UV_SYSTEM_CERTS=1 install; }; } 2>&1 | tee -a $(LOG) | awk ' \
 		/^Resolved/ { print "  fetching them"; fflush() } \
 		/^Prepared/ { print "  installing them"; fflush() }' \
 		|| { echo "  with pip, since uv could not ($(LOG) says why): some minutes"; exit 1; }

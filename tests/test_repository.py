@@ -302,7 +302,7 @@ def test_make_test_runs_every_check() -> None:
 
 def test_every_way_to_set_up_checks_the_hashes() -> None:
     steps = make("--dry-run", "--always-make", "setup")
-    commands = re.split(r"\n|\|\||&&", steps.replace("\\\n", " "))
+    commands = re.split(r"\n|\|\||&&|;", steps.replace("\\\n", " "))
     installs = [command for command in commands if " pip install " in command]
     editable = [line for line in installs if "--editable ." in line]
     assert len(editable) == 1

@@ -7,13 +7,16 @@ that interpreter its standard library and its packages.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from kit.errors import DownloadError, LibpythonMissingError
+from kit.servers.python_apt import python_archive
 from kit.servers.python_fetch import fetch_python, fetched_python
 from kit.servers.python_probe import ask
 
@@ -67,7 +70,7 @@ def choose_python(
     """A Python of this machine that one of `stubs` fits: the running one if possible.
 
     `known` is tried first, then what is found; a stub with its own libpython needs only the
-    standard library of its version. fetch: have uv get one if there is none.
+    standard library of its version. fetch: get one if there is none.
 
     Raises:
         LibpythonMissingError: there is none; says which package brings it.
@@ -80,15 +83,17 @@ def choose_python(
             return candidate
     best = next((version for version in PREFERRED if version in wanted), running)
     why_not = ""
-    if fetch and best in wanted:
+    archive = python_archive() if fetch else None
+    offered = [best, *([archive.python] if archive else [])]
+    for version in [v for v in dict.fromkeys(offered) if fetch and v in wanted]:
         try:
-            found = _ask(fetch_python(best))
+            found = _ask(fetch_python(version))
         except DownloadError as error:
-            why_not = f"; {error.given}"
+            why_not += f"; {error.given}"
         else:
             if found is not None and (found.libpython or brings_libpython):
                 return found
-            why_not = f"; the Python {best} that uv fetched does not run here"
+            why_not += f"; the Python {version} that was fetched does not run here"
     what = "the standard library" if brings_libpython else "a shared libpython"
     raise LibpythonMissingError(
         f"no Python on this machine with {what} of version {' or '.join(order)}" + why_not,
@@ -196,17 +201,43 @@ def _rank(version: str) -> int:
     return PREFERRED.index(version) if version in PREFERRED else len(PREFERRED)
 
 
-def ways_to_get(version: str, *, brings_libpython: bool = False) -> str:
+def ways_to_get(
+    version: str, *, brings_libpython: bool = False, system: Mapping[str, str] | None = None
+) -> str:
     """How a person gets such a Python, for a hint.
 
     brings_libpython: the stub has a libpython of its own, so any Python of that version will do.
+    system: /etc/os-release, in place of this machine's.
     """
-    return (
-        f"install Debian's or Ubuntu's package libpython{version}, Fedora's python{version}, or "
-        f"`conda create -n python{version} python={version}`, `uv python install {version}`, or "
-        + (
-            f"`pyenv install {version}`"
-            if brings_libpython
-            else f"`PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {version}`"
-        )
-    )
+    ways = [
+        *_packages_with(version, system),
+        f"`conda create -n python{version} python={version}`",
+        f"`uv python install {version}`",
+        f"`pyenv install {version}`"
+        if brings_libpython
+        else f"`PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {version}`",
+    ]
+    return f"{', '.join(ways[:-1])}, or {ways[-1]}"
+
+
+#: The Pythons with a shared library that a system's own packages bring.
+_PACKAGED: Final = {
+    ("debian", "12"): ("3.11",),
+    ("debian", "13"): ("3.13",),
+    ("ubuntu", "22.04"): ("3.10", "3.11"),
+    ("ubuntu", "24.04"): ("3.12",),
+}
+
+
+def _packages_with(version: str, system: Mapping[str, str] | None) -> list[str]:
+    """What to install from the system's own packages, where it is known to have that."""
+    try:
+        described = platform.freedesktop_os_release() if system is None else system
+    except OSError:
+        described = {}
+    name = described.get("ID", ""), described.get("VERSION_ID", "")
+    if name in _PACKAGED:
+        return [f"install the package libpython{version}"] if version in _PACKAGED[name] else []
+    if name[0] == "fedora":
+        return [f"install the package python{version}"]
+    return [f"install Debian's or Ubuntu's package libpython{version}, Fedora's python{version}"]

@@ -1,6 +1,7 @@
 """Fetch a Python with a shared library for the servers, where this machine has none that fits.
 
-`uv`, which comes with the kit, knows where such Pythons lie and checks their hashes. Its own
+`uv`, which comes with the kit, knows where such Pythons lie and checks their hashes. Where it gets
+none, a Debian or Ubuntu has one in its own package archive (kit.servers.python_apt). uv's own
 settings name other places: UV_PYTHON_INSTALL_MIRROR (a folder's file:// address, or a server's),
 UV_PYTHON_DOWNLOADS_JSON_URL (a list of Pythons of one's own), UV_PYTHON_DOWNLOADS=never.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +20,7 @@ from pathlib import Path
 from kit.errors import DownloadError
 from kit.servers.cache import cached, is_whole_entry
 from kit.servers.program import run_program, uv
+from kit.servers.python_apt import python_archive, unpack_python
 
 _TIMEOUT_S = 600.0
 
@@ -34,25 +37,50 @@ def fetch_python(version: str, say: Callable[[str], None] | None = None) -> Path
     say: told what is fetched and why, before it is; None: standard error.
 
     Raises:
-        DownloadError: uv is missing, or did not get one; says what it said.
+        DownloadError: uv is missing, or did not get one, nor did apt-get; says what they said.
         StoreError: the cache cannot be written.
     """
     failure = _failures().get(version)
     if failure is not None:
         raise failure  # each release would ask again, and wait for the network each time
 
+    say = say or _to_stderr
+
     def fill(folder: Path) -> None:
-        (say or _to_stderr)(
+        say(
             f"fetching Python {version} (about 30 MB, once) into the kit's cache: the servers' "
             "models run in a Python with a shared library, and this machine has none that fits"
         )
-        _install(version, folder)
+        try:
+            _install(version, folder)
+        except DownloadError as error:
+            _instead(version, folder, error, say)
 
     try:
         return _executable(cached(_entry(version), fill), version)
     except DownloadError as error:
         _failures()[version] = error
         raise
+
+
+def _instead(version: str, folder: Path, error: DownloadError, say: Callable[[str], None]) -> None:
+    """Have apt-get bring what uv did not, if this machine's archive has that version."""
+    archive = python_archive()
+    if archive is None or archive.python != version or not _may_download():
+        raise error
+    say(f"uv did not get it; fetching that of {archive.suite} (7 MB) with this machine's apt-get")
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    try:
+        unpack_python(archive, folder / f"cpython-{version}.{archive.suite}")
+    except DownloadError as second:
+        raise DownloadError(
+            f"{error.given}; {second.given}", error.expected, error.hint
+        ) from second
+
+
+def _may_download() -> bool:
+    return os.environ.get("UV_PYTHON_DOWNLOADS") != "never" and not os.environ.get("UV_OFFLINE")
 
 
 def fetch_archive(version: str, architecture: str, into: Path, scratch: Path) -> None:
@@ -97,6 +125,9 @@ def _install(
     }
     try:
         said = run_program(command, own, cwd=folder, timeout_s=_TIMEOUT_S).stderr
+        if "peer certificate" in said:  # a proxy with one of its own, which the system knows
+            own |= {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}  # as newer and older uv call it
+            said = run_program(command, own, cwd=folder, timeout_s=_TIMEOUT_S).stderr
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _failed(version, str(error)) from error
     try:

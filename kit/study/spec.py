@@ -232,7 +232,8 @@ class StudySpec:
     limit: LimitSearch | None = None  # look for the load at which its goals break
     soak: SoakClaim | None = None  # one server life, long enough for this claim
     seed: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)  # release: why it could not be run
+    #: Release: why it could not be run. It is the same study with it and without.
+    left_out: dict[str, str] = field(default_factory=dict, compare=False)
     schema: int = 2
 
     def __post_init__(self) -> None:

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.crash.diagnose import diagnose, diagnose_file
-from kit.crash.log import source
+from kit.crash.log import shapes, source
 from kit.crash.log.backtrace import KEPT, Backtrace, parse_backtraces
-from kit.crash.log.shapes import Shape, read_frame
+from kit.crash.log.shapes import Shape, demangle, read_frame
 from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.site import fault_frames, plain_module, short_name
 from kit.crash.verdict import Evidence, is_reported_crash, judge
@@ -642,3 +642,12 @@ def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
     assert int(line) == 30_005
     assert large.stat().st_size > 6_000_000
     assert int(grown_bytes) < 4_000_000
+
+
+def test_without_a_c_plus_plus_library_a_mangled_name_is_read_in_outline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shapes, "find_library", lambda _: None)
+    shapes._has_demangler.cache_clear()
+    assert demangle("_ZN9turbomind3runEi") == "turbomind::run"
+    shapes._has_demangler.cache_clear()

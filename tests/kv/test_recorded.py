@@ -51,12 +51,13 @@ def test_log_and_metrics_agree_with_the_engine_within_one_sample(table: pd.DataF
 @pytest.mark.parametrize("change", ["zero", "reverse", "late"])
 def test_metrics_that_are_wrong_do_not_agree(change: str) -> None:
     """A source that always says 0, one that runs backwards, and one that is seconds late."""
-    samples = open_study(KV).trial("vllm-cpu_mixed_c4").samples().to_pandas()
+    recorded = open_study(KV).trial("vllm-cpu_mixed_c4").samples()
+    samples = recorded.to_pandas()
     told = (samples["source"] == names.TRITON_METRICS) & (samples["name"] == names.KV_USAGE)
     values = samples.loc[told, "value"].to_numpy()
     changed = {"zero": 0.0 * values, "reverse": values[::-1], "late": np.roll(values, 20)}
     samples.loc[told, "value"] = changed[change]
-    wrong = pa.Table.from_pandas(samples, preserve_index=False)
+    wrong = pa.Table.from_pandas(samples, schema=recorded.schema, preserve_index=False)
     share, _ = agreements(wrong, names.TRITON_METRICS, None)
 
     assert share < 0.5

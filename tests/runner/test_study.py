@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,11 @@ def test_a_folder_that_holds_another_study_is_refused(tmp_path: Path) -> None:
     other = StudySpec(name="other", servers=embedded("24.10"), scenarios=("control",))
     with pytest.raises(StoreError, match="another study"):
         StudyFolder.create(tmp_path, other)
+
+
+def test_a_study_is_the_same_whatever_could_not_be_run_beside_it(tmp_path: Path) -> None:
+    StudyFolder.create(tmp_path, replace(SPEC, left_out={"23.10": "no Python"}))
+    assert StudyFolder.create(tmp_path, SPEC).spec.left_out == {"23.10": "no Python"}
 
 
 def test_two_processes_never_run_into_one_folder(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from kit.errors import LibpythonMissingError, UnsupportedPlatformError
 from kit.servers import python as python_module
 from kit.servers.environment import numpy_folder, python_for, server_environment
 from kit.servers.platform import architecture_for
-from kit.servers.python import ServerPython, choose_python, python_at, running_python
+from kit.servers.python import ServerPython, choose_python, python_at, running_python, ways_to_get
 from kit.servers.wheels import ServerFiles
 from kit.study.releases import embedded_wheel, get_release, numpy_wheels
 
@@ -62,9 +62,19 @@ def test_a_python_without_a_stub_is_never_chosen(bare_machine: None) -> None:
 def test_a_missing_libpython_names_the_packages_that_bring_it(bare_machine: None) -> None:
     with pytest.raises(LibpythonMissingError) as caught:
         choose_python(["3.10", "3.11"])
-    for package in (f"libpython{RUNNING}", f"python={RUNNING}", f"uv python install {RUNNING}"):
+    for package in ("python=3.11", "uv python install 3.11"):
         assert package in caught.value.hint
     assert "--enable-shared" in caught.value.hint
+
+
+def test_a_hint_names_a_package_only_where_the_system_has_it() -> None:
+    def ways(name: str, release: str) -> str:
+        return ways_to_get("3.11", system={"ID": name, "VERSION_ID": release})
+
+    assert ways("debian", "12").startswith("install the package libpython3.11, `conda")
+    assert "package" not in ways("debian", "13") + ways("ubuntu", "24.04")
+    assert ways("fedora", "43").startswith("install the package python3.11, ")
+    assert "Debian's or Ubuntu's package libpython3.11" in ways("arch", "")
 
 
 def test_a_stub_with_its_own_libpython_asks_for_a_standard_library_only(

@@ -1,34 +1,33 @@
-"""A Python that this machine lacks is fetched by uv: told, checked by its hash, kept in the cache.
+"""A Python that this machine lacks is fetched: told, checked by its hash, kept in the cache.
 
 The archive is one of the test's own, in a folder that uv takes for its downloads' mirror.
 """
 
-import hashlib
-import json
 import platform
 import shutil
 import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+from python_mirror import ARCHIVE, list_downloads
 
-from kit.errors import DownloadError, LibpythonMissingError
+from kit.errors import DownloadError, LibpythonMissingError, SpecError
 from kit.servers import python as python_module
-from kit.servers import python_fetch
+from kit.servers import python_apt, python_fetch
 from kit.servers.bundle.gather import bundle
 from kit.servers.bundle.pins import target
 from kit.servers.bundle.place import unbundle
 from kit.servers.bundle.plan import BundleSpec
 from kit.servers.cache import cache_root
 from kit.servers.python import choose_python, running_python
+from kit.servers.python_apt import Archive, python_archive
 from kit.servers.python_fetch import fetch_python, fetched_python
+from kit.study.releases import numpy_wheels
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-#: Where uv's own list has its archives; the mirror takes this address's place.
-DOWNLOADS = "https://github.com/astral-sh/python-build-standalone/releases/download"
-ARCHIVE = "20990101/python.tar.gz"
 
 
 @pytest.fixture
@@ -47,26 +46,13 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tarfile.open(archive, "w:gz") as packed:
         packed.add(root, "python")
     monkeypatch.setenv("TRITON_CRASH_KIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("UV_PYTHON_INSTALL_MIRROR", (tmp_path / "mirror").as_uri())
-    list_downloads(tmp_path, monkeypatch, hashlib.sha256(archive.read_bytes()).hexdigest())
+    for name, value in list_downloads(tmp_path, VERSION).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(python_fetch, "python_archive", lambda: None)
+    monkeypatch.setattr(python_module, "python_archive", lambda: None)
     python_fetch._failures.cache_clear()
     yield tmp_path / "mirror"
     python_fetch._failures.cache_clear()
-
-
-def list_downloads(folder: Path, monkeypatch: pytest.MonkeyPatch, sha256: str) -> None:
-    major, minor = VERSION.split(".")
-    row = {
-        "name": "cpython",
-        "arch": {"family": platform.machine(), "variant": None},
-        **{"os": "linux", "libc": "gnu", "prerelease": "", "variant": None, "build": "20990101"},
-        **{"major": int(major), "minor": int(minor), "patch": 99},
-        "url": f"{DOWNLOADS}/{ARCHIVE}",
-        "sha256": sha256,
-    }
-    listed = folder / "downloads.json"
-    listed.write_text(json.dumps({f"cpython-{VERSION}.99-linux-{platform.machine()}-gnu": row}))
-    monkeypatch.setenv("UV_PYTHON_DOWNLOADS_JSON_URL", str(listed))
 
 
 def test_it_is_fetched_once_with_a_word_and_found_again(mirror: Path) -> None:
@@ -83,10 +69,8 @@ def test_it_is_fetched_once_with_a_word_and_found_again(mirror: Path) -> None:
     assert len(said) == 1
 
 
-def test_one_with_another_hash_is_refused_and_not_kept(
-    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    list_downloads(tmp_path, monkeypatch, "0" * 64)
+def test_one_with_another_hash_is_refused_and_not_kept(mirror: Path, tmp_path: Path) -> None:
+    list_downloads(tmp_path, VERSION, "0" * 64)
     with pytest.raises(DownloadError, match="Computed") as caught:
         fetch_python(VERSION, lambda _: None)
     assert "UV_PYTHON_INSTALL_MIRROR" in caught.value.hint
@@ -106,6 +90,62 @@ def test_what_could_not_be_fetched_is_not_asked_for_again_and_is_said_with_the_r
         monkeypatch.setattr(python_fetch, "_install", lambda *_: pytest.fail("asked again"))
 
 
+def test_what_uv_does_not_get_comes_from_the_archive_of_the_systems_last_release(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mirror / ARCHIVE).unlink()
+    older = Archive(suite="older", python=VERSION, keys=mirror)
+
+    def unpack(archive: Archive, folder: Path) -> None:
+        assert archive == older
+        (folder / "bin").mkdir(parents=True)
+        (folder / f"bin/python{VERSION}").write_text("")
+
+    monkeypatch.setattr(python_fetch, "python_archive", lambda: older)
+    monkeypatch.setattr(python_fetch, "unpack_python", unpack)
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
+    with pytest.raises(DownloadError, match="which uv did not get"):
+        fetch_python(VERSION, lambda _: None)
+    monkeypatch.delenv("UV_PYTHON_DOWNLOADS")
+    python_fetch._failures.cache_clear()
+    said: list[str] = []
+    assert fetch_python(VERSION, said.append) == fetched_python(VERSION)
+    assert "older" in said[-1]
+    assert "apt-get" in said[-1]
+
+
+def test_both_that_brought_no_python_are_quoted(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mirror / ARCHIVE).unlink()
+    older = Archive(suite="older", python=VERSION, keys=mirror)
+    monkeypatch.setattr(python_fetch, "python_archive", lambda: older)
+    monkeypatch.setattr(
+        python_apt, "run_program", lambda *_, **__: CompletedProcess("", 100, "", "E: no archive\n")
+    )
+    with pytest.raises(
+        DownloadError, match=r"uv did not get: .*apt-get did not get: E: no archive"
+    ):
+        fetch_python(VERSION, lambda _: None)
+    assert fetched_python(VERSION) is None
+
+
+def test_a_system_has_an_archive_if_its_keys_and_apt_get_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert python_archive({"ID": "fedora"}) is None
+    keys = tmp_path / "keys"
+    archive = Archive(suite="bookworm", python="3.11", keys=keys)
+    monkeypatch.setattr(python_apt, "_ARCHIVES", {"debian": archive})
+    assert python_archive({"ID": "debian"}) is None, "no keys"
+    keys.touch()
+    for name in ("apt-get", "dpkg-deb"):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert python_archive({"ID": "debian"}) is None
+        (tmp_path / name).touch(0o755)
+    assert python_archive({"ID": "debian"}) == archive
+
+
 def test_a_machine_without_a_fitting_python_runs_the_fetched_one(
     mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +161,10 @@ def test_a_machine_without_a_fitting_python_runs_the_fetched_one(
 def test_it_is_carried_in_a_bundle_and_unpacked_where_nothing_can_be_fetched(
     mirror: Path, tmp_path: Path
 ) -> None:
+    if VERSION not in numpy_wheels():
+        with pytest.raises(SpecError, match="numpy before 2"):
+            BundleSpec(of=target(None, None), kit=False, pythons=(VERSION,), with_python=True)
+        return
     spec = BundleSpec(of=target(None, None), kit=False, pythons=(VERSION,), with_python=True)
     object.__setattr__(spec, "wheels", ())  # the Python alone
     bundle(tmp_path / "bundle", spec, lambda _: None)

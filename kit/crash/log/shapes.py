@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ctypes.util import find_library
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 
 from kit.crash.log.phrases import is_servers
 from kit.study.result import Frame
@@ -104,12 +106,20 @@ def demangle(symbol: str) -> str:
     """The C++ name behind a mangled one; any other name unchanged."""
     if not symbol.startswith("_Z") or len(symbol) > LONGEST_MANGLED:
         return symbol
+    if not _has_demangler():
+        return _outline(symbol)
     import cxxfilt  # not above: it asks the linker for its library when it is imported
 
     try:
         return str(cxxfilt.demangle(symbol))
     except cxxfilt.InvalidName:
         return _outline(symbol)
+
+
+@cache
+def _has_demangler() -> bool:
+    """Whether cxxfilt finds what it needs: not on Windows, nor without the linker's cache."""
+    return bool(find_library("c") and (find_library("stdc++") or find_library("c++")))
 
 
 def _outline(symbol: str) -> str:
