@@ -25,7 +25,15 @@ from kit.study.traffic_field import (
     number_field,
     word_field,
 )
-from kit.study.workload import AnswerCheck, ArrivalKind, Client, FaultKind, Protocol, Workload
+from kit.study.workload import (
+    AnswerCheck,
+    ArrivalKind,
+    Client,
+    FaultKind,
+    Protocol,
+    StreamErrors,
+    Workload,
+)
 
 
 def _deadline(workload: Workload) -> Distribution | None:
@@ -226,6 +234,13 @@ FIELDS: Final[dict[str, TrafficField]] = {
             "what sends gRPC requests: the kit's own client, or grpcio, the reference",
             Client,
             lambda w: w.grpc_client.value,
+        ),
+        word_field(
+            "stream_errors",
+            "err",
+            "how gRPC streams tell of errors: in a message, or by their status, which ends them",
+            StreamErrors,
+            lambda w: w.stream_errors.value,
         ),
         number_field(
             "processes",

@@ -26,6 +26,7 @@ from kit.cleaning import clean_text, safe_html
 from kit.errors import KitError, SpecError
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS
+from kit.study.hybrids import load_hybrids
 from kit.study.plan import ENGINES
 from kit.study.releases import embedded_releases
 from kit.study.scenarios import load_scenarios
@@ -333,7 +334,10 @@ def _choice_of(given: Mapping[str, Any]) -> Choice:
 def _fields() -> dict[str, Any]:
     """What there is to choose from, for the form."""
     return {
-        "releases": [[r.release, f"{r.release} (Triton {r.triton})"] for r in embedded_releases()],
+        "releases": [
+            *([r.release, f"{r.release} (Triton {r.triton})"] for r in embedded_releases()),
+            *([name, f"{name} (no release)"] for name in load_hybrids()),
+        ],
         "scenarios": [[name, f"{name}: {s.title}"] for name, s in load_scenarios().items()],
         "engines": [[kind.value, kind.value] for kind in ENGINES],
         "questions": [
