@@ -32,13 +32,12 @@ if TYPE_CHECKING:
         open,
         panel,
         recorded,
-        releases,
         run,
-        scenarios,
     )
     from kit.ui.experiments import bisect, kv_experiment
     from kit.ui.histories import history
     from kit.ui.limits import find_limit
+    from kit.ui.listings import hybrids, releases, scenarios
     from kit.ui.preflighting import preflight
     from kit.ui.soaking import soak
     from kit.ui.study_view import Study
@@ -48,7 +47,8 @@ __version__ = "0.1.0"
 #: Public name -> the module that it lies in.
 _HOMES = {
     **dict.fromkeys(("run", "open", "recorded", "diagnose", "compare"), "kit.ui.api"),
-    **dict.fromkeys(("attach", "container", "panel", "releases", "scenarios"), "kit.ui.api"),
+    **dict.fromkeys(("attach", "container", "panel"), "kit.ui.api"),
+    **dict.fromkeys(("hybrids", "releases", "scenarios"), "kit.ui.listings"),
     **dict.fromkeys(("bisect", "kv_experiment"), "kit.ui.experiments"),
     "advise": "kit.ui.advising",
     "find_limit": "kit.ui.limits",
@@ -70,6 +70,7 @@ __all__ = [
     "diagnose",
     "find_limit",
     "history",
+    "hybrids",
     "kv_experiment",
     "open",
     "panel",

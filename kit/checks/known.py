@@ -116,5 +116,7 @@ def _serves(release: Release, trials: Sequence[TrialSpec]) -> bool:
         return False
     if "cancellation" in needs and not release.has_cancellation:
         return False
+    if "stream-status" in needs and not release.has_stream_status:
+        return False
     is_vllm = any(trial.server.model for trial in trials)
     return not is_vllm or release.vllm is not None or release.release > _FIRST_VLLM

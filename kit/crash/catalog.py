@@ -13,13 +13,24 @@ import yaml
 
 from kit.crash.component import Component
 from kit.errors import CatalogError
-from kit.study.paths import DATA
+from kit.study.hybrids import (
+    NO_RELEASE_BRIEF,
+    beside_the_line,
+    hybrid_parts,
+    load_hybrids,
+    on_the_line,
+)
+from kit.study.paths import DATA, RECORDED
 from kit.study.plain_yaml import from_yaml
 from kit.study.releases import load_releases
 
 CATALOG = DATA / "crashes.yaml"
+#: The recorded studies whose deaths it counts (`kit dev measured`), the first of a cell deciding.
+MEASURED_IN = (RECORDED / "release_map", RECORDED / "frontends_of_2026")
 KINDS = frozenset({"crash", "hang", "cross-talk", "leak", "slowdown", "error", "false-health"})
 EVIDENCE = frozenset({"reported", "maintainer", "git", "measured", "inferred"})
+#: Of a hybrid, the parts that its frontends' release decides.
+FRONTENDS = frozenset({Component.HTTP_FRONTEND, Component.GRPC_FRONTEND})
 #: What a range of affected releases rests on.
 Ground = Literal["reported", "git", "measured", "inferred"]
 #: Several crashes lie in one component, so a sign that is nothing but that tells this much at most.
@@ -76,7 +87,7 @@ class Sign(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the release map saw on one embedded release."""
+    """What the recorded studies saw on one embedded release, or on one hybrid."""
 
     trials: int
     deaths: int
@@ -105,18 +116,31 @@ class Crash(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     not_shown: str | None = None
     measured: dict[str, Measured] = {}
 
-    def hits(self, release: str) -> bool:
-        """Whether that release is known to have it, or died of it here."""
-        seen = self.measured.get(release)
-        return self.affected.holds(release) or (seen is not None and seen.deaths > 0)
+    def holds(self, server: str) -> bool:
+        """Whether the ranges hold a release; of a hybrid, that which its part is of."""
+        parts = hybrid_parts(server)
+        if parts is None:
+            return self.affected.holds(server)
+        return self.affected.holds(parts[0] if self.component in FRONTENDS else parts[1])
 
-    def seen_on(self, releases: Collection[str]) -> str | None:
-        """What the release map saw on these, "measured here: 5 of 5 trials died on 23.10"."""
-        seen = [(name, row) for name, row in self.measured.items() if name in releases]
+    def hits(self, server: str) -> bool:
+        """Whether that release, or hybrid, is known to have it, or died of it here."""
+        seen = self.measured.get(server)
+        return self.holds(server) or (seen is not None and seen.deaths > 0)
+
+    def seen_on(self, servers: Collection[str]) -> str | None:
+        """What recorded studies saw on these, "measured here: 5 of 5 trials died on 23.10"."""
+        seen = [(name, row) for name, row in self.measured.items() if name in servers]
         if not seen:
             return None
         died = (f"{row.deaths} of {row.trials} trials died on {name}" for name, row in seen)
         return f"measured here: {', '.join(died)}"
+
+    @property
+    def seen_on_hybrids(self) -> str | None:
+        """The same of all hybrids, and that they are no releases."""
+        seen = self.seen_on(beside_the_line(self.measured))
+        return seen and f"{seen} ({NO_RELEASE_BRIEF})"
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,8 +210,10 @@ def _faults(row: Crash) -> list[str]:
     faults += [f"evidence {label!r}" for label in row.evidence if label not in EVIDENCE]
     faults += [f"link {link!r}" for link in row.links if not _LINK.fullmatch(link)]
     named = [end for span in row.affected.ranges for end in (span.start, span.end)]
-    named += [row.first_fixed, *row.measured]
+    named += [row.first_fixed, *on_the_line(row.measured)]
     faults += [f"release {name!r}" for name in named if name and not _RELEASE.fullmatch(name)]
+    hybrids = set(beside_the_line(row.measured)) - load_hybrids().keys()
+    faults += [f"hybrid {name!r}" for name in sorted(hybrids)]
     if not row.kinds or not row.evidence or not row.advice:
         faults.append("no kind, evidence or advice")
     for sign in row.signs:

@@ -1,9 +1,9 @@
-"""Counts, by release, how many servers of a study died of each known crash.
+"""Counts, by release or hybrid, how many servers of studies died of each known crash.
 
 A scenario's traffic can kill a server in more ways than one, so a death counts for the crash that
 its own stack or words show, not for the scenario. One that fits no known crash counts for none,
-and is named. `kit dev measured STUDY` writes the table into data/crashes.yaml, where
-the catalog and its diagnoses read it.
+and is named. `kit dev measured STUDY …` writes the table into data/crashes.yaml, where the catalog
+and its diagnoses read it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,17 @@ _ID = re.compile(r"- id: (\S+)")
 _BLOCK = re.compile(r"(?m)^  measured:.*\n(?:    .*\n)*")
 
 
-def measured_deaths(study: StudyFolder | Path) -> Table:
-    """For each crash that has scenarios in the study, by release: the trials of those scenarios
-    that tell anything about the server, and how many servers died of this crash.
+def measured_deaths(*studies: StudyFolder | Path) -> Table:
+    """For each crash that has scenarios in the studies, by release or hybrid: the trials of those
+    scenarios that tell anything about the server, and how many servers died of this crash.
+
+    A release under a scenario counts from the first study that has it.
 
     Raises:
         StoreError: there is no such study.
     """
     counts: dict[str, dict[str, list[int]]] = {}
-    for trial, died_of in _told(study):
+    for trial, died_of in _told(*studies):
         for crash in known_crashes().values():
             if trial.spec.scenario in crash.scenarios:
                 row = counts.setdefault(crash.id, {}).setdefault(trial.spec.release, [0, 0])
@@ -60,26 +62,32 @@ def measured_deaths(study: StudyFolder | Path) -> Table:
     }
 
 
-def unexplained_deaths(study: StudyFolder | Path) -> list[TrialFolder]:
+def unexplained_deaths(*studies: StudyFolder | Path) -> list[TrialFolder]:
     """Trials of fault scenarios whose server died of nothing that the catalog knows.
 
     Raises:
         StoreError: there is no such study.
     """
-    return [trial for trial, died_of in _told(study) if died_of is not None and not died_of]
+    return [trial for trial, died_of in _told(*studies) if died_of is not None and not died_of]
 
 
-def _told(study: StudyFolder | Path) -> Iterator[tuple[TrialFolder, set[str] | None]]:
+def _told(*studies: StudyFolder | Path) -> Iterator[tuple[TrialFolder, set[str] | None]]:
     """The trials of fault scenarios that tell of the server; what it died of, None: it lived."""
     scenarios = load_scenarios()
-    for trial in open_study(study).trials():
-        scenario, result = scenarios.get(trial.spec.scenario), trial.result
-        if scenario is None or scenario.crash is None or result is None:
-            continue
-        if result.verdict.is_death:
-            yield trial, died_of_which(trial, result, scenario)
-        elif result.verdict.is_counted:
-            yield trial, None
+    earlier: set[tuple[str, str]] = set()
+    for study in studies:
+        own = set()
+        for trial in open_study(study).trials():
+            scenario, result = scenarios.get(trial.spec.scenario), trial.result
+            cell = (trial.spec.release, trial.spec.scenario)
+            if scenario is None or scenario.crash is None or result is None or cell in earlier:
+                continue
+            own.add(cell)
+            if result.verdict.is_death:
+                yield trial, died_of_which(trial, result, scenario)
+            elif result.verdict.is_counted:
+                yield trial, None
+        earlier |= own
 
 
 def died_of_which(trial: TrialFolder, result: TrialResult, scenario: Scenario) -> set[str]:
@@ -94,7 +102,7 @@ def died_of_which(trial: TrialFolder, result: TrialResult, scenario: Scenario) -
         tied = {match.id for match in best}
         if len(tied) == 1:
             return tied
-        if hit := {crash for crash in tied if known_crashes()[crash].affected.holds(release)}:
+        if hit := {crash for crash in tied if known_crashes()[crash].holds(release)}:
             return hit
         if scenario.crash in tied:
             return {scenario.crash}
@@ -114,7 +122,7 @@ def _meant(scenario: Scenario, result: TrialResult, release: str) -> set[str]:
     """
     shown = [crash for crash in known_crashes().values() if scenario.name in crash.scenarios]
     alike = {crash.id: crash for crash in shown if _ENDS[result.verdict] & set(crash.kinds)}
-    there = {name for name, crash in alike.items() if crash.affected.holds(release)}
+    there = {name for name, crash in alike.items() if crash.holds(release)}
     own = {scenario.crash} & set(alike)
     printed = result.signature is not None and result.signature.frames
     return own & there or there or (set() if printed else own)  # type: ignore[return-value]
@@ -159,16 +167,16 @@ def _quoted(note: str) -> str:
     return note.replace("'", "''")
 
 
-def update_catalog(study: Path, catalog: Path = CATALOG) -> tuple[Table, list[TrialFolder]]:
-    """Write the table of a study into the catalog; the table, and the deaths that fit no known
-    crash.
+def update_catalog(*studies: Path, catalog: Path = CATALOG) -> tuple[Table, list[TrialFolder]]:
+    """Write the table of these studies into the catalog; the table, and the deaths that fit no
+    known crash.
 
     Raises:
         StoreError: no study there, or the catalog cannot be written.
         CatalogError: the catalog cannot be read.
     """
-    table = measured_deaths(study)
+    table = measured_deaths(*studies)
     text = with_measured(catalog.read_text(encoding="utf-8"), table)
     read_catalog(text)
     write_whole(catalog, text.encode())
-    return table, list(unexplained_deaths(study))
+    return table, unexplained_deaths(*studies)

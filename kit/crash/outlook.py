@@ -28,13 +28,15 @@ class KnownFault:
     title: str
     traffic: tuple[str, ...]
     where: str  # "23.10 and 24.08 (measured here), 26.09 (inferred)"
+    on_hybrids: str | None  # what was measured on them
     advice: str
     links: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """In a sentence, without the advice."""
-        return f"{self.title}. Under {listing(self.traffic)}: {self.where}"
+        beside = f"; {self.on_hybrids}" if self.on_hybrids else ""
+        return f"{self.title}. Under {listing(self.traffic)}: {self.where}{beside}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,7 @@ def _fault(one: _Found, line: Sequence[str]) -> KnownFault:
         title=one.crash.title,
         traffic=tuple(one.traffic),
         where=_where(one.by_label, line),
+        on_hybrids=one.crash.seen_on_hybrids,
         advice=one.crash.advice,
         links=one.crash.links,
     )

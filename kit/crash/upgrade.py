@@ -1,7 +1,7 @@
 """Before an upgrade: what is known to kill a release under some traffic, and which are better.
 
-Every statement has a label: measured here (the release map), reported (by users or a maintainer),
-read in source, or inferred. What nobody has measured is said, too.
+Every statement has a label: measured here (by recorded studies), reported (by users or a
+maintainer), read in source, or inferred. What nobody has measured is said, too.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from itertools import product
 
-from kit.crash.catalog import Crash, known_crashes
+from kit.crash.catalog import MEASURED_IN, Crash, known_crashes
 from kit.crash.origin import release_named
 from kit.errors import UnknownReleaseError, UnknownScenarioError
 from kit.study.encoding import from_json
 from kit.study.hybrids import NO_RELEASE, is_hybrid
-from kit.study.paths import RECORDED
 from kit.study.releases import get_release, load_releases
 from kit.study.scenarios import Scenario, load_scenarios
 from kit.study.spec import StudySpec
@@ -40,6 +40,9 @@ class Risk:
     traffic: tuple[str, ...]  # of the kinds asked for, those that exercise it; empty: any may
     labels: tuple[str, ...]  # what it rests on for this release, the firmest first
     seen: str | None  # "measured here: 5 of 5 trials died on 24.05"
+    on_hybrids: (
+        str | None
+    )  # the same of the newest frontends on an older core, which are no release
     advice: str
     links: tuple[str, ...]
 
@@ -100,7 +103,7 @@ def advise(
     traffic: Sequence[str],
     crashes: Mapping[str, Crash] | None = None,
 ) -> Advice:
-    """What is known of `release` under kinds of `traffic`, from the catalog and the release map.
+    """What is known of `release` under kinds of `traffic`, from the catalog and recorded studies.
 
     release: "24.05" or "2.46.0". traffic: names of scenarios ("grpc-stream-cancel") or of
     protocols ("grpc-stream": all faults that use it). crashes: another catalog.
@@ -184,27 +187,30 @@ def _risk(crash: Crash, release: str, traffic: tuple[str, ...]) -> Risk:
         traffic=traffic,
         labels=tuple(dict.fromkeys(LABELS[word] for word in words)),
         seen=crash.seen_on([release]),
+        on_hybrids=crash.seen_on_hybrids,
         advice=crash.advice,
         links=crash.links,
     )
 
 
 @cache
-def _mapped() -> frozenset[str]:
-    """The scenarios that the release map ran."""
-    data = (RECORDED / "release_map" / "study.json").read_bytes()
-    return frozenset(from_json(data, StudySpec).scenarios)
+def _ran() -> frozenset[tuple[str, str]]:
+    """The servers and scenarios of the recorded studies that the catalog counts."""
+    found: set[tuple[str, str]] = set()
+    for study in MEASURED_IN:
+        spec = from_json((study / "study.json").read_bytes(), StudySpec)
+        found |= set(product((server.label for server in spec.servers), spec.scenarios))
+    return frozenset(found)
 
 
 def _measured(crashes: Mapping[str, Crash], scenario: str) -> dict[str, tuple[int, int]]:
-    """Trials and deaths of a scenario by release, as the release map counted them for its crash;
-    nothing of a scenario that it did not run."""
+    """Trials and deaths of a scenario's crash by release, as recorded studies counted them;
+    nothing of a release that none ran under it."""
     table: dict[str, tuple[int, int]] = {}
-    if scenario not in _mapped():
-        return table
     for crash in crashes.values():
         if scenario in crash.scenarios:
-            for name, row in crash.measured.items():
+            rows = {n: row for n, row in crash.measured.items() if (n, scenario) in _ran()}
+            for name, row in rows.items():
                 trials, deaths = table.get(name, (0, 0))
                 table[name] = (trials + row.trials, deaths + row.deaths)
     return table
@@ -217,6 +223,7 @@ def _plain(risk: Risk) -> dict[str, object]:
         "traffic": [*risk.traffic],
         "labels": [*risk.labels],
         "seen": risk.seen,
+        "on_hybrids": risk.on_hybrids,
         "advice": risk.advice,
         "links": [*risk.links],
     }

@@ -18,7 +18,7 @@ from kit.plots.columns import check_frame
 from kit.plots.style import DEATH, FAINT, GRID, contrast
 from kit.plots.titles import DECIDED, map_title, set_title
 from kit.stats.summary import places_by
-from kit.study.hybrids import hybrid_parts, is_hybrid, on_the_line
+from kit.study.hybrids import beside_the_line, hybrid_parts, is_hybrid, on_the_line
 from kit.study.releases import in_order
 from kit.study.scenarios import is_traffic
 from kit.study.words import percent
@@ -78,12 +78,14 @@ def plot_release_map(
     not_applicable: Mapping[tuple[str, str], str] | None = None,
     titles: Mapping[str, str] | None = None,
     error: float | None = None,
+    untested: int | None = None,
 ) -> Axes:
     """Releases from left to right, scenarios from top to bottom; a cell says what came of it.
 
     cells: release_map. not_applicable: cells that cannot be run, and why (kit.study.plan). titles:
         names of scenarios for people. error: chance at which a sequential test calls a cell that
-        crashes "survives"; None: such a cell is one in which nothing died.
+        crashes "survives"; None: such a cell is one in which nothing died. untested: trials at
+        the most of those cells that no test decided, where others were.
     Dark red: dies within few requests; pale orange: after many; blue: survives. Written: died of
     trials, and the median crash iteration with the letter of the signature. Hatched: not
     applicable. Behind a gap: hybrids, which are no releases. Dotted with "?": undecided. Blank: not
@@ -91,7 +93,7 @@ def plot_release_map(
     The title is about traffic that could kill: not about controls, nor the kit's own doing.
     """
     skipped = dict(not_applicable or {})
-    pairs = list(zip(cells["release"], cells["scenario"], strict=True))
+    pairs = pairs_of(cells)
     releases = in_order([*cells["release"], *(release for release, _ in skipped)])
     places = _places(releases)
     scenarios = list(dict.fromkeys([*cells["scenario"], *(scenario for _, scenario in skipped)]))
@@ -107,12 +109,13 @@ def plot_release_map(
     ax.set_xlim(-0.5, max(places, default=0.0) + 0.5)
     ax.set_ylim(len(scenarios) - 0.5, -0.5)
     ax.set_xticks(places, [_tick(release) for release in releases])
+    _name_cores(ax, dict(zip(releases, places, strict=True)))
     ax.set_yticks(range(len(scenarios)), [(titles or {}).get(s, s) for s in scenarios])
     ax.tick_params(length=0)
     ax.grid(visible=False)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    ax.set_xlabel(_key(cells, skipped, error), fontsize=8.5, color=FAINT, loc="left")
+    ax.set_xlabel(_key(ax, cells, skipped, error, untested), fontsize=8.5, color=FAINT, loc="left")
     set_title(ax, map_title(traffic_cells(cells)))
     return ax
 
@@ -129,7 +132,27 @@ def _places(releases: Sequence[str]) -> list[float]:
 
 def _tick(release: str) -> str:
     parts = hybrid_parts(release)
-    return release if parts is None else f"frontend\n{parts[0]}\non core\n{parts[1]}"
+    return release if parts is None else f"frontend\n{parts[0]}"
+
+
+def _name_cores(ax: Axes, places: Mapping[str, float]) -> None:
+    """Beneath the hybrids of each core: that core, and that they are no releases."""
+    by_core: dict[str, list[float]] = {}
+    for name in beside_the_line(places):
+        _, core = hybrid_parts(name) or ("", "")
+        by_core.setdefault(core, []).append(places[name])
+    if not by_core:
+        return
+    ax.xaxis.remove_overlapping_locs = False  # it may stand beneath a tick
+    centres = [sum(own) / len(own) for own in by_core.values()]
+    texts = [f"on core {core}:\nno release{'s' * (len(own) > 1)}" for core, own in by_core.items()]
+    ax.set_xticks(centres, texts, minor=True)
+    ax.tick_params(axis="x", which="minor", length=0, pad=28, labelsize=8.5, labelcolor=FAINT)
+
+
+def pairs_of(cells: pd.DataFrame) -> list[tuple[str, str]]:
+    """(release, scenario) of each row of a release_map."""
+    return list(zip(cells["release"], cells["scenario"], strict=True))
 
 
 def traffic_cells(cells: pd.DataFrame) -> pd.DataFrame:
@@ -201,19 +224,35 @@ def _patch(ax: Axes, x: float, y: int, **style: Any) -> None:
     ax.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, **style))
 
 
-def _key(cells: pd.DataFrame, skipped: Mapping[tuple[str, str], str], error: float | None) -> str:
+def _key(
+    ax: Axes,
+    cells: pd.DataFrame,
+    skipped: Mapping[tuple[str, str], str],
+    error: float | None,
+    untested: int | None,
+) -> str:
     words = ["red: died/trials, median requests until death (darker = sooner)"]
     if len(signature_letters(cells)):
         words[0] += ", signature"
-    words.append(
-        "blue: all survived" if error is None else f"blue: survives ({percent(error)} error)"
-    )
-    if cells["release"].map(is_hybrid).any():
-        words.append("behind the gap: no releases")
+    if error is None:
+        words.append("blue: all survived")
+    else:
+        few = f"; of {untested} or fewer: none died" if untested else ""
+        words.append(f"blue: survives ({percent(error)} error{few})")
     if skipped:
         words.append("hatched: not applicable")
+    if len({*pairs_of(cells), *skipped}) < cells["release"].nunique() * cells["scenario"].nunique():
+        words.append("blank: not tried")
+    if cells["release"].map(is_hybrid).any():
+        words.append("behind the gap: no releases")
     if (~cells["verdict"].isin(DECIDED)).any():
         words.append("?: undecided")
     if (cells["verdict"].ne("crashes") & cells["died"].gt(0)).any():
         words.append("red frame: some died")
-    return "  ·  ".join(words)
+    figure = ax.get_figure(root=True)
+    width_in = ax.get_position().width * (figure.get_size_inches()[0] if figure else 6.4)
+    lines = words[:1]
+    for word in words[1:]:
+        longer = f"{lines[-1]}  ·  {word}"
+        lines[-1:] = [longer] if len(longer) <= 15 * width_in else [lines[-1], word]
+    return "\n".join(lines)

@@ -13,7 +13,7 @@ import pandas as pd
 from kit.plots.style import CELL_COLOURS, colour
 from kit.stats.returns import returns
 from kit.study.grid import COLUMNS
-from kit.study.hybrids import beside_the_line, on_the_line
+from kit.study.hybrids import beside_the_line, on_the_line, together
 from kit.study.releases import in_order, neighbours
 from kit.study.sequential import Decision
 from kit.study.words import in_lines, listing, milliseconds, percent, ranges
@@ -90,9 +90,9 @@ def crash_title(trials: pd.DataFrame) -> str:
         died = counted.groupby("release", observed=True)["crashed"].any()
         bad = [name for name in hybrids if died[name]]
         good = [name for name in hybrids if not died[name]]
-        said = [f"{listing(bad)} {_verb('crash', bad)}"] if bad else []
-        said += [f"{listing(good)} {_verb('survive', good)}"] if good else []
-        beside = f"{', '.join(said)} (no release)"
+        said = [f"{together(bad)} {_verb('crash', bad)}"] if bad else []
+        said += [f"{together(good)} {_verb('survive', good)}"] if good else []
+        beside = f"{', '.join(said)} ({_no_release(hybrids)})"
         if not line:
             return beside
         return f"{crash_title(trials[whole.isin(line)])}; {beside}"
@@ -182,9 +182,10 @@ def map_title(cells: pd.DataFrame) -> str:
         own = cells[cells["release"].isin(hybrids) & decided]
         dead = set(own.loc[own["verdict"] == Decision.CRASHES, "release"])
         dying = [name for name in hybrids if name in dead]
-        beside = f"{listing(dying)} {_verb('crash', dying)} (no release)" if dying else ""
+        word = _no_release(hybrids)
+        beside = f"{together(dying)} {_verb('crash', dying)} ({word})" if dying else ""
         if line_cells.empty:
-            return beside or f"{listing(hybrids)}: no crash (no release)"
+            return beside or f"{together(hybrids)}: no crash ({word})"
         return "; ".join(filter(None, (map_title(line_cells), beside)))
     line = in_order(cells["release"])
     said = {release: set(own["verdict"]) for release, own in cells.groupby("release")}
@@ -233,6 +234,10 @@ def set_title(ax: Axes, sentence: str) -> None:
         most -= 1  # as many lines, but about equally long
         wrapped = in_lines(tied, most)
     ax.set_title("\n".join(wrapped))
+
+
+def _no_release(hybrids: Sequence[str]) -> str:
+    return "no release" if len(hybrids) == 1 else "no releases"
 
 
 def _it(things: Sequence[str]) -> str:

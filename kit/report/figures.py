@@ -28,10 +28,12 @@ from kit.plots.latency_curve import plot_latency_curve
 from kit.plots.queue import has_gpu, has_queue, plot_gpu, plot_queue
 from kit.plots.release_map import plot_release_map, release_map, signature_key
 from kit.plots.style import STYLE, clean_texts, footnote
-from kit.report.sentences import scenario_title, scenarios_in_order
+from kit.report.release_map import map_parts
+from kit.report.sentences import provenance_of, scenario_title, scenarios_in_order
 from kit.report.svg import themed
 from kit.stats.client_limits import client_sentence
 from kit.stats.latency import COUNT
+from kit.study.folder import StudyFolder
 from kit.study.words import in_lines
 
 #: Text of a figure so wide can still be read on a phone's screen, without scrolling.
@@ -127,6 +129,25 @@ def hero(
         plot=partial(plot_release_map, cells, not_applicable=skipped, error=error),
         size_in=(2.4 + 0.62 * len(releases), 1.8 + 0.46 * len(scenarios)),
         note="  ·  ".join([*signature_key(cells), note]),
+    )
+
+
+def map_drawing(study: StudyFolder, beside: StudyFolder | None = None) -> Drawing:
+    """The map of a study, with the cells that only another one has, such as those of hybrids."""
+    parts = map_parts(study, beside)
+    notes = [provenance_of(one) for one in (study, beside) if one is not None]
+    return Drawing(
+        name="map",
+        caption="Every release under every scenario.",
+        plot=partial(
+            plot_release_map,
+            parts.cells,
+            not_applicable=parts.skipped,
+            error=parts.error,
+            untested=parts.untested,
+        ),
+        size_in=parts.size_in,
+        note="  ·  ".join([*signature_key(parts.cells), *notes]),
     )
 
 

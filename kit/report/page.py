@@ -16,11 +16,11 @@ from kit.kv.advice import study_advice
 from kit.report.cells import result_document
 from kit.report.crashes import StudyCrash, study_crashes, to_do, without_stack
 from kit.report.decision import StudyDecision, study_decision
-from kit.report.figures import drawings, explorations, hero
+from kit.report.figures import drawings, explorations, hero, map_drawing
 from kit.report.handout import data_files, markdown
 from kit.report.known import known_beyond
 from kit.report.limit import limit_section
-from kit.report.release_map import what_it_cost
+from kit.report.release_map import beside_sentences, what_it_cost
 from kit.report.sentences import (
     answer,
     command,
@@ -51,7 +51,13 @@ from kit.study.releases import in_order
 TEMPLATE = "page.html.j2"
 
 
-def write_report(study: StudyFolder | Path, into: Path, *, refresh_s: float | None = None) -> Path:
+def write_report(
+    study: StudyFolder | Path,
+    into: Path,
+    *,
+    refresh_s: float | None = None,
+    beside: StudyFolder | None = None,
+) -> Path:
     """Write `<study folder>.html` and what goes with it into a folder; the page's path.
 
     Beside it: the same for a ticket (`.md`), a row a trial (`-trials.csv`) and, if there are any, a
@@ -59,6 +65,7 @@ def write_report(study: StudyFolder | Path, into: Path, *, refresh_s: float | No
     is not finished is reported as far as it is.
 
     refresh_s: a browser that shows the page of an unfinished study loads it anew this often.
+    beside: another study, whose cells the map has where this one has none, such as hybrids'.
 
     Raises:
         StoreError: no study there, or `into` cannot be written.
@@ -70,7 +77,9 @@ def write_report(study: StudyFolder | Path, into: Path, *, refresh_s: float | No
     decision = study_decision(folder)
     crashes = study_crashes(folder, trials_frame(folder))
     known = known_beyond(folder, trials_frame(folder))
-    page = render(folder, document, decision, crashes, known, list(data), refresh_s).encode()
+    page = render(
+        folder, document, decision, crashes, known, list(data), refresh_s, beside=beside
+    ).encode()
     try:
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,8 +105,13 @@ def render(
     known: Outlook,
     data: Sequence[str] = (),
     refresh_s: float | None = None,
+    *,
+    beside: StudyFolder | None = None,
 ) -> str:
-    """The report as HTML; everything that a server said is escaped. data: files beside it."""
+    """The report as HTML; everything that a server said is escaped. data: files beside it.
+
+    beside: as for write_report.
+    """
     spec, trials = study.spec, trials_frame(study)
     requests, samples = latencies_frame(study), samples_frame(study)
     limits = client_limits(study)
@@ -107,6 +121,8 @@ def render(
     main = hero(
         trials, skipped, line, decided(study), spec.sequential.beta if spec.sequential else None
     )
+    if beside is not None:
+        main = map_drawing(study, beside)
     limit = limit_section(study, line)
     soak = soak_section(study, line)
     is_map = main is not None and main.name == "map"
@@ -136,6 +152,7 @@ def render(
         hosts=hosts_sentence(study),
         early=early_sentence(study),
         hero=main,
+        beside=[] if beside is None else beside_sentences(beside),
         limit=limit,
         soak=soak,
         # A map says it all in one figure; those of its scenarios would be dozens.

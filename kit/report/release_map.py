@@ -2,24 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pandas as pd
 
-from kit.plots.release_map import release_map, signature_letters, traffic_cells
+from kit.crash.catalog import FRONTENDS, known_crashes
+from kit.errors import KitError
+from kit.plots.release_map import pairs_of, release_map, signature_letters, traffic_cells
 from kit.plots.titles import DECIDED
 from kit.report.crashes import study_crashes
-from kit.report.sentences import evidence_by_scenario
+from kit.report.sentences import evidence_by_scenario, scenarios_in_order
 from kit.runner.agenda import decided, decisions_of
 from kit.stats.frames import trials_frame
 from kit.stats.returns import Segment, returns
 from kit.study.folder import StudyFolder
-from kit.study.hybrids import is_hybrid
+from kit.study.hybrids import (
+    NO_RELEASE_BRIEF,
+    beside_the_line,
+    is_hybrid,
+    together,
+)
+from kit.study.plan import not_applicable
 from kit.study.releases import in_order
-from kit.study.scenarios import is_traffic
+from kit.study.scenarios import get_scenario, is_traffic
 from kit.study.sequential import Decision, characteristic, saving
 from kit.study.words import listing, ranges
 
 #: True chances of a death for which `how_sure` tells what the test makes of a cell.
 CHANCES = (0.02, 0.08, 0.2, 0.5, 0.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapParts:
+    """What a map is drawn of (kit.plots.release_map.plot_release_map), by one study or two."""
+
+    cells: pd.DataFrame
+    skipped: dict[tuple[str, str], str]
+    error: float | None
+    untested: int | None
+
+    @property
+    def columns(self) -> int:
+        return len({*self.cells["release"], *(release for release, _ in self.skipped)})
+
+    @property
+    def rows(self) -> int:
+        return int(self.cells["scenario"].nunique())
+
+    @property
+    def size_in(self) -> tuple[float, float]:
+        """Of a figure with readable cells, width and height."""
+        return 2.4 + 0.62 * self.columns, 1.8 + 0.46 * self.rows
+
+
+def map_parts(study: StudyFolder, beside: StudyFolder | None = None) -> MapParts:
+    """The map of a study, with the cells that only another one has, such as those of hybrids.
+
+    Every cell is of one study, as it was run: nothing is added up.
+    """
+    studies = [one for one in (study, beside) if one is not None]
+    frames = [trials_frame(one) for one in studies]
+    maps = [release_map(f, decided(one)) for f, one in zip(frames, studies, strict=True)]
+    skipped: dict[tuple[str, str], str] = {}
+    for one, frame in zip(studies, frames, strict=True):
+        names = set(frame["scenario"])
+        found = {cell: why for cell, why in _skips(one).items() if cell[1] in names}
+        skipped = {**found, **skipped}
+    first = set(pairs_of(maps[0]))
+    new = [cell not in first for cell in pairs_of(maps[-1])] if beside is not None else []
+    parts = [maps[0], maps[1][new]] if beside is not None else maps
+    cells = pd.concat([part for part in parts if len(part)])
+    order = scenarios_in_order(pd.concat(frames))
+    cells = cells.sort_values("scenario", key=lambda s: s.map(order.index), kind="stable")
+    test = study.spec.sequential
+    is_mixed = test is not None and beside is not None and beside.spec.sequential is None
+    return MapParts(
+        cells=cells.reset_index(drop=True),
+        skipped={cell: why for cell, why in skipped.items() if cell not in set(pairs_of(cells))},
+        error=None if test is None else test.beta,
+        untested=int(maps[1]["trials"].max()) if is_mixed else None,
+    )
+
+
+def _skips(study: StudyFolder) -> dict[tuple[str, str], str]:
+    """Cells that cannot be run; none if the study names what is not known."""
+    try:
+        return not_applicable(study.spec)
+    except KitError:  # recorded with another version of the kit
+        return {}
 
 
 def map_answer(study: StudyFolder) -> str:
@@ -67,6 +137,67 @@ def _kinds(cells: pd.DataFrame, releases: list[str]) -> str:
 def _along(parts: list[Segment], line: list[str]) -> str:
     """ "kills 23.10, spares 23.12–24.07 and kills 24.08–24.10"."""
     return listing([f"{'kills' if s.dies else 'spares'} {ranges(s.releases, line)}" for s in parts])
+
+
+def beside_answer(study: StudyFolder) -> str:
+    """What a study saw on hybrids, as Markdown: beside_sentences, and a table."""
+    trials = trials_frame(study)
+    trials = trials[trials["counted"]]
+    table = _beside_table(trials, in_order(trials["release"]))
+    return "\n\n".join([*beside_sentences(study), table])
+
+
+def beside_sentences(study: StudyFolder) -> list[str]:
+    """Of which faults of the frontends hybrids die, which they stand though a release of the same
+    study dies of it, and what they have from their core.
+    """
+    trials = trials_frame(study)
+    trials = trials[trials["counted"]]
+    hybrids = beside_the_line(in_order(trials["release"]))
+    if not hybrids:
+        return ["No hybrid was run."]
+    told: dict[str, list[str]] = {"die": [], "stand": [], "core": []}
+    for scenario in filter(is_traffic, scenarios_in_order(trials)):
+        own = trials[trials["scenario"] == scenario]
+        here = own[own["release"].map(is_hybrid).astype(bool)]
+        there = own[~own["release"].map(is_hybrid).astype(bool)]
+        said = f"{scenario} ({_tally(here)}{_against(there)})"
+        crash = known_crashes()[str(get_scenario(scenario).crash)]
+        if here["crashed"].any():
+            told["die" if crash.component in FRONTENDS else "core"].append(said)
+        elif there["crashed"].any():
+            told["stand"].append(said)
+    who = f"{together(hybrids)} ({NO_RELEASE_BRIEF})"
+    words = {
+        "die": "{} still die of faults of the frontends, under {}.",
+        "stand": "{} stand what a release of the same days dies of: {}.",
+        "core": "What lies in the core or its Python backend, they have from there: {1}.",
+    }
+    lines = [words[kind].format(who, listing(found)) for kind, found in told.items() if found]
+    return [f"{text[0].upper()}{text[1:]}" for text in lines]
+
+
+def _tally(trials: pd.DataFrame) -> str:
+    return f"{int(trials['crashed'].sum())} of {len(trials)}"
+
+
+def _against(trials: pd.DataFrame) -> str:
+    """ "; 24.10: 3 of 3", of the releases of the same study."""
+    own = [f"{name}: {_tally(part)}" for name, part in trials.groupby("release", observed=True)]
+    return f"; {', '.join(own)}" if own else ""
+
+
+def _beside_table(trials: pd.DataFrame, servers: list[str]) -> str:
+    rows = [f"| | {' | '.join(servers)} |", "|---|" + "---:|" * len(servers)]
+    for scenario in scenarios_in_order(trials):
+        cells = []
+        for name in servers:
+            own = trials[(trials["scenario"] == scenario) & (trials["release"] == name)]
+            after = own["crash_iteration"].dropna().astype(float)
+            requests = f", after {after.median():,.0f}" if len(after) else ""
+            cells.append(f"{_tally(own)}{requests}" if len(own) else "–")
+        rows.append(f"| {scenario} | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def how_sure(study: StudyFolder) -> str:

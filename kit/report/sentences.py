@@ -17,7 +17,7 @@ from kit.stats.intervals import evidence_of_each
 from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
 from kit.study.hosts import differences, hosts_words, read_hosts
-from kit.study.hybrids import NO_RELEASE, beside_the_line
+from kit.study.hybrids import NO_RELEASE, beside_the_line, together
 from kit.study.recorded import is_recorded
 from kit.study.releases import in_order
 from kit.study.result import Frame
@@ -71,7 +71,7 @@ def answer(trials: pd.DataFrame) -> list[str]:
 def about_hybrids(labels: list[str]) -> list[str]:
     """A sentence that hybrids are no releases, where there are some."""
     found = beside_the_line(labels)
-    return [f"{listing(found)}: {NO_RELEASE}."] if found else []
+    return [f"{together(found)}: {NO_RELEASE}."] if found else []
 
 
 def _deaths(counted: pd.DataFrame, line: list[str]) -> str:

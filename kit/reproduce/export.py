@@ -117,8 +117,10 @@ def release_beside(found: FoundCrash) -> str | None:
 
 def _lacks(release: str, needs: Sequence[str]) -> bool:
     has = get_release(release)
-    return ("generate" in needs and not has.has_generate) or (
-        "cancellation" in needs and not has.has_cancellation
+    return (
+        ("generate" in needs and not has.has_generate)
+        or ("cancellation" in needs and not has.has_cancellation)
+        or ("stream-status" in needs and not has.has_stream_status)
     )
 
 

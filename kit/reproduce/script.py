@@ -28,6 +28,7 @@ from kit.study.spec import (
     FaultKind,
     Protocol,
     ServerKind,
+    StreamErrors,
     TrialSpec,
     Workload,
     fixed,
@@ -93,6 +94,8 @@ def _real(distribution: Distribution) -> str:
 TEMPLATES = Path(__file__).with_name("templates")
 MODEL, ENGINE = "crash", "engine"
 HTTP_PORT, GRPC_PORT = 8000, 8001
+#: What the script's model says where an answer is to be an error, so that its client knows it.
+MODEL_ERROR = "an error, as asked"
 #: A request that has had no answer for so long counts as never answered.
 LONGEST_WAIT_S = 10.0
 _EXPORTED = frozenset(protocol for protocol in Protocol if not protocol.is_openai)
@@ -134,6 +137,8 @@ def render_script(trial: TrialSpec, title: str) -> str:
         verb="generate_stream" if workload.protocol.is_streamed else "generate",
         infer=workload.protocol is Protocol.HTTP_INFER,
         streams=workload.protocol.is_streamed,
+        by_status=workload.stream_errors is StreamErrors.STATUS,
+        error=MODEL_ERROR,
         plan=plan,
     )
 
@@ -239,6 +244,7 @@ def _model(trial: TrialSpec, name: str) -> dict[str, str]:
         "instances": 4 if kind == "unary" else 1,
         "streams": trial.workload.protocol.is_streamed,
         "engine": ENGINE,
+        "error": MODEL_ERROR,
         "latency_s": float(trial.parameters.get("latency_ms", _UNARY_LATENCY_MS)) / 1e3,
         "token_s": float(trial.parameters.get("decode_step_ms", trial.engine.decode_step_ms)) / 1e3,
         "ways": _Ways.of(trial),
@@ -263,6 +269,8 @@ class _Ways:
     watched: bool
     after_final: bool
     dies_at: int
+    error_every: int
+    ends_at_error: bool
 
     @classmethod
     def of(cls, trial: TrialSpec) -> _Ways:
@@ -271,6 +279,8 @@ class _Ways:
             watched=check == "second-thread",
             after_final=check == "after-final",
             dies_at=int(trial.parameters.get("exit_at_request", "0")),
+            error_every=int(trial.parameters.get("error_every", "0")),
+            ends_at_error=trial.parameters.get("after_error", "end") == "end",
         )
 
     @property
@@ -279,6 +289,9 @@ class _Ways:
             return "A second thread asks of all live requests whether they were cancelled."
         if self.after_final:
             return "Asks whether a request was cancelled when its final response is sent."
+        if self.error_every:
+            how = "nothing but" if self.ends_at_error else "an answer after"
+            return f"Every {self.error_every}th request gets {how} an error."
         if self.dies_at:
             return f"The model's process ends at request {self.dies_at}."
         return "Answers token by token; each request in a thread of its own."
@@ -297,13 +310,14 @@ def server_url(trial: TrialSpec) -> str:
 
 def serve_commands(trial: TrialSpec) -> list[str]:
     """The command line that serves the script's model with the official container."""
-    words = ["tritonserver", "--model-repository=/models", *get_scenario(trial.scenario).extra_args]
-    return [
-        f"docker run --rm --init -p {HTTP_PORT}:{HTTP_PORT} -p {GRPC_PORT}:{GRPC_PORT} \\",
-        '    --shm-size=1g -v "$PWD/models:/models" \\',
-        f"    {get_release(trial.release).image} \\",
-        f"    {shlex.join(words)}",
+    lines = [
+        f"docker run --rm --init -p {HTTP_PORT}:{HTTP_PORT} -p {GRPC_PORT}:{GRPC_PORT}",
+        '    --shm-size=1g -v "$PWD/models:/models"',
+        f"    {get_release(trial.release).image}",
+        "    tritonserver --model-repository=/models",
+        *(f"        {shlex.quote(one)}" for one in get_scenario(trial.scenario).extra_args),
     ]
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def needs(trial: TrialSpec) -> str:
@@ -321,9 +335,13 @@ def say_traffic(trial: TrialSpec) -> str:
     workload = trial.workload
     count, clients = workload.requests or 0, workload.arrivals.concurrency or 1
     requests = "1 request" if count == 1 else f"{count} requests"
+    status = workload.stream_errors is StreamErrors.STATUS
+    header = " with the header triton_grpc_error" if status else ""
     who = "1 client sends" if clients == 1 else f"{clients} clients send"
     order = ", one after the other" if clients == 1 and count > 1 else ""
-    return f"{who} {requests} over {_WORDS[workload.protocol]}{order}{_say_fault(workload)}."
+    return (
+        f"{who} {requests} over {_WORDS[workload.protocol]}{header}{order}{_say_fault(workload)}."
+    )
 
 
 def _say_fault(workload: Workload) -> str:

@@ -23,9 +23,11 @@ from kit.errors import KitError, UnsupportedPlatformError
 from kit.servers.browser import BROWSERS, find_browser
 from kit.servers.cache import cache_root
 from kit.servers.gpu import NO_SMI, gpus_here
+from kit.servers.hybrid.files import hybrid_lacks_here
 from kit.servers.platform import LEAST_OPEN_FILES, architecture_for, libc_here
 from kit.servers.prepare import OWN_LIBPYTHON_BEFORE, lacks_here
 from kit.servers.python import PREFERRED, ServerPython, pythons_here, ways_to_get
+from kit.study.hybrids import NO_RELEASE_BRIEF, load_hybrids, together
 from kit.study.releases import Release, embedded_releases, load_releases, numpy_wheels
 from kit.study.words import listing, ranges
 
@@ -165,6 +167,18 @@ def _releases() -> Iterator[Check]:
         )
 
 
+def _hybrids() -> Iterator[Check]:
+    """Each reason once, with the hybrids that it keeps from running."""
+    lacks = {hybrid.name: hybrid_lacks_here(hybrid) for hybrid in load_hybrids().values()}
+    for why in dict.fromkeys(lacks.values()):
+        names = together([name for name, reason in lacks.items() if reason == why])
+        if why is None:
+            yield _ok("hybrids that run", f"{names} ({NO_RELEASE_BRIEF})")
+        else:
+            hint = "releases need none of it; see README.md, or take that release's image"
+            yield _without("hybrids that do not", f"{names}: they want {why}", hint)
+
+
 def best_python(releases: Iterable[str]) -> str:
     """The version that most of these releases have a stub for, the best tested of them first."""
     known = load_releases()
@@ -299,6 +313,7 @@ PROBES: Final[dict[str, Probe]] = {
     "Python of the kit": _kit_python,
     "Pythons for servers": _server_pythons,
     "releases that run": _releases,
+    "hybrids that run": _hybrids,
     "container engine": _engine,
     "vLLM for the CPU": _vllm,
     "GPU": _gpu,

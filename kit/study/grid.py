@@ -32,6 +32,7 @@ from kit.study.workload import (
     Client,
     FaultKind,
     Protocol,
+    StreamErrors,
     Workload,
 )
 
@@ -243,6 +244,13 @@ FIELDS: Final[dict[str, TrafficField]] = {
             "what sends gRPC requests: the kit's own client, or grpcio, the reference",
             Client,
             lambda w: w.grpc_client.value,
+        ),
+        word_field(
+            "stream_errors",
+            "err",
+            "how gRPC streams tell of errors: in a message, or by their status, which ends them",
+            StreamErrors,
+            lambda w: w.stream_errors.value,
         ),
         number_field(
             "processes",

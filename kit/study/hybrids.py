@@ -19,6 +19,7 @@ from kit.errors import CatalogError, UnknownReleaseError
 from kit.study.paths import DATA
 from kit.study.plain_yaml import from_yaml
 from kit.study.releases import Wheel, WheelFile, WheelRow, load_releases, wheel_of
+from kit.study.words import listing
 
 CATALOG = DATA / "hybrids.yaml"
 
@@ -26,11 +27,15 @@ CATALOG = DATA / "hybrids.yaml"
 _WRITTEN = r"(?:frontends?\s+)?\d\d\.\d\d\s+on\s+(?:core\s+)?\d\d\.\d\d"
 _RELEASES = re.compile(r"\d\d\.\d\d")
 _NAME = re.compile(rf"\s*{_WRITTEN}\s*", re.IGNORECASE)
+#: Of tritonserver's options: what the binding can be told. The kit's models need nothing completed.
+_OPTIONS = re.compile(r"--log-verbose=\d|--disable-auto-complete-config")
 #: What to say of it wherever it is shown beside releases.
 NO_RELEASE = (
     "frontends of one release on the core and Python backend of another: no release, and not "
     "counted as one"
 )
+#: The same where there is little room.
+NO_RELEASE_BRIEF = "hybrids, no releases"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +122,34 @@ def on_the_line(labels: Iterable[str]) -> list[str]:
 def beside_the_line(labels: Iterable[str]) -> list[str]:
     """The hybrids among them, in their order."""
     return [label for label in labels if is_hybrid(label)]
+
+
+def together(names: Iterable[str]) -> str:
+    """Hybrids in a sentence, those of one core under one name.
+
+    >>> together(["frontend 26.08 on core 24.10", "frontend 26.09 on core 24.10"])
+    'frontends 26.08 and 26.09 on core 24.10'
+    """
+    by_core: dict[str, list[str]] = {}
+    for name in names:
+        frontends, core = _RELEASES.findall(name)
+        by_core.setdefault(core, []).append(frontends)
+    words = [
+        hybrid_label(own[0], core) if len(own) == 1 else f"frontends {listing(own)} on core {core}"
+        for core, own in by_core.items()
+    ]
+    return listing(words)
+
+
+def unread_option(arguments: Iterable[str]) -> str | None:
+    """The first option of a server that a hybrid has nobody to read it; None: it has all.
+
+    A hybrid has no main program: it is started by its Python binding.
+
+    >>> unread_option(["--log-verbose=1", "--rate-limit=off"])
+    '--rate-limit=off'
+    """
+    return next((one for one in arguments if not _OPTIONS.fullmatch(one)), None)
 
 
 def load_hybrids() -> dict[str, Hybrid]:

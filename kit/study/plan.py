@@ -13,7 +13,7 @@ import msgspec
 
 from kit.errors import SpecError
 from kit.study.grid import FIELDS, points, tag_of, with_traffic
-from kit.study.hybrids import get_hybrid
+from kit.study.hybrids import get_hybrid, unread_option
 from kit.study.releases import get_release
 from kit.study.scenarios import get_scenario
 from kit.study.spec import (
@@ -114,9 +114,15 @@ def _lacks(server: ServerSpec, scenario: str, protocol: Protocol) -> str | None:
         return f"{release.release} has no HTTP generate endpoint (it came with 23.10)"
     if protocol.is_openai:
         return f"a server of kind {server.kind} has no OpenAI endpoint"
-    needs = () if scenario == OWN_WORKLOAD else get_scenario(scenario).needs
+    needs = get_scenario(scenario).needs
+    if server.kind is ServerKind.HYBRID:
+        if (unread := unread_option(get_scenario(scenario).extra_args)) is not None:
+            return f"a hybrid has no main program that reads {unread}"
+        release = get_release(server.frontends or server.release)
     if "cancellation" in needs and not release.has_cancellation:
         return f"{release.release} cannot be asked about cancellation (that came with 23.10)"
+    if "stream-status" in needs and not release.has_stream_status:
+        return f"{release.release} knows no header triton_grpc_error (it came with 24.08)"
     return None
 
 
@@ -249,8 +255,7 @@ def _workload(spec: StudySpec, scenario: str, point: Point, repeat: int) -> Work
 #: Words that are in the seed already, or that leave the beginning of the traffic as it is.
 _SEEDED = (
     *("concurrency", "requests", "duration_s", "timeout_s", "answer_check", "processes"),
-    "grpc_client",
-    *("trace", "trace_speed", "trace_lengths"),
+    *("grpc_client", "trace", "trace_speed", "trace_lengths"),
 )
 
 

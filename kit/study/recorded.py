@@ -29,6 +29,7 @@ from kit.study.encoding import from_json, to_json
 from kit.study.files import MOST_JSON_BYTES, read_file, read_text, write_whole
 from kit.study.folder import SCHEMAS, StudyFolder, TrialFolder
 from kit.study.grid import number_of
+from kit.study.hybrids import beside_the_line, on_the_line
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 from kit.study.words import numbers_in_order
@@ -306,7 +307,11 @@ def _codebook(spec: StudySpec, sizes: dict[str, int], about: str) -> str:
         about=about,
         version=__version__,
         machine=f"{platform.machine()}, {os.cpu_count()} cores, {' '.join(platform.libc_ver())}",
-        releases=", ".join(spec.releases),
+        releases="\n- Hybrids, no releases: ".join(
+            ", ".join(names)
+            for names in (on_the_line(spec.releases), beside_the_line(spec.releases))
+            if names
+        ),
         scenarios=", ".join(spec.scenarios) or "traffic of its own",
         traffic="; ".join(
             f"{name} {', '.join(str(number_of(value)) for value in values)}"

@@ -63,6 +63,7 @@ class Release:
     frame0: str | None  # last three hex digits (lower case) of frame 0 in this build's crashes
     has_generate: bool  # HTTP generate and generate_stream
     has_cancellation: bool  # request.is_cancelled() in the Python backend
+    has_stream_status: bool  # gRPC streams that end with the status of an error (triton_grpc_error)
     date: str | None  # of the release's tag, "2023-10-26"
 
 
@@ -96,6 +97,7 @@ class _NumpyRow(msgspec.Struct, forbid_unknown_fields=True):
 class _Since(msgspec.Struct, forbid_unknown_fields=True):
     generate: str
     cancellation: str
+    stream_status: str
 
 
 class _Catalog(msgspec.Struct, forbid_unknown_fields=True):
@@ -180,7 +182,12 @@ def read_catalog(path: Path) -> tuple[dict[str, Release], dict[str, Wheel]]:
     names = [row.release for row in catalog.releases]
     if not names or names != sorted(set(names)):
         raise _bad(path, "releases that are missing, doubled or not in order of time")
-    for since in (catalog.since.generate, catalog.since.cancellation):
+    since_all = (
+        catalog.since.generate,
+        catalog.since.cancellation,
+        catalog.since.stream_status,
+    )
+    for since in since_all:
         if since not in names:
             raise _bad(path, f"a feature since {since}, which is not listed")
     releases = {row.release: _release(path, row, catalog.since) for row in catalog.releases}
@@ -219,6 +226,7 @@ def _release(path: Path, row: _ReleaseRow, since: _Since) -> Release:
         frame0=row.frame0,
         has_generate=row.release >= since.generate,
         has_cancellation=row.release >= since.cancellation,
+        has_stream_status=row.release >= since.stream_status,
         date=row.date,
     )
 

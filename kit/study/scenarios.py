@@ -22,8 +22,9 @@ from kit.study.plain_yaml import from_yaml
 from kit.study.spec import OWN_WORKLOAD, Workload
 
 CATALOG = DATA / "scenarios.yaml"
-#: What a release must have for a scenario: HTTP generate; a model that can ask for cancellation.
-NEEDS = ("generate", "cancellation")
+#: What a release must have for a scenario: HTTP generate; a model that can ask for cancellation;
+#: gRPC streams that end with the status of an error.
+NEEDS = ("generate", "cancellation", "stream-status")
 #: Of the faults, those that the kit's own model commits: they tell how a server bears its
 #: model's death, not whether traffic can kill the server.
 SELF_INFLICTED = frozenset({"stub-dies"})

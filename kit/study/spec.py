@@ -26,6 +26,7 @@ from kit.study.workload import Fault as Fault
 from kit.study.workload import FaultKind as FaultKind
 from kit.study.workload import Protocol as Protocol
 from kit.study.workload import Step as Step
+from kit.study.workload import StreamErrors as StreamErrors
 from kit.study.workload import Workload as Workload
 
 #: The scenario of trials whose traffic is the user's own workload.

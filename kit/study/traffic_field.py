@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kit.study.arguments import as_member, as_number, number_words
 from kit.study.distribution import Distribution, as_distribution
-from kit.study.workload import AnswerCheck, ArrivalKind, Client, Protocol, Workload
+from kit.study.workload import AnswerCheck, ArrivalKind, Client, Protocol, StreamErrors, Workload
 
 #: One value of a grid. Lengths are Distributions once they are in a study.
 GridValue = int | float | str | Distribution
@@ -65,7 +65,11 @@ def word_field(
     name: str,
     short: str,
     help: str,
-    kind: type[Protocol] | type[ArrivalKind] | type[AnswerCheck] | type[Client],
+    kind: type[Protocol]
+    | type[ArrivalKind]
+    | type[AnswerCheck]
+    | type[Client]
+    | type[StreamErrors],
     of: Callable[[Workload], str],
 ) -> TrafficField:
     choices = tuple(member.value for member in kind)

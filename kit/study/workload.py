@@ -105,6 +105,13 @@ class Client(StrEnum):
     GRPCIO = "grpcio"  # gRPC's own library: the reference
 
 
+class StreamErrors(StrEnum):
+    """How Triton tells a client of an error on a gRPC stream."""
+
+    MESSAGE = "message"  # in a message; the stream goes on
+    STATUS = "status"  # the stream ends with it: asked for by the header triton_grpc_error
+
+
 #: After how many tokens a client leaves when nobody says: early, in the midst of the answer.
 LEAVES_AFTER = uniform(1, 12)
 
@@ -158,6 +165,7 @@ class Workload:
     processes: int = 1
     #: Of gRPC requests. What was recorded before there was a choice was sent by grpcio.
     grpc_client: Client = Client.GRPCIO
+    stream_errors: StreamErrors = StreamErrors.MESSAGE
     seed: int = 0
 
     def __init__(
@@ -189,6 +197,7 @@ class Workload:
         timeout_s: float = 30.0,
         processes: int = 1,
         grpc_client: Client | str = Client.GRPCIO,
+        stream_errors: StreamErrors | str = StreamErrors.MESSAGE,
         seed: int = 0,
         **unknown: Never,
     ) -> None:
@@ -227,6 +236,7 @@ class Workload:
             "timeout_s": as_number("timeout_s", timeout_s, low=0, above=True),
             "processes": as_number("processes", processes, low=1, whole=True),
             "grpc_client": as_member("grpc_client", grpc_client, Client),
+            "stream_errors": as_member("stream_errors", stream_errors, StreamErrors),
             "seed": seed,
         }
         for name, value in values.items():

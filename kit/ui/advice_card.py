@@ -30,7 +30,8 @@ class AdviceCard(Advice):
         lines = wrapped(self.summary, indent="")
         for risk in self.risks:
             lines += ["", *wrapped(f"{risk.crash}: {risk.title} ({', '.join(risk.labels)})")]
-            lines += [line for said in (risk.seen, risk.advice) if said for line in wrapped(said)]
+            said = (risk.seen, risk.on_hybrids, risk.advice)
+            lines += [line for text in said if text for line in wrapped(text)]
             lines += [f"    {link}" for link in risk.links]
         return clean_text("\n".join([*lines, *(["", *wrapped(self._beside())])]).rstrip())
 
@@ -43,5 +44,5 @@ class AdviceCard(Advice):
 def _risk_html(risk: Risk) -> str:
     labels = safe_html(", ".join(risk.labels))
     said = f"<b>{safe_html(risk.crash)}</b>: {safe_html(risk.title)} ({labels})"
-    seen = f" {safe_html(risk.seen)}." if risk.seen else ""
+    seen = "".join(f" {safe_html(text)}." for text in (risk.seen, risk.on_hybrids) if text)
     return f"{said}{seen} {safe_html(risk.advice)}" + "".join(map(link_html, risk.links))

@@ -12,7 +12,6 @@ from kit.ui.arguments import folder as as_folder
 from kit.ui.arguments import nearest, wrong
 
 if TYPE_CHECKING:
-    import pandas as pd
     from distributed import Client
 
     from kit.runner.study import StudyProgress
@@ -323,71 +322,6 @@ def panel(
         requests=requests,
         repeats=repeats,
         studies=None if folder is None else as_folder("folder", folder),
-    )
-
-
-def releases() -> pd.DataFrame:
-    """List the Triton releases that the kit knows, oldest first, and which run here.
-
-    Columns: release; triton and vllm, their versions; date of the tag; runs ("here",
-    "container", or "not here"); lacks, what this machine would need; image. Nothing is fetched.
-
-    >>> import kit
-    >>> frame = kit.releases()
-    >>> frame.loc[frame["release"] == "24.05", "triton"].item()
-    '2.46.0'
-    """
-    import pandas as pd
-
-    from kit.servers.prepare import lacks_here
-    from kit.study.releases import load_releases
-
-    rows = []
-    for one in load_releases().values():
-        lacks = lacks_here(one)
-        runs = "here" if lacks is None else "container" if one.wheel is None else "not here"
-        rows.append(
-            {
-                "release": one.release,
-                "triton": one.triton,
-                "vllm": one.vllm,
-                "date": one.date,
-                "runs": runs,
-                "lacks": lacks,
-                "image": one.image,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def scenarios() -> pd.DataFrame:
-    """List the scenarios: named ways to use a server, each fault beside its control.
-
-    Columns: scenario, kind ("fault" or "control"), title, protocol, control, crash (the entry of
-    the crash catalog that it exercises), needs.
-
-    >>> import kit
-    >>> frame = kit.scenarios()
-    >>> frame.loc[frame["scenario"] == "cancel-race", "control"].item()
-    'control'
-    """
-    import pandas as pd
-
-    from kit.study.scenarios import load_scenarios
-
-    return pd.DataFrame(
-        [
-            {
-                "scenario": one.name,
-                "kind": one.kind,
-                "title": one.title,
-                "protocol": one.workload.protocol.value,
-                "control": one.control,
-                "crash": one.crash,
-                "needs": ", ".join(one.needs),
-            }
-            for one in load_scenarios().values()
-        ]
     )
 
 

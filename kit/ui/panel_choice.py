@@ -19,6 +19,7 @@ import yaml
 from kit.errors import KitError, SpecError
 from kit.study.files import write_whole
 from kit.study.grid import FIELDS, as_grid, several
+from kit.study.hybrids import load_hybrids
 from kit.study.plain_yaml import from_yaml
 from kit.study.plan import ENGINES, most_trials
 from kit.study.releases import embedded_releases
@@ -363,7 +364,10 @@ def saved(folder: Path) -> list[str]:
 def form_fields() -> dict[str, Any]:
     """What there is to choose from, for the form."""
     return {
-        "releases": [[r.release, f"{r.release} (Triton {r.triton})"] for r in embedded_releases()],
+        "releases": [
+            *([r.release, f"{r.release} (Triton {r.triton})"] for r in embedded_releases()),
+            *([name, f"{name} (no release)"] for name in load_hybrids()),
+        ],
         "scenarios": [[name, f"{name}: {s.title}"] for name, s in load_scenarios().items()],
         "engines": [[kind.value, kind.value] for kind in ENGINES],
         "questions": [

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from kit.errors import KitError
-
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -88,30 +86,34 @@ class StudyPlots:
         part, note = self._study._drawable(one_scenario=True)
         return _draw(lambda axes: plot_queue(part.samples, part.trials, axes), note, 3.0, ax=ax)
 
-    def plot_map(self, ax: Axes | None = None) -> Axes:
+    def plot_map(self, ax: Axes | None = None, *, beside: Study | None = None) -> Axes:
         """Draw which release dies under which scenario: a cell for each pair.
 
-        ax: as for plot_crashes.
-        """
-        from kit.plots.release_map import plot_release_map, release_map, signature_key
-        from kit.report.sentences import scenarios_in_order
-        from kit.runner.agenda import decided
-        from kit.study.plan import not_applicable
+        ax: as for plot_crashes. beside: another study, whose cells are drawn where this one has
+        none, such as those of hybrids.
 
-        study = self._study
-        order = scenarios_in_order(study.trials)
-        cells = release_map(study.trials, decided(study._folder))
-        cells = cells.sort_values("scenario", key=lambda s: s.map(order.index), kind="stable")
-        skipped = _known_skips(lambda: not_applicable(study.spec), set(study.trials["scenario"]))
-        releases = {*cells["release"], *(release for release, _ in skipped)}
-        test = study.spec.sequential
+        >>> import kit
+        >>> newest = kit.recorded("frontends_of_2026")
+        >>> kit.recorded("release_map").plot_map(beside=newest).get_title(loc="left")[:5]
+        '24.08'
+        """
+        from kit.plots.release_map import plot_release_map, signature_key
+        from kit.report.release_map import map_parts
+
+        both = [self._study, *([beside] if beside is not None else [])]
+        parts = map_parts(*(one._folder for one in both))
+        width_in, height_in = parts.size_in
         return _draw(
             lambda axes: plot_release_map(
-                cells, axes, not_applicable=skipped, error=test.beta if test else None
+                parts.cells,
+                axes,
+                not_applicable=parts.skipped,
+                error=parts.error,
+                untested=parts.untested,
             ),
-            "  ·  ".join([*signature_key(cells), study.provenance]),
-            1.8 + 0.46 * len(order),
-            width_in=max(7.2, 2.4 + 0.62 * len(releases)),
+            "  ·  ".join([*signature_key(parts.cells), *(one.provenance for one in both)]),
+            height_in,
+            width_in=max(7.2, width_in),
             ax=ax,
         )
 
@@ -322,13 +324,3 @@ def _draw(
     from kit.ui.drawing import draw  # pyplot, which takes a moment
 
     return draw(plot, note=note, height_in=height_in, width_in=width_in, ax=ax)
-
-
-def _known_skips(
-    skipped: Callable[[], dict[tuple[str, str], str]], scenarios: set[str]
-) -> dict[tuple[str, str], str]:
-    """Cells that cannot be run, of these scenarios; none if the study names what is not known."""
-    try:
-        return {cell: why for cell, why in skipped().items() if cell[1] in scenarios}
-    except KitError:  # recorded with another version of the kit
-        return {}

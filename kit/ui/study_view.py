@@ -234,10 +234,13 @@ class Study(StudyPlots, StudyStore):
             chosen = chosen[_matches(self.trials, column, wanted).loc[chosen.index]]
         return Study(self._folder.only(chosen["trial_id"]))
 
-    def report(self, folder: str | Path = "reports", *, pdf: bool = False) -> Path:
+    def report(
+        self, folder: str | Path = "reports", *, pdf: bool = False, beside: Study | None = None
+    ) -> Path:
         """Write the report into `folder`: one HTML file, and its result as latest.json.
 
         pdf: print it as well, beside the page, with a Chromium, Chrome or Edge of this machine.
+        beside: as for plot_map.
         Returns the HTML file's path.
 
         Raises:
@@ -246,7 +249,8 @@ class Study(StudyPlots, StudyStore):
         """
         from kit.report.page import write_report
 
-        page = write_report(self._folder, Path(folder).expanduser())
+        other = None if beside is None else beside._folder
+        page = write_report(self._folder, Path(folder).expanduser(), beside=other)
         if pdf:
             from kit.report.pdf import write_pdf
 

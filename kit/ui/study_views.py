@@ -211,6 +211,13 @@ class MapView:
         return ShownText(map_answer(self._study._folder))
 
     @property
+    def beside(self) -> ShownText:
+        """What was seen on hybrids, which are no releases, against the releases of this study."""
+        from kit.report.release_map import beside_answer
+
+        return ShownText(beside_answer(self._study._folder))
+
+    @property
     def certainty(self) -> ShownText:
         """What the study's test makes of cells whose chance of a death is known, as a table."""
         from kit.report.release_map import how_sure

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from msgspec import structs
 
-from kit.crash.catalog import CATALOG, Crash, Measured, free_releases, load_catalog
+from kit.crash.catalog import CATALOG, FRONTENDS, Crash, Measured, free_releases, load_catalog
 from kit.crash.component import Component
 from kit.crash.diagnose import diagnose, diagnose_file
 from kit.crash.log.backtrace import Backtrace
@@ -25,6 +26,7 @@ from kit.crash.stack.builds import (
     part_at,
 )
 from kit.errors import CatalogError, UnknownReleaseError
+from kit.study.hybrids import hybrid_parts
 from kit.study.plain_yaml import from_yaml
 from kit.study.releases import embedded_releases, load_releases
 from kit.study.result import Frame
@@ -69,6 +71,35 @@ def test_what_an_embedded_release_can_show_has_a_scenario_or_a_reason_why_not() 
 def test_a_range_rests_on_something_that_the_entry_states() -> None:
     for crash in CRASHES.values():
         assert {span.by for span in crash.affected.ranges} <= set(crash.evidence), crash.id
+
+
+#: A release that an advice sends to, "Upgrade to 25.04 or later", or a range of them.
+_SENT_ON = re.compile(r"(?:[Uu]pgrade to|[Uu]se) (2\d\.\d\d) or later")
+_SENT_BETWEEN = re.compile(r"release from (2\d\.\d\d) to (2\d\.\d\d)")
+
+
+def test_no_advice_sends_to_a_server_that_was_seen_to_die_of_the_crash() -> None:
+    """Of a hybrid the release counts that the crash's part of it is of."""
+    followed = 0
+    for crash in CRASHES.values():
+        spans = [(first, "99.99") for first in _SENT_ON.findall(crash.advice)]
+        spans += _SENT_BETWEEN.findall(crash.advice)
+        for server, seen in crash.measured.items():
+            frontends, core = hybrid_parts(server) or (server, server)
+            release = frontends if crash.component in FRONTENDS else core
+            inside = [span for span in spans if span[0] <= release <= span[1]]
+            followed += len(inside)
+            assert not (inside and seen.deaths), (crash.id, server, crash.advice)
+    assert followed > 20, "advice that was tried"
+
+
+def test_no_crash_is_called_fixed_in_a_release_before_a_server_that_died_of_it() -> None:
+    for crash in CRASHES.values():
+        for server, seen in crash.measured.items():
+            frontends, core = hybrid_parts(server) or (server, server)
+            release = frontends if crash.component in FRONTENDS else core
+            fixed = crash.first_fixed is not None and release >= crash.first_fixed
+            assert not (fixed and seen.deaths), (crash.id, server)
 
 
 def test_no_evidence_is_called_measured_without_a_release_it_was_measured_on() -> None:

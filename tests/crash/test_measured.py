@@ -156,7 +156,7 @@ def test_an_update_writes_the_table_and_returns_what_it_could_not_explain(
     write_trial(study, "24.02", scenario="bls-concurrency", crash_after=3, signature=CLEANUP)
     catalog = tmp_path / "crashes.yaml"
     catalog.write_bytes(CATALOG.read_bytes())
-    table, unexplained = update_catalog(study.path, catalog)
+    table, unexplained = update_catalog(study.path, catalog=catalog)
     assert table["is-cancelled-after-final"]["23.10"] == (1, 1)
     assert [trial.spec.trial_id for trial in unexplained] == ["24.02_bls-concurrency_c4_r0"]
     measured = read_catalog(catalog.read_text())["is-cancelled-after-final"].measured

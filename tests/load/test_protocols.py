@@ -379,6 +379,17 @@ def test_no_grpc_server_is_a_refusal(client: Client, tmp_path: Path) -> None:
     assert [row["outcome"] for row in rows] == ["refused"] * 8, rows[0]
 
 
+@pytest.mark.parametrize(("errors", "sent"), [("message", None), ("status", "true")])
+def test_a_stream_asks_for_the_status_of_its_errors_only_where_the_workload_says_so(
+    client: Client, tmp_path: Path, errors: str, sent: str | None
+) -> None:
+    load = workload(grpc_client=client, protocol=STREAM, requests=4, stream_errors=errors)
+    with GrpcServer() as server:
+        rows = run_grpc(load, server, tmp_path / "t")
+    assert {row["outcome"] for row in rows} == {"ok"}
+    assert {fields.get("triton_grpc_error") for fields in server.metadata} == {sent}
+
+
 @pytest.mark.slow
 def test_grpc_over_tls_sends_its_token(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,17 @@ from synthetic_studies import SEGFAULT, release_map_study, write_study, write_tr
 
 from kit.plots.release_map import release_map, signature_key
 from kit.report.decision import study_decision
-from kit.report.release_map import CHANCES, bounds, causes, how_sure, map_answer, what_it_cost
+from kit.report.page import write_report
+from kit.report.release_map import (
+    CHANCES,
+    beside_answer,
+    beside_sentences,
+    bounds,
+    causes,
+    how_sure,
+    map_answer,
+    what_it_cost,
+)
 from kit.stats.frames import trials_frame
 from kit.study.folder import StudyFolder
 from kit.study.paths import RECORDED
@@ -182,3 +192,25 @@ def test_only_a_study_without_a_real_engine_has_not_tried_one(name: str) -> None
     real = any(engine.kind is not EngineKind.SIMULATED for engine in study.spec.engines)
     said = "; ".join(study_decision(study).not_tried)
     assert ("a real model" in said) is not real
+
+
+def test_what_hybrids_die_of_is_told_apart_by_the_part_that_is_at_fault() -> None:
+    newest = open_study(RECORDED / "frontends_of_2026")
+    still, stood, core = beside_sentences(newest)
+    assert "grpc-stream-cancel-verbose" in still
+    assert "grpc-stream-status" in still
+    assert "no releases" in still
+    assert "grpc-unary-deadline (0 of 6; 24.10: 2 of 2)" in stood
+    assert "cancel-race" in core
+    table = beside_answer(newest).splitlines()
+    assert any(line.startswith("| grpc-unary-deadline | 2 of 2") for line in table)
+    assert beside_sentences(open_study(RECORDED / "first_light")) == ["No hybrid was run."]
+
+
+def test_a_report_of_the_map_draws_hybrids_beside_it_and_says_what_they_are(
+    study: StudyFolder, tmp_path: Path
+) -> None:
+    newest = open_study(RECORDED / "frontends_of_2026")
+    page = write_report(study, tmp_path, beside=newest).read_text()
+    assert "on core 24.10" in page
+    assert "(hybrids, no releases) still die of faults of the frontends" in page

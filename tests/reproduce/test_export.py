@@ -36,7 +36,7 @@ from kit.reproduce.script import (
 from kit.stats.intervals import share
 from kit.study.plan import plan
 from kit.study.result import Frame, Signature, TrialResult, Verdict
-from kit.study.scenarios import load_scenarios
+from kit.study.scenarios import get_scenario, load_scenarios
 from kit.study.spec import (
     ArrivalKind,
     Arrivals,
@@ -65,8 +65,12 @@ BUG = Signature(
 )  # fmt: skip
 
 
-def trial(scenario: str = "cancel-race", release: str = "23.10", **workload: object) -> TrialSpec:
+def trial(
+    scenario: str = "cancel-race", release: str | None = None, **workload: object
+) -> TrialSpec:
     """A trial of a scenario, with less traffic."""
+    if release is None:
+        release = "24.10" if "stream-status" in get_scenario(scenario).needs else "23.10"
     study = StudySpec(name="t", servers=embedded(release), scenarios=(scenario,), repeats=1)
     spec = plan(study)[0]
     given: dict[str, object] = {"requests": 30, "arrivals": Arrivals(concurrency=4)}
@@ -155,7 +159,7 @@ def test_the_models_of_a_script_are_short_and_whole(name: str) -> None:
         assert classes == ["TritonPythonModel"]
         assert len(text.splitlines()) <= 55
         config = files[path.replace("1/model.py", "config.pbtxt")]
-        assert ("decoupled: true" in config) == (name != "grpc-unary-deadline")
+        assert ("decoupled: true" in config) == (get_scenario(name).model != "unary")
 
 
 def test_the_requests_of_a_script_are_the_same_in_every_run_and_as_the_workload_says() -> None:

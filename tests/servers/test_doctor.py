@@ -14,6 +14,7 @@ from kit.servers import doctor, prepare
 from kit.servers import python as python_module
 from kit.servers.doctor import PROBES, Check, CheckState, best_python, check_machine, served_by
 from kit.servers.python import ServerPython
+from kit.study.hybrids import load_hybrids
 from kit.study.releases import embedded_releases
 from kit.ui.cli import main, parser
 from kit.ui.commands.doctor import page
@@ -42,6 +43,20 @@ def test_a_python_serves_the_releases_with_a_stub_and_a_numpy_for_it() -> None:
 def test_the_python_to_get_is_the_one_that_most_of_the_missing_releases_take() -> None:
     assert best_python(EMBEDDED[1:]) == "3.11"
     assert best_python(["23.04"]) == "3.8"
+
+
+def test_hybrids_that_run_and_those_that_do_not_are_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lacks = dict.fromkeys(load_hybrids(), "Python 3.12")
+    monkeypatch.setattr(doctor, "hybrid_lacks_here", lambda hybrid: lacks[hybrid.name])
+    without = only("hybrids that run")
+    assert (without.topic, without.state) == ("hybrids that do not", CheckState.WITHOUT)
+    assert "26.09 on core 24.10: they want Python 3.12" in without.found
+    assert without.hint
+    monkeypatch.setattr(doctor, "hybrid_lacks_here", lambda hybrid: None)
+    assert only("hybrids that run").state is CheckState.OK
+    assert "no releases" in only("hybrids that run").found
 
 
 @pytest.mark.slow

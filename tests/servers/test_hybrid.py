@@ -203,6 +203,29 @@ def test_the_frontend_of_2026_ends_of_cancelled_streams_as_it_is_known_to(
         assert found.matches[0].id in ids[: 1 if found.component == "grpc-frontend" else 2]
 
 
+@pytest.mark.server
+def test_the_frontend_of_2026_dies_where_a_model_goes_on_after_the_error_that_ended_a_stream(
+    files: HybridFiles, tmp_path: Path
+) -> None:
+    """Recorded: 9 of 9 trials of the frontends of 26.07 to 26.09, after 30 to 275 requests."""
+
+    def live(number: int) -> tuple[TrialResult, Diagnosis]:
+        result = trial("grpc-stream-status", tmp_path / str(number), requests=2000)
+        log = TrialFolder(tmp_path / str(number)).log_text() or ""
+        return result, diagnose(log, believed_release=result.versions["release"])
+
+    result, found = until(
+        live,
+        lambda life: life[0].verdict is Verdict.CRASHED,
+        chance=at_least(9, 9),
+        known=lambda life: life[0].verdict in (Verdict.CRASHED, Verdict.SURVIVED, Verdict.HUNG),
+        say=lambda life: f"{life[0].verdict} after {life[0].completed}: {life[0].reason}",
+    )
+    assert found.died
+    assert found.matches[0].id == "triton-grpc-error-mode"
+    assert result.signature is not None
+
+
 def trial(scenario: str, folder: Path, *, requests: int) -> TrialResult:
     study = StudySpec(
         name="t", servers=(SERVER,), scenarios=(scenario,), requests=requests, repeats=1

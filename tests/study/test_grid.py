@@ -59,6 +59,7 @@ OTHER = {
     "answer_check": "echo",
     "processes": 2,
     "grpc_client": "kit",
+    "stream_errors": "status",
 }
 
 

@@ -8,19 +8,27 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+import kit
+from kit.crash.catalog import known_crashes
 from kit.crash.diagnose import diagnose
+from kit.crash.outlook import outlook
 from kit.crash.upgrade import advise
 from kit.errors import CatalogError, UnknownReleaseError
 from kit.plots.crash import plot_crash_strip
 from kit.plots.release_map import plot_release_map
 from kit.plots.titles import crash_title, map_title
+from kit.report.release_map import map_parts
 from kit.report.sentences import answer
 from kit.stats.returns import segments
 from kit.study import hybrids
-from kit.study.hybrids import NO_RELEASE, get_hybrid, hybrid_parts, load_hybrids
+from kit.study.hybrids import NO_RELEASE, get_hybrid, hybrid_parts, load_hybrids, together
+from kit.study.paths import RECORDED
+from kit.study.plan import not_applicable
+from kit.study.recorded import open_study
 from kit.study.releases import embedded_releases, get_release, in_order, load_releases, neighbours
-from kit.study.spec import ServerSpec
+from kit.study.spec import ServerSpec, StudySpec
 from kit.study.words import ranges
+from kit.ui.advice_card import AdviceCard
 from kit.ui.choices import choose
 from kit.ui.options import words
 from kit.ui.server_words import server_named
@@ -74,10 +82,83 @@ def test_advice_before_an_upgrade_refuses_a_hybrid_and_never_recommends_one() ->
     assert NAME not in advise(release="24.10", traffic=["cancel-race"]).better
 
 
-def test_traffic_that_the_release_map_did_not_run_is_said_to_be_unmeasured() -> None:
-    found = advise(release="24.10", traffic=["grpc-stream-cancel-verbose"])
-    assert found.unmeasured == ("grpc-stream-cancel-verbose",)
-    assert found.risks, "its fault is known by other traffic all the same"
+def test_traffic_that_no_recorded_study_ran_on_a_release_is_said_to_be_unmeasured() -> None:
+    traffic = "grpc-stream-cancel-verbose"
+    for release, unmeasured in (("24.02", (traffic,)), ("24.10", ())):
+        found = advise(release=release, traffic=[traffic])
+        assert found.unmeasured == unmeasured
+        assert found.risks, "its fault is known by other traffic all the same"
+
+
+def test_advice_tells_what_was_measured_on_hybrids_and_that_they_are_no_releases() -> None:
+    found = advise(release="26.09", traffic=["grpc-unary-deadline", "grpc-stream-cancel"])
+    told = {risk.crash: risk.on_hybrids for risk in found.risks}
+    assert f"trials died on {NAME}" in str(told["grpc-stream-cancel-state-race"])
+    assert "no releases" in str(told["grpc-stream-cancel-state-race"])
+    assert all(risk.seen is None for risk in found.risks), "they say nothing of the release itself"
+    for shown in (repr(AdviceCard.of(found)), AdviceCard.of(found)._repr_html_()):
+        assert NAME in " ".join(shown.split())
+    assert NAME in str(outlook(["26.09"], ["grpc-stream-cancel"]).faults)
+
+
+@pytest.mark.parametrize(
+    ("crash", "holds"),
+    [
+        ("grpc-unary-low-timeout", False),  # fixed in the frontends of 25.04
+        ("grpc-stream-cancel-state-race", True),
+        ("is-cancelled-after-final", True),  # of the backend of 24.10
+        ("shm-region-name-clash", False),
+    ],
+)
+def test_a_hybrid_has_the_faults_of_its_frontends_release_and_else_of_its_cores(
+    crash: str, holds: bool
+) -> None:
+    assert known_crashes()[crash].holds(NAME) is holds
+
+
+def test_hybrids_are_listed_beside_releases_and_not_among_them() -> None:
+    frame = kit.hybrids()
+    assert list(frame["hybrid"]) == list(load_hybrids())
+    assert set(frame["runs"]) <= {"here", "not here"}
+    assert not set(frame["hybrid"]) & set(kit.releases()["release"])
+
+
+def test_several_hybrids_of_one_core_are_named_together() -> None:
+    names = list(load_hybrids())
+    assert together(names[-2:]) == "frontends 26.08 and 26.09 on core 24.10"
+    assert together(names[-1:]) == NAME
+
+
+def test_what_only_a_main_program_reads_cannot_be_run_on_a_hybrid() -> None:
+    study = StudySpec(
+        name="t",
+        servers=(server_named(NAME, {}), server_named("24.10", {})),
+        scenarios=("grpc-unary-traced", "grpc-stream-cancel-verbose"),
+    )
+    [(cell, why)] = not_applicable(study).items()
+    assert cell == (NAME, "grpc-unary-traced")
+    assert "main program" in why
+
+
+def test_a_map_beside_another_adds_cells_and_changes_none() -> None:
+    line, newest = (open_study(RECORDED / name) for name in ("release_map", "frontends_of_2026"))
+    alone, both = map_parts(line), map_parts(line, newest)
+    rows = [{str(row) for row in one.cells.to_dict("records")} for one in (alone, both)]
+    assert rows[0] <= rows[1]
+    assert set(both.cells["release"]) - set(alone.cells["release"]) == {
+        name for name in newest.spec.releases if name != "24.10"
+    }
+    assert (alone.untested, both.error) == (None, alone.error)
+    assert both.untested is not None
+    figure, axes = plt.subplots(figsize=both.size_in)
+    try:
+        plot_release_map(both.cells, axes, error=both.error, untested=both.untested)
+        named = [label.get_text() for label in axes.get_xticklabels(minor=True)]
+        assert named == ["on core 24.10:\nno releases"]
+        assert "no releases" in axes.get_title(loc="left") or "no releases" in axes.get_title()
+        assert "blank: not tried" in axes.get_xlabel().replace("\n", " ")
+    finally:
+        plt.close(figure)
 
 
 def cells() -> pd.DataFrame:

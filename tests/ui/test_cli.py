@@ -23,6 +23,7 @@ from synthetic_studies import first_light
 
 from kit.study.encoding import to_json
 from kit.study.grid import FIELDS
+from kit.study.hybrids import load_hybrids
 from kit.study.spec import Engine, StudySpec, Workload, embedded
 from kit.ui.cli import FAMILIES, main, parser
 from kit.ui.commands.study import spec_of
@@ -170,7 +171,11 @@ def test_the_console_script_is_the_same_command_line() -> None:
 
 @pytest.mark.slow
 def test_releases_tells_which_run_here_and_which_need_a_container() -> None:
-    listed = {r["release"]: r for r in documents("releases")}
+    rows = documents("releases")
+    beside = {r["hybrid"]: r for r in rows if r["release"] is None}
+    assert list(beside) == list(load_hybrids())
+    assert {r["core"] for r in beside.values()} == {"24.10"}
+    listed = {r["release"]: r for r in rows if "hybrid" not in r}
     assert listed["23.10"]["embedded"]
     assert listed["23.10"]["triton"] == "2.39.0"
     assert not listed["23.11"]["embedded"]

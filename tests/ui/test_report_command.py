@@ -29,7 +29,7 @@ def test_a_watched_study_is_written_after_each_trial_until_it_is_finished(
             case 6:
                 (study.path / "done.json").write_text("{}")
 
-    def write(study: object, into: Path, *, refresh_s: float | None = None) -> Path:
+    def write(study: object, into: Path, *, refresh_s: float | None = None, **_: object) -> Path:
         trials = StudyFolder(tmp_path / "study").trials()
         written.append((refresh_s, sum(t.result is not None for t in trials)))
         return into / "study.html"

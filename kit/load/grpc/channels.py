@@ -14,9 +14,17 @@ from kit.load.channel import Channel, Host
 from kit.load.grpc.channel import GrpcChannel
 from kit.load.grpc.codec import Infer
 from kit.load.grpc.connection import SharedConnection
-from kit.load.grpc.target import grpc_target
+from kit.load.grpc.target import ERRORS_BY_STATUS, grpc_target
 from kit.load.links import Links
-from kit.study.spec import AnswerCheck, Client, Endpoint, FaultKind, Protocol, TrialSpec
+from kit.study.spec import (
+    AnswerCheck,
+    Client,
+    Endpoint,
+    FaultKind,
+    Protocol,
+    StreamErrors,
+    TrialSpec,
+)
 
 #: As many clients share a connection as in Triton's own C++ client.
 CLIENTS_A_CONNECTION = 6
@@ -40,7 +48,9 @@ def grpc_channels(
     # A client that breaks its connection off must have its own.
     leaves = any(fault.kind is FaultKind.DISCONNECT for fault in workload.faults)
     clients = 1 if leaves else CLIENTS_A_CONNECTION
-    answers = _Answers(codec, workload.answer_check, quotes)
+    by_status = workload.stream_errors is StreamErrors.STATUS
+    fields = (ERRORS_BY_STATUS,) if by_status else ()
+    answers = _Answers(codec, workload.answer_check, quotes, fields)
     if workload.grpc_client is Client.GRPCIO:
         return _GrpcioChannels(endpoint, environ, clients, answers)
     return _OwnChannels(endpoint, environ, clients, answers)
@@ -52,6 +62,7 @@ class _Answers(NamedTuple):
     codec: Infer
     check: AnswerCheck
     quotes: bool
+    fields: tuple[tuple[str, str], ...]  # header fields beside those that every request has
 
 
 class _OwnChannels:
@@ -60,7 +71,7 @@ class _OwnChannels:
     def __init__(
         self, endpoint: Endpoint, environ: Mapping[str, str], clients: int, answers: _Answers
     ) -> None:
-        self._target = grpc_target(endpoint, environ, answers.codec.method)
+        self._target = grpc_target(endpoint, environ, answers.codec.method, answers.fields)
         self._clients = clients
         self._answers = answers
         self._links: Links | None = None
@@ -72,7 +83,7 @@ class _OwnChannels:
             self._links = Links(host.loop, host.clock)
         if len(self._made) % self._clients == 0:
             self._lines.append(SharedConnection(host, self._links, self._target))
-        codec, check, quotes = self._answers
+        codec, check, quotes, _ = self._answers
         channel = GrpcChannel(host, self._lines[-1], codec, check, quotes=quotes)
         self._made.append(channel)
         return channel
@@ -94,13 +105,15 @@ class _GrpcioChannels:
         from kit.load.grpc.grpcio_channel import GrpcioChannel
         from kit.load.grpc.grpcio_connection import GrpcioConnections
 
-        self._connections = GrpcioConnections(endpoint, environ, clients=clients)
+        self._connections = GrpcioConnections(
+            endpoint, environ, clients=clients, more=answers.fields
+        )
         self._answers = answers
         self._channel = GrpcioChannel
         self._made: list[GrpcioChannel] = []
 
     def make(self, host: Host) -> Channel:
-        codec, check, quotes = self._answers
+        codec, check, quotes, _ = self._answers
         channel = self._channel(host, self._connections.take(), codec, check, quotes=quotes)
         self._made.append(channel)
         return channel

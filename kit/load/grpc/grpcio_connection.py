@@ -5,7 +5,7 @@ They are `grpc.aio` channels; messages go through them as bytes, encoded by kit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -13,7 +13,7 @@ import grpc.aio
 
 from kit.errors import SpecError
 from kit.load.grpc.codec import STREAM_METHOD, UNARY_METHOD
-from kit.load.http.target import CA_FILE, TLS_VERIFY, Credentials, credentials_from
+from kit.load.http.target import CA_FILE, TLS_VERIFY, credentials_from
 from kit.study.spec import Endpoint
 
 _CONNECTIVITY = grpc.ChannelConnectivity
@@ -32,10 +32,10 @@ _OPTIONS = (
 class GrpcioConnection:
     """One connection to the server; `stream` and `unary` begin calls on it."""
 
-    def __init__(self, address: str, tls: Any, credentials: Credentials) -> None:
+    def __init__(self, address: str, tls: Any, fields: Iterable[tuple[str, str]]) -> None:
         self._address = address
         self._tls = tls
-        self._metadata = [(name.lower(), value) for name, value in credentials.headers]
+        self._metadata = [(name.lower(), value) for name, value in fields]
         self._open()
 
     def _open(self) -> None:
@@ -75,16 +75,26 @@ class GrpcioConnection:
 
 
 class GrpcioConnections:
-    """Hands out the connections of a worker's clients."""
+    """Hands out the connections of a worker's clients.
 
-    def __init__(self, endpoint: Endpoint, environ: Mapping[str, str], *, clients: int) -> None:
+    more: header fields beside the credentials.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        environ: Mapping[str, str],
+        *,
+        clients: int,
+        more: Iterable[tuple[str, str]] = (),
+    ) -> None:
         if endpoint.grpc_port is None:
             raise SpecError(
                 "a gRPC workload for a server without a gRPC port", "grpc_port", "give the port"
             )
         self._address = f"{endpoint.host}:{endpoint.grpc_port}"
         self._tls = _tls(environ) if endpoint.tls else None
-        self._credentials = credentials_from(environ)
+        self._fields = (*more, *credentials_from(environ).headers)
         self._clients = clients
         self._left = 0
         self._made: list[GrpcioConnection] = []
@@ -92,7 +102,7 @@ class GrpcioConnections:
     def take(self) -> GrpcioConnection:
         """The connection of one more client."""
         if self._left == 0:
-            self._made.append(GrpcioConnection(self._address, self._tls, self._credentials))
+            self._made.append(GrpcioConnection(self._address, self._tls, self._fields))
             self._left = self._clients
         self._left -= 1
         return self._made[-1]

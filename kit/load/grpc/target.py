@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kit.errors import SpecError
@@ -32,8 +32,19 @@ class GrpcTarget:
     head: RequestHead
 
 
-def grpc_target(endpoint: Endpoint, environ: Mapping[str, str], method: str) -> GrpcTarget:
+#: By which a client asks Triton (24.08 or later) to end a stream with the status of its error.
+ERRORS_BY_STATUS = ("triton_grpc_error", "true")
+
+
+def grpc_target(
+    endpoint: Endpoint,
+    environ: Mapping[str, str],
+    method: str,
+    more: Iterable[tuple[str, str]] = (),
+) -> GrpcTarget:
     """The gRPC side of an endpoint, for one method ("/service/Method").
+
+    more: header fields beside those that every request has.
 
     Raises:
         SpecError: it has none, or the environment's settings cannot be used.
@@ -55,6 +66,7 @@ def grpc_target(endpoint: Endpoint, environ: Mapping[str, str], method: str) -> 
         ("te", "trailers"),
         ("grpc-accept-encoding", "identity"),
         ("user-agent", "triton-crash-kit"),
+        *more,
     ]
     return GrpcTarget(
         host=endpoint.host,

@@ -23,15 +23,13 @@ from kit.servers.plain import plain
 from kit.servers.runs import Run
 from kit.servers.wheels import STUB
 from kit.study.folder import TrialFolder
-from kit.study.hybrids import Hybrid
+from kit.study.hybrids import Hybrid, unread_option
 from kit.study.releases import get_release
 
 #: In the run's folder: the core's library under all the names that it is looked for by.
 _NAMES = "core"
 _PROCESS = Path(__file__).with_name("process.py")
 _VERBOSE = re.compile(r"--log-verbose=(\d)")
-#: It is always so: the kit's models say in their configuration all that they have.
-_STRICT = "--disable-auto-complete-config"
 
 
 class HybridServer(EmbeddedServer):
@@ -149,14 +147,11 @@ def log_level(hybrid: Hybrid, arguments: Sequence[str]) -> int:
     Raises:
         SpecError: an argument that a hybrid cannot be given.
     """
-    level = 0
-    for argument in arguments:
-        if found := _VERBOSE.fullmatch(argument):
-            level = int(found[1])
-        elif argument != _STRICT:
-            raise SpecError(
-                f"{argument} for {hybrid.name}",
-                f"{_STRICT} or --log-verbose=N",
-                "leave it out: a hybrid has no main program that reads such options",
-            )
-    return level
+    if (unread := unread_option(arguments)) is not None:
+        raise SpecError(
+            f"{unread} for {hybrid.name}",
+            "--disable-auto-complete-config or --log-verbose=N",
+            "leave it out: a hybrid has no main program that reads such options",
+        )
+    levels = [int(found[1]) for one in arguments if (found := _VERBOSE.fullmatch(one))]
+    return levels[-1] if levels else 0

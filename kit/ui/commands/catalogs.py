@@ -24,22 +24,26 @@ def add(commands: Subparsers) -> None:
 
 
 def releases(args: Namespace) -> int:
+    from kit.servers.hybrid.files import hybrid_lacks_here
     from kit.servers.prepare import lacks_here
     from kit.study.hybrids import NO_RELEASE, load_hybrids
     from kit.study.releases import load_releases
 
     known = load_releases().values()
+    hybrids = load_hybrids().values()
     if args.json:
-        print_json(
-            [
-                {**_fields(r), "embedded": r.wheel is not None, "lacks_here": lacks_here(r)}
-                for r in known
-            ]
-        )
+        rows = [
+            {**_fields(r), "embedded": r.wheel is not None, "lacks_here": lacks_here(r)}
+            for r in known
+        ]
+        beside = [
+            {"release": None, "hybrid": h.name, **_fields(h), "lacks_here": hybrid_lacks_here(h)}
+            for h in hybrids
+        ]
+        print_json([*rows, *beside])
         return DONE
     header = ("release", "Triton", "vLLM", "tagged", "runs here", "has")
     print_text(aligned(header, map(_release_row, known)))
-    hybrids = load_hybrids().values()
     print_text(f"\nBeside the line: {NO_RELEASE}.\n")
     print_text(aligned(("hybrid", "frontends", "core", "runs here"), map(_hybrid_row, hybrids)))
     if any(release.wheel and lacks_here(release) for release in known):
@@ -48,7 +52,11 @@ def releases(args: Namespace) -> int:
 
 
 def _release_row(release: Release) -> tuple[str, ...]:
-    abilities = {"generate": release.has_generate, "cancellation": release.has_cancellation}
+    abilities = {
+        "generate": release.has_generate,
+        "cancellation": release.has_cancellation,
+        "stream-status": release.has_stream_status,
+    }
     return (
         release.release,
         release.triton,

@@ -20,10 +20,15 @@ def add(commands: Subparsers) -> None:
         actions,
         "measured",
         write_measured,
-        "count a study's deaths by known crash, into data/crashes.yaml",
-        examples="data/recorded/release_map",
+        "count the deaths of studies by known crash, into data/crashes.yaml",
+        examples="data/recorded/release_map data/recorded/frontends_of_2026",
     )
-    measured.add_argument("study", type=Path, help="folder of a release map, live or recorded")
+    measured.add_argument(
+        "study",
+        nargs="+",
+        type=Path,
+        help="live or recorded; a release under a scenario counts from the first that has it",
+    )
     measured.add_argument("--catalog", type=Path, help=argparse.SUPPRESS)
 
     copy = add_command(
@@ -40,6 +45,16 @@ def add(commands: Subparsers) -> None:
         type=Path,
         required=True,
         help="a text file for the codebook: what the study shows, and how it was run",
+    )
+    copy.add_argument(
+        "--trials-only", action="store_true", help="leave out requests, client and samples"
+    )
+
+    add_command(
+        actions,
+        "hero",
+        draw_hero,
+        "draw data/figures/hero.png: the recorded release map, and hybrids beside it",
     )
 
     build = add_command(
@@ -148,8 +163,8 @@ def write_measured(args: Namespace) -> int:
     from kit.crash.catalog import CATALOG
     from kit.crash.measured import update_catalog
 
-    with busy("reading the study"):
-        table, unexplained = update_catalog(args.study, args.catalog or CATALOG)
+    with busy("reading the studies"):
+        table, unexplained = update_catalog(*args.study, catalog=args.catalog or CATALOG)
     for crash, rows in table.items():
         died = ", ".join(f"{release} {d} of {n}" for release, (n, d) in rows.items())
         print(f"{crash}: {died}")
@@ -165,9 +180,24 @@ def record_study(args: Namespace) -> int:
 
     with busy("reading the study"):
         written = recorded.record_study(
-            recorded.open_study(args.study), args.into, about=read_text(args.about)
+            recorded.open_study(args.study),
+            args.into,
+            about=read_text(args.about).rstrip(),
+            tables=() if args.trials_only else recorded.TABLES,
         )
     print(written.path)
+    return DONE
+
+
+def draw_hero(args: Namespace) -> int:
+    from kit.crash.catalog import MEASURED_IN
+    from kit.report.figures import map_drawing
+    from kit.study.paths import DATA
+    from kit.study.recorded import open_study
+
+    with busy("drawing"):
+        map_drawing(*map(open_study, MEASURED_IN)).save(DATA / "figures/hero.png")
+    print(DATA / "figures/hero.png")
     return DONE
 
 

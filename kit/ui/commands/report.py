@@ -29,7 +29,7 @@ def add(commands: Subparsers) -> None:
         "write the report of a study folder",
         about="Write one HTML file, and the same result as JSON, of a study, finished or not.",
         examples="studies/study-20260101-120000\n"
-        "data/recorded/release_map --out /tmp/reports --pdf\n"
+        "data/recorded/release_map --beside data/recorded/frontends_of_2026 --pdf\n"
         "studies/study-20260101-120000 --watch",
     )
     parser.add_argument("study", type=Path, help="folder of a study, finished or not")
@@ -42,6 +42,12 @@ def add(commands: Subparsers) -> None:
         action="store_true",
         help="write it anew after each trial until the study is finished; the page reloads itself",
     )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="STUDY",
+        help="another study: its cells stand in the map where this one has none (hybrids)",
+    )
     add_json(parser)
 
 
@@ -51,7 +57,8 @@ def report(args: Namespace) -> int:
     study = open_study(args.study)  # a wrong path is named before pandas is loaded
     if args.watch:
         _watch(study, args.out)
-    written = _write(study, args.out)
+    beside = open_study(args.beside) if args.beside else None
+    written = _write(study, args.out, beside=beside)
     if args.pdf:
         from kit.report.pdf import write_pdf
 
@@ -64,11 +71,17 @@ def report(args: Namespace) -> int:
     return DONE
 
 
-def _write(study: StudyFolder, into: Path, *, refresh_s: float | None = None) -> Path:
+def _write(
+    study: StudyFolder,
+    into: Path,
+    *,
+    refresh_s: float | None = None,
+    beside: StudyFolder | None = None,
+) -> Path:
     with busy("writing the report"):
         from kit.report.page import write_report
 
-        return write_report(study, into, refresh_s=refresh_s)
+        return write_report(study, into, refresh_s=refresh_s, beside=beside)
 
 
 def _watch(study: StudyFolder, into: Path) -> None:

@@ -187,6 +187,23 @@ def test_the_watcher_asks_from_a_thread_of_its_own_while_the_answer_comes(start:
     assert first < last
 
 
+@pytest.mark.parametrize(
+    ("after", "kinds"), [("end", ["final"]), ("go-on", ["sent"] + ["sent"] * 5 + ["final"])]
+)
+def test_every_so_many_th_answer_begins_with_an_error_and_ends_or_goes_on(
+    start: Start, after: str, kinds: list[str]
+) -> None:
+    model = start(cancel_check="none", error_every="2", after_error=after)
+    senders = [FakeSender() for _ in range(4)]
+    answered(model, *senders)
+    settled(model)
+    for number, sender in enumerate(senders, 1):
+        errors = [response.error for _, response, _ in sender.events if response.error]
+        assert len(errors) == (number % 2 == 0)
+        assert sender.kinds() == (["sent"] * 5 + ["final"] if number % 2 else kinds)
+    assert model._engine.stats.running == 0
+
+
 @pytest.mark.parametrize("mode", ["coroutine", "second-thread"])
 def test_a_cancelled_request_ends_early_with_an_error(start: Start, mode: str) -> None:
     model = start(cancel_check=mode, cancel_poll_ms="0.1", decode_step_ms="5")

@@ -30,6 +30,7 @@ class Piece:
 
     text: str
     finished: bool  # it is the last one
+    failed: bool = False  # the text is of an error, which a response tells; the answer goes on
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ class DecoupledModel:
                 await pieces.aclose()
                 self._refuse(live, "the request was cancelled", pb_utils.TritonError.CANCELLED)
                 return
+            if piece.failed:
+                self._fail(live, piece.text, final=piece.finished)
+                if piece.finished:
+                    return
+                continue
             held += piece.text
             if request.stream or piece.finished:
                 self._put(live, held, final=piece.finished)
@@ -125,9 +131,12 @@ class DecoupledModel:
         self._outgoing.put(Outgoing(live, response, final=final))
 
     def _refuse(self, live: LiveRequest, text: str, *code: int) -> None:
+        self._fail(live, text, *code, final=True)
+
+    def _fail(self, live: LiveRequest, text: str, *code: int, final: bool) -> None:
         error = pb_utils.TritonError(text, *code)
         response = pb_utils.InferenceResponse(output_tensors=[], error=error)
-        self._outgoing.put(Outgoing(live, response, final=True))
+        self._outgoing.put(Outgoing(live, response, final=final))
 
     def _send_responses(self) -> None:
         while (out := self._outgoing.get()) is not None:

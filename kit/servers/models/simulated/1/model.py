@@ -45,6 +45,8 @@ class TritonPythonModel(DecoupledModel):
         )
         self._engine = SimulatedEngine(cache, pace)
         self._exit_at_request = settings.whole("exit_at_request")
+        self._error_every = settings.whole("error_every")
+        self._ends_at_error = settings.choice("after_error", "end", "go-on") == "end"
         self._requests = 0
         self._reporter = StatsReporter(
             lambda: self._engine.stats,
@@ -68,6 +70,10 @@ class TritonPythonModel(DecoupledModel):
         self._requests += 1
         if self._requests == self._exit_at_request:
             os._exit(137)  # as the kernel's out-of-memory killer would have it: no goodbye
+        if self._error_every > 0 and self._requests % self._error_every == 0:
+            yield Piece("an error that the answer begins with", self._ends_at_error, failed=True)
+            if self._ends_at_error:
+                return
         nonce, last = answer.nonce_of(request.prompt), request.max_tokens - 1
         tokens = self._engine.generate(answer.prompt_tokens(request.prompt), request.max_tokens)
         try:
