@@ -21,7 +21,7 @@ from debian_packages import missing_for_packages
 from effort import LONG
 from lacks import lacks
 
-from kit.servers.python_apt import system_mirror
+from kit.servers.apt import system_mirror
 
 if TYPE_CHECKING:
     from real_engine import RealEngine

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from kit.servers.python_apt import system_mirror
+from kit.servers.apt import system_mirror
 
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from debian_packages import missing_for_packages, unpack_packages
 
-from kit.servers.python_apt import system_mirror
+from kit.servers.apt import system_mirror
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "trixie"

@@ -15,8 +15,8 @@ import pytest
 from python_mirror import ARCHIVE, list_downloads
 
 from kit.errors import DownloadError, LibpythonMissingError, SpecError
+from kit.servers import apt, python_apt, python_fetch
 from kit.servers import python as python_module
-from kit.servers import python_apt, python_fetch
 from kit.servers.bundle.gather import bundle
 from kit.servers.bundle.pins import target
 from kit.servers.bundle.place import unbundle
@@ -121,7 +121,7 @@ def test_both_that_brought_no_python_are_quoted(
     older = Archive(suite="older", python=VERSION, keys=mirror)
     monkeypatch.setattr(python_fetch, "python_archive", lambda: older)
     monkeypatch.setattr(
-        python_apt, "run_program", lambda *_, **__: CompletedProcess("", 100, "", "E: no archive\n")
+        apt, "run_program", lambda *_, **__: CompletedProcess("", 100, "", "E: no archive\n")
     )
     with pytest.raises(
         DownloadError, match=r"uv did not get: .*apt-get did not get: E: no archive"
