@@ -18,6 +18,7 @@ from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
 from kit.study.hosts import differences, hosts_words, read_hosts
 from kit.study.hybrids import NO_RELEASE, beside_the_line
+from kit.study.load_hosts import load_hosts_sentence
 from kit.study.recorded import is_recorded
 from kit.study.releases import in_order
 from kit.study.result import Frame
@@ -226,6 +227,13 @@ def hosts_sentence(study: StudyFolder) -> str:
     text = f"The trials ran on {len(per_host)} hosts ({shares}): latencies differ by the host, too."
     differ = differences([host for host in read_hosts(study.path) if host.label in set(ran)])
     return f"{text} The hosts differ in {'; '.join(differ)}." if differ else text
+
+
+def load_sentence(study: StudyFolder) -> str:
+    """That load came from several hosts, by how much their times may be wrong, and how far apart
+    they began; "": it came from where the trials ran."""
+    results = (trial.result for trial in study.trials())
+    return load_hosts_sentence([result.load_hosts for result in results if result is not None])
 
 
 def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:

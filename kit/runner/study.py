@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +54,8 @@ def run_study(
 
     Each trial runs in a process of its own (`python -m kit.runner.trial`), `parallel` at a time
     (None: one a core). on: a Dask cluster (kit.runner.dask_cluster) on whose hosts they run
-    instead, one at a time on each; the folder is here all the same. Finished trials are not run
+    instead, one at a time on each; the folder is here all the same. With load_hosts trials run
+    here, one at a time, and their load comes from so many of its hosts. Finished trials are not run
     again; interrupted ones are, and those that failed on our side.
     KeyboardInterrupt, or setting `stop`, ends the running trials, which clean up after
     themselves; the study can then be resumed with the same call.
@@ -71,10 +72,7 @@ def run_study(
     trials = plan(spec)
     if spec.limit is not None:
         check_search(spec)
-    if on is not None:
-        from kit.runner.dask_cluster import check_servers
-
-        check_servers(spec)
+    has_hosts = _check_hosts(spec, trials, on)
     study = StudyFolder.create(folder, spec)
     for trace in dict.fromkeys(trial.workload.trace for trial in trials):
         keep(study.path, trace)
@@ -82,9 +80,11 @@ def run_study(
     if on is not None:
         if study.finished:
             return study
+        from kit.runner.dask_load_place import load_place
         from kit.runner.dask_place import dask_place
 
-        with dask_place(on, study, parallel) as place:
+        where = load_place(on, study, trials) if has_hosts else dask_place(on, study, parallel)
+        with where as place:
             run_trials(agenda, study, place=place, on_progress=on_progress, stop=stop)
         return study
     prepare_servers(dict.fromkeys(trial.server for trial in trials))
@@ -93,6 +93,24 @@ def run_study(
     here = Here(parallel or os.cpu_count() or 1)
     run_trials(agenda, study, place=here, on_progress=on_progress, stop=stop)
     return study
+
+
+def _check_hosts(spec: StudySpec, trials: Sequence[TrialSpec], on: Cluster | None) -> bool:
+    """Whether trials run here, with their load from the cluster's hosts.
+
+    Raises:
+        SpecError: the study's servers, or its load, do not go with `on`.
+    """
+    if on is None and all(trial.workload.load_hosts is None for trial in trials):
+        return False  # without importing what has to do with Dask
+    from kit.runner.dask_cluster import check_limit, check_servers
+    from kit.runner.dask_load_place import has_load_hosts
+
+    check_limit(spec)
+    if has_load_hosts(trials, on):
+        return True
+    check_servers(spec)
+    return False
 
 
 def run_trials(

@@ -83,7 +83,8 @@ def conduct(
 
     path = study_folder(spec) if folder is None else folder
     warnings, minutes = [], None
-    if on is None and not (path / "done.json").exists():  # else there is nothing to send
+    here = on is None or spec.has_load_hosts
+    if here and not (path / "done.json").exists():  # else there is nothing to send
         warnings = beforehand(spec, parallel=parallel)
         minutes = confirm(spec, cap or Cap(), in_notebook=in_notebook())
     if on is None:

@@ -57,6 +57,7 @@ OTHER = {
     "max_errors": 8,
     "answer_check": "echo",
     "processes": 2,
+    "load_hosts": 2,
     "grpc_client": "kit",
 }
 

@@ -3,9 +3,11 @@
 `python -m kit.load.worker.worker FOLDER WORKER ENDPOINT_JSON` runs worker WORKER of the folder's
 spec.
 It listens on its standard input: `died <ns>` (the server is dead since), `stop`, and end of file
-(whoever started it is gone); each makes it write what it has and leave. It ends with 0 when its
-workload came to a stop rule, the death of the server included, and fails with a traceback when
-something in it went wrong: a run that only half goes on would look like a server that hangs.
+(whoever started it is gone); each makes it write what it has and leave. Where load comes from
+several hosts it begins at `start <ns>`, a time of its own host's clock; else all workers are on one
+machine, and agree on their start by the counters that they share. It ends with 0 when its workload
+came to a stop rule, the death of the server included, and fails with a traceback when something in
+it went wrong: a run that only half goes on would look like a server that hangs.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from kit.study.without_pandas import keep_pandas_out
 
 #: How long workers wait for each other before the first request.
 MEET_S = 10.0
+#: The last part of that wait is spent looking at the clock.
+AWAKE_NS = 2_000_000
 ORPHANED = 3
 
 
@@ -78,7 +82,11 @@ async def run_worker(
             gc.collect()
             gc.freeze()  # what lives for the whole run need not be looked at again,
             gc.set_threshold(50_000)  # and a run makes hardly any garbage in circles
-            start_ns = await _meet(folder.path, counters, worker, processes, clock)
+            counters.words[Field.READY_NS] = clock()
+            if workload.load_hosts is not None:
+                start_ns = await ending.told_start(clock)
+            else:
+                start_ns = await _meet(folder.path, processes, clock)
             run.begin(start_ns)
             await run.done.wait()
             faults.rethrow()
@@ -97,9 +105,8 @@ def _noted(counters: Counters, clock: Clock) -> Iterator[None]:
         raise
 
 
-async def _meet(folder: Path, counters: Counters, worker: int, processes: int, clock: Clock) -> int:
+async def _meet(folder: Path, processes: int, clock: Clock) -> int:
     """Wait until every worker is ready; the same start for all of them."""
-    counters.words[Field.READY_NS] = clock()
     if processes == 1:
         return clock()
     give_up_ns = clock() + round(MEET_S * 1e9)
@@ -107,10 +114,17 @@ async def _meet(folder: Path, counters: Counters, worker: int, processes: int, c
         ready = [_ready_ns(folder, other) for other in range(processes)]
         if all(ready):
             start_ns = max(ready) + 50_000_000
-            await asyncio.sleep(max(0.0, (start_ns - clock()) / 1e9))
+            await _until(start_ns, clock)
             return start_ns
         await asyncio.sleep(0.005)
     return clock()
+
+
+async def _until(at_ns: int, clock: Clock) -> None:
+    """Wait for a moment; the end of it awake, since a loop's timers are a millisecond late."""
+    await asyncio.sleep(max(0.0, (at_ns - AWAKE_NS - clock()) / 1e9))
+    while clock() < at_ns:
+        pass
 
 
 def _ready_ns(folder: Path, worker: int) -> int:
@@ -161,7 +175,17 @@ class _Commands:
         self._run = run
         self._counters = counters
         self._rest = b""
+        self._start_ns: int | None = None
+        self._told = asyncio.Event()
         self.code = 0
+
+    async def told_start(self, clock: Clock) -> int:
+        """Wait for the start that is told; the moment itself. A run that is stopped begins now."""
+        await self._told.wait()
+        if self._start_ns is None:
+            return clock()
+        await _until(self._start_ns, clock)
+        return self._start_ns
 
     def listen(self) -> None:
         if sys.platform == "win32":  # its loops cannot wait for a pipe
@@ -180,6 +204,7 @@ class _Commands:
         self._counters.broke(self._run.clock())
         self._run.stop(why)
         self._run.done.set()
+        self._told.set()
 
     def _read_aside(self) -> None:
         """Read in a thread, and have the loop's own do what was read."""
@@ -206,8 +231,13 @@ class _Commands:
             match line.split():
                 case [b"died", when]:
                     self._run.server_died(int(when))
+                    self._told.set()
                 case [b"stop"]:
                     self._run.stop()
+                    self._told.set()
+                case [b"start", when]:
+                    self._start_ns = int(when)
+                    self._told.set()
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

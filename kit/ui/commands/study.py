@@ -266,7 +266,8 @@ def run_shown(
     show = text_progress(sys.stderr, folder)
     remark(f"study folder: {folder}")
     minutes = None
-    if on is None and not (folder / "done.json").exists():  # else there is nothing to send
+    here = on is None or spec.has_load_hosts
+    if here and not (folder / "done.json").exists():  # else there is nothing to send
         for line in beforehand(spec, parallel=parallel):
             remark(line)
         minutes = confirm(spec, cap or Cap())
