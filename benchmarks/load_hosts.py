@@ -35,8 +35,8 @@ SAME = (
     *("request", "conversation", "turn", "warmup", "prompt_tokens", "output_tokens_asked"),
     *("fault", "outcome"),
 )
-#: Of each machine's link; a request of the capped load takes about 1,900 bytes of it.
-LINK = "1200kbit"
+#: Of each machine's link; a request of the capped load takes about 1,300 bytes of it.
+LINK = "800kbit"
 RATE_PER_S = 240.0
 SECONDS = 12.0
 

@@ -8,10 +8,14 @@ workers by itself and removes its scratch folder.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,6 +25,7 @@ from kit.load.worker.process import LoadWorker
 from kit.runner.dask_host import is_cut
 from kit.runner.place import POLL_S
 from kit.servers.runs import register
+from kit.servers.traces import sweep
 from kit.study.encoding import from_json
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.spec import Endpoint, TrialSpec
@@ -32,6 +37,8 @@ FORGOTTEN_S = 15.0
 LEAVE_S = 10.0
 #: How long a connection to the server may take when a host looks whether it reaches it.
 REACH_S = 5.0
+#: What workers need to write when their Dask worker is gone.
+WRITE_S = 2.0
 #: Of one file, the most that goes into one answer.
 MOST_BYTES = 4 * 2**20
 
@@ -94,20 +101,57 @@ def serve(
     """
     run = register()
     try:
-        study = StudyFolder(run.folder / "study")
-        (study.path / TRACES).mkdir(parents=True)
-        for name, data in traces.items():
-            (study.path / TRACES / Path(name).name).write_bytes(data)
-        trial = from_json(spec, TrialSpec)
-        load = _Load(trial, from_json(endpoint, Endpoint), study.new_trial(trial), workers)
-        _LOADS[key] = load
-        try:
-            load.run(key)
-        finally:
-            _LOADS.pop(key, None)
-            load.close()
+        with _swept_if_killed():
+            _serve(run.folder, key, spec, endpoint, workers, traces)
     finally:
         run.forget()
+
+
+def _serve(
+    scratch: Path,
+    key: str,
+    spec: bytes,
+    endpoint: bytes,
+    workers: Sequence[int],
+    traces: Mapping[str, bytes],
+) -> None:
+    study = StudyFolder(scratch / "study")
+    (study.path / TRACES).mkdir(parents=True)
+    for name, data in traces.items():
+        (study.path / TRACES / Path(name).name).write_bytes(data)
+    trial = from_json(spec, TrialSpec)
+    load = _Load(trial, from_json(endpoint, Endpoint), study.new_trial(trial), workers)
+    _LOADS[key] = load
+    try:
+        load.run(key)
+    finally:
+        _LOADS.pop(key, None)
+        load.close()
+
+
+@contextlib.contextmanager
+def _swept_if_killed() -> Iterator[None]:
+    """Have a process of its own remove what this one leaves, should this one be killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kit.runner.dask_load_host"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def main() -> None:
+    """Wait until whoever started this is gone, and remove what dead runs have left."""
+    while os.read(0, 4096):
+        pass
+    time.sleep(WRITE_S)
+    sweep()
 
 
 class _Load:
@@ -162,8 +206,6 @@ class _Load:
                 worker.server_died(ask.died_ns)
             if ask.stop:
                 worker.stop()
-        if ask.leave:
-            self._left.set()
         # The workers' ends first: what they have written by then is all that there will be.
         states = {number: _state(worker) for number, worker in self._workers.items()}
         parts, is_whole = {}, all(state.code is not None for state in states.values())
@@ -173,6 +215,8 @@ class _Load:
             if part:
                 parts[name] = part
             is_whole = is_whole and have + len(part) == _size(path)
+        if ask.leave:  # last: the folder may be gone at once
+            self._left.set()
         return msgspec.msgpack.encode(
             HostState(
                 now_ns=now_ns,
@@ -203,7 +247,10 @@ def _part(path: Path, have: int) -> bytes:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _cannot_reach(endpoint: Endpoint) -> str:
@@ -215,3 +262,7 @@ def _cannot_reach(endpoint: Endpoint) -> str:
         reason = error.strerror or str(error) or type(error).__name__
         return f"it cannot reach the server at {endpoint.host}:{port}: {reason}"
     return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,8 @@ READY_S = 60.0
 LEAD_NS = 500_000_000
 #: Of a host that was lost, the last so many round trips stand for the comparison afterwards.
 _LAST_TRIPS = 20
+#: States of a task of Dask's that runs no more.
+_OVER = ("error", "cancelled", "finished", "lost")
 #: Round trips that are kept to see whether clocks kept their pace.
 _MOST_TRIPS = 10_000
 
@@ -226,7 +228,7 @@ class HostLink:
             if self.over.is_set():  # it is waited for no longer
                 return
             state = self._asked(call)
-        with contextlib.suppress(OSError):  # all that it recorded is here
+        with contextlib.suppress(OSError, ClusterError):  # all that it recorded is here
             self.after = self._compared(call)
             self._asked(call, leave=True)
 
@@ -287,7 +289,7 @@ class HostLink:
         )
         called = self._until_lost(call, msgspec.msgpack.encode(ask))
         if not called.answer:
-            if self._future is not None and self._future.status in ("error", "cancelled"):
+            if self._future is not None and self._future.status in _OVER:
                 raise ClusterError(self._said(), "a host that takes part", "see its log")
             return None
         state = msgspec.msgpack.decode(called.answer, type=HostState)
@@ -335,6 +337,8 @@ class HostLink:
 
     def _said(self) -> str:
         assert self._future is not None
+        if self._future.status == "finished":
+            return "it ended its load, since it was asked by nobody for too long"
         with contextlib.suppress(Exception):
             error = self._future.exception(timeout=1)
             return error.given if isinstance(error, KitError) else f"its task failed: {error}"

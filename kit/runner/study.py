@@ -72,7 +72,7 @@ def run_study(
     trials = plan(spec)
     if spec.limit is not None:
         check_search(spec)
-    has_hosts = _check_hosts(spec, trials, on)
+    has_hosts = check_where(spec, trials, on)
     study = StudyFolder.create(folder, spec)
     for trace in dict.fromkeys(trial.workload.trace for trial in trials):
         keep(study.path, trace)
@@ -95,7 +95,7 @@ def run_study(
     return study
 
 
-def _check_hosts(spec: StudySpec, trials: Sequence[TrialSpec], on: Cluster | None) -> bool:
+def check_where(spec: StudySpec, trials: Sequence[TrialSpec], on: Cluster | None) -> bool:
     """Whether trials run here, with their load from the cluster's hosts.
 
     Raises:

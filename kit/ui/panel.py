@@ -47,6 +47,8 @@ HERE = Path(__file__).parent
 PREPARING = "<p>Preparing the servers; a release that is not in the cache is fetched.</p>"
 #: At most so many updates of what is shown.
 LOOK_S = 0.25
+#: Traffic that the panel does not offer, since it names no cluster.
+NEEDS_CLUSTER = "load_hosts"
 CONFIGURATIONS = "configurations"
 #: Studies that this process runs, by their folders.
 JOBS: dict[Path, StudyJob] = {}
@@ -348,7 +350,9 @@ def _fields() -> dict[str, Any]:
             ["failed", "share that may fail, such as 0.01"],
             ["kv", "share of the KV cache, such as 0.9"],
         ],
-        "traffic": [[row.name, row.unit, row.help] for row in FIELDS.values()],
+        "traffic": [
+            [row.name, row.unit, row.help] for row in FIELDS.values() if row.name != NEEDS_CLUSTER
+        ],
     }
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scripted_server import Script, ScriptedServer, answer, generate
 
 from kit.errors import SpecError
 from kit.runner.dask_load_place import check_reach
@@ -24,7 +25,8 @@ from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.load_hosts import start_skew_s
 from kit.study.result import Verdict
 from kit.study.spec import ServerKind, ServerSpec, StudySpec, Workload, embedded
-from tests.helpers.scripted_server import Script, ScriptedServer, answer, generate
+from kit.ui.cli import main
+from kit.ui.console import FAILED
 
 PATIENCE_S = 60.0
 REQUESTS = 120
@@ -131,7 +133,13 @@ def test_two_hosts_send_what_one_machine_sends_and_one_that_is_killed_is_named(
             arrived = (tmp_path / "lost").glob("trials/*/hosts/requests-1.arrows")
             came = sum(path.stat().st_size for path in arrived)
             if came > 20_000 and workers[1].poll() is None:
+                its = {r.name for r in registered() if r.owner and r.owner.pid == workers[1].pid}
+                assert its
                 workers[1].send_signal(signal.SIGKILL)
+                # The host itself clears up: this study, which is held up here, does not yet.
+                eventually(
+                    lambda: not its & {run.name for run in registered()}, "its folder is left"
+                )
 
         endless = replace(spec.workload, requests=None, duration_s=40.0)  # type: ignore[arg-type]
         lost = only(
@@ -152,7 +160,9 @@ def test_two_hosts_send_what_one_machine_sends_and_one_that_is_killed_is_named(
         eventually(lambda: {r.name for r in registered()} <= before, "scratch folders are left")
 
 
-def test_load_hosts_need_a_cluster_and_a_server_that_they_reach(tmp_path: Path) -> None:
+def test_load_hosts_need_a_cluster_and_a_server_that_they_reach(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = spec_for(8000, Workload(load_hosts=2))
     with pytest.raises(SpecError, match="without the hosts"):
         run_study(spec, tmp_path / "s")
@@ -163,4 +173,7 @@ def test_load_hosts_need_a_cluster_and_a_server_that_they_reach(tmp_path: Path) 
     with pytest.raises(SpecError, match="own loopback"):
         check_reach(["http://localhost:8000"], ["tcp://127.0.0.1:41", "tcp://10.0.0.2:42"])
     check_reach(["http://127.0.0.1:8000"], ["tcp://127.0.0.1:41"])
+    words = ("run", "--server", "http://127.0.0.1:1", "--model", "m", "--load-hosts", "2")
+    assert main([*words, "--out", str(tmp_path / "s")]) == FAILED
+    assert "load_hosts=2 without the hosts" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from load_helpers import trial
 
 from kit.load.hosts.clocks import ClockLine, ClockOffset
 from kit.load.hosts.merge import (
@@ -19,7 +20,6 @@ from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import CLIENT, REQUESTS, TrialFolder
 from kit.study.load_hosts import LoadHost, load_hosts_sentence, start_skew_s
 from kit.study.workload import Workload
-from tests.helpers.load_helpers import trial
 
 AHEAD_NS = 7_000_000_000_000
 LINE = ClockLine(
