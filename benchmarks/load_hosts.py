@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +51,7 @@ def load_hosts(results: Results, rounds: int) -> None:
         name = "load_hosts_requests_that_differ_2"
         results.add(Result(name=name, value=None, unit="requests", target="<= 0", note=note))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # namespaces are to go then, too
     with (
         tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch,
         machines(max(HOSTS), Path(scratch), CLOCK_STEP_S) as address,

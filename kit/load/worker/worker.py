@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -36,14 +36,13 @@ from kit.load.worker.pacers import pacer_for, workers_of
 from kit.load.worker.recorder import Recorder
 from kit.load.worker.run import WorkerRun
 from kit.load.worker.stop_rules import stop_rules
+from kit.load.worker.timer import Timer
 from kit.study.folder import TrialFolder
 from kit.study.spec import Endpoint
 from kit.study.without_pandas import keep_pandas_out
 
 #: How long workers wait for each other before the first request.
 MEET_S = 10.0
-#: The last part of that wait is spent looking at the clock.
-AWAKE_NS = 2_000_000
 ORPHANED = 3
 
 
@@ -79,6 +78,7 @@ async def run_worker(
             channels = channels_for(spec, endpoint, os.environ)
             run.pacer = pacer_for(run, workload, channels, worker, processes, folder.path)
             ending.listen()
+            await _resolve_once(endpoint)
             gc.collect()
             gc.freeze()  # what lives for the whole run need not be looked at again,
             gc.set_threshold(50_000)  # and a run makes hardly any garbage in circles
@@ -105,6 +105,16 @@ def _noted(counters: Counters, clock: Clock) -> Iterator[None]:
         raise
 
 
+async def _resolve_once(endpoint: Endpoint) -> None:
+    """Look the server's name up before the start: the first look-up loads a codec and starts
+    threads, which takes tens of milliseconds that would be the first requests'."""
+    endpoint.host.encode("idna")
+    with suppress(OSError):  # what cannot be found is for the requests to say
+        await asyncio.get_running_loop().getaddrinfo(
+            endpoint.host, endpoint.http_port or endpoint.grpc_port
+        )
+
+
 async def _meet(folder: Path, processes: int, clock: Clock) -> int:
     """Wait until every worker is ready; the same start for all of them."""
     if processes == 1:
@@ -121,10 +131,12 @@ async def _meet(folder: Path, processes: int, clock: Clock) -> int:
 
 
 async def _until(at_ns: int, clock: Clock) -> None:
-    """Wait for a moment; the end of it awake, since a loop's timers are a millisecond late."""
-    await asyncio.sleep(max(0.0, (at_ns - AWAKE_NS - clock()) / 1e9))
-    while clock() < at_ns:
-        pass
+    """Wait for a moment, by the kernel's timer: those of the loop are a millisecond late."""
+    rung = asyncio.Event()
+    timer = Timer(asyncio.get_running_loop(), clock, rung.set)
+    timer.set(at_ns)
+    await rung.wait()
+    timer.close()
 
 
 def _ready_ns(folder: Path, worker: int) -> int:
