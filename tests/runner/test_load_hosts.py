@@ -97,6 +97,7 @@ def only(study: StudyFolder) -> TrialFolder:
     return trial
 
 
+@pytest.mark.slow
 def test_two_hosts_send_what_one_machine_sends_and_one_that_is_killed_is_named(
     tmp_path: Path,
 ) -> None:

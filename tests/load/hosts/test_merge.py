@@ -16,7 +16,7 @@ from kit.load.hosts.merge import (
     unsent,
 )
 from kit.load.worker.pacers import workers_of
-from kit.study.arrow_file import ArrowAppender
+from kit.study.arrow_file import ArrowAppender, stream_rows
 from kit.study.folder import CLIENT, REQUESTS, TrialFolder
 from kit.study.load_hosts import LoadHost, load_hosts_sentence, start_skew_s
 from kit.study.workload import Workload
@@ -77,6 +77,8 @@ def test_a_hosts_records_become_the_trials_with_the_clocks_error_beside_them(
     assert folder.requests()["end_ns"].to_pylist() == [40, 40]
     assert folder.client()["t_ns"].to_pylist() == [9]
     assert folder.damage == []
+    parts = stream_rows(tmp_path / "requests-5.arrows", REQUESTS)  # as packing reads them
+    assert [part.num_rows for part in parts] == [2]
     with pa.ipc.open_stream(tmp_path / "requests-5.arrows") as stream:
         about = stream.schema.metadata
     assert about[b"load_host"] == b"host 2"
