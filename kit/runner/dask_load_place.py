@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ from kit.study.words import numbers_in_order
 if TYPE_CHECKING:
     from distributed import Client
 
+#: Hosts that are not there after so long are said to be missing; it takes as long to look at them.
+SOON_S = 5.0
 #: Dask's settings for TLS that a Client may have from its Security, by the names of its fields.
 _TLS = {
     "require_encryption": "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION",
@@ -101,6 +104,7 @@ class LoadPlace(DaskPlace):
     ) -> None:
         self._on = scheduler_of(client)
         self._environment = _tls_of(client)
+        self._begun_s = time.monotonic()
         self._most, self._urls = most, tuple(dict.fromkeys(urls))
         super().__init__(client, study, parallel=None)
 
@@ -108,7 +112,8 @@ class LoadPlace(DaskPlace):
         super().slots()
         there = self._hosts()
         if len(there) < self._most:
-            self._say(f"trials wait for {self._most} load hosts; {len(there)} are there")
+            if time.monotonic() - self._begun_s > SOON_S:
+                self._say(f"trials wait for {self._most} load hosts; {len(there)} are there")
             return 0
         return 1
 
