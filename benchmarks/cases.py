@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from benchmarks import compare, memory, parallel, reading, real, truth, watching
+from benchmarks import compare, load_hosts, memory, parallel, reading, real, truth, watching
 from benchmarks.compare import absolutes, ratios, side_by_side
 from benchmarks.results import Results
 from benchmarks.source import nginx_source, own_source
@@ -153,4 +153,5 @@ CASES: dict[str, Callable[[Results, int], None]] = {
     "watching": watching.watching,
     "parallel": parallel.parallel,
     "reading": reading.reading,
+    "load-hosts": load_hosts.load_hosts,
 }

@@ -100,8 +100,12 @@ def _timed(spec: StudySpec, folder: Path, on: str | None) -> _Run:
 
 
 @contextlib.contextmanager
-def machines(number: int, folder: Path) -> Iterator[str]:
-    """A scheduler here and a worker in each of so many namespaces; the scheduler's address."""
+def machines(number: int, folder: Path, clock_step_s: int = 0) -> Iterator[str]:
+    """A scheduler here and a worker in each of so many namespaces; the scheduler's address.
+
+    clock_step_s: each machine's CLOCK_MONOTONIC is so much ahead of that of the one before it, the
+        first one's of ours: a time namespace each. 0: they all have ours.
+    """
     bridge, address = f"kb{os.getpid()}"[:15], f"tcp://{NETWORK}.1:8786"
     names = [f"kit{os.getpid()}-{n}" for n in range(number)]
     with contextlib.ExitStack() as stack:
@@ -121,12 +125,29 @@ def machines(number: int, folder: Path) -> Iterator[str]:
         dask = (sys.executable, "-m", "dask")
         scheduler = (*dask, "scheduler", "--host", f"{NETWORK}.1", "--port", "8786")
         stack.enter_context(_running(*scheduler, "--no-dashboard"))
-        for name in names:
+        for n, name in enumerate(names):
             worker = (*dask, "worker", address, "--nthreads", "1", "--no-nanny")
             worker += ("--resources", "trial=1", "--local-directory", str(folder / name))
-            stack.enter_context(_running("ip", "netns", "exec", name, *worker, "--no-dashboard"))
+            ahead = ("unshare", "--fork", "--kill-child", "--time", "--monotonic")
+            within = ("ip", "netns", "exec", name)
+            within += (*ahead, str((n + 1) * clock_step_s)) if clock_step_s else ()
+            stack.enter_context(_running(*within, *worker, "--no-dashboard"))
         _await_workers(address, number)
         yield address
+
+
+def cap_links(number: int, port: int, rate: str) -> None:
+    """Let each of the machines send so much a second to a port, "1mbit" for `tc`, and no more."""
+    rules = (
+        "qdisc add dev eth0 root handle 1: htb default 2",
+        f"class add dev eth0 parent 1: classid 1:1 htb rate {rate} ceil {rate}",
+        "class add dev eth0 parent 1: classid 1:2 htb rate 1gbit",
+        f"filter add dev eth0 parent 1: protocol ip u32 match ip dport {port} 0xffff flowid 1:1",
+    )
+    for n in range(number):
+        for rule in rules:
+            inside = ("ip", "netns", "exec", f"kit{os.getpid()}-{n}", "tc", *rule.split())
+            subprocess.run(inside, check=True, capture_output=True)
 
 
 def _await_workers(address: str, number: int) -> None:
@@ -140,12 +161,18 @@ def _await_workers(address: str, number: int) -> None:
 @contextlib.contextmanager
 def _running(*command: str) -> Iterator[None]:
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         yield
     finally:
-        process.terminate()
+        # The whole group: unshare, which waits for the worker, does not hear of it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

@@ -66,25 +66,25 @@ def compiled(folder: Path) -> Path:
     return binary
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
 @contextmanager
 def own_source(
-    *, interval_us: int = 0, stamps: int = 0, is_pinned: bool = True
+    *, interval_us: int = 0, stamps: int = 0, is_pinned: bool = True, host: str = "127.0.0.1"
 ) -> Iterator[Source]:
-    """Our source: answers in one write, or an event every `interval_us`."""
+    """Our source: answers in one write, or an event every `interval_us`. host: where it listens."""
     core = source_core() if is_pinned else None
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
-        port, file = free_port(), Path(scratch, "shared")
+        port, file = free_port(host), Path(scratch, "shared")
         binary = compiled(Path(scratch))
-        command = [str(binary), str(port), str(interval_us), str(file), str(stamps)]
+        command = [str(binary), str(port), str(interval_us), str(file), str(stamps), host]
         with pinned(command, core) as process:
-            _wait_for(port)
+            _wait_for(port, host)
             with file.open("r+b") as opened:
                 shared = mmap.mmap(opened.fileno(), 0)
             yield Source(port=port, shared=shared, pid=process.pid)
@@ -104,11 +104,11 @@ def nginx_source() -> Iterator[Source]:
             yield Source(port=port, shared=None, pid=process.pid)
 
 
-def _wait_for(port: int) -> None:
+def _wait_for(port: int, host: str = "127.0.0.1") -> None:
     deadline = time.monotonic() + 10
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection((host, port), 1).close()
             return
         except OSError:
             if time.monotonic() > deadline:

@@ -16,6 +16,7 @@
  *
  * One thread, one epoll set, 127.0.0.1 only. Every request is answered; nothing is validated. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -371,7 +372,7 @@ int main(int count, char **words)
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons(atoi(words[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        .sin_family = AF_INET, .sin_port = htons(atoi(words[1])), .sin_addr.s_addr = count > 5 ? inet_addr(words[5]) : htonl(INADDR_LOOPBACK)};
     if (bind(listener, (void *)&address, sizeof address) || listen(listener, 4096)) return 1;
     epoll_fd = epoll_create1(0);
     struct epoll_event events[512], listening = {.events = EPOLLIN};

@@ -140,7 +140,7 @@ def client_findings(
             reason="latencies will show what else runs here",
             hint="wait until it is quiet",
         )
-    workers = max(trial.workload.processes for trial in trials)
+    workers = max(0 if t.workload.load_hosts else t.workload.processes for t in trials)
     if workers * at_a_time > cores and workers > 1:
         yield Finding(
             topic=CLIENT,
@@ -194,7 +194,7 @@ def _worker_busy(trial: TrialSpec) -> float | None:
         return None
     events = load.output_tokens.mean or load.output_tokens.high or 0.0
     each_s = REQUEST_CPU_S + (EVENT_CPU_S * events if load.protocol.is_streamed else 0.0)
-    return load.rate * each_s / load.processes
+    return load.rate * each_s / load.workers
 
 
 def _connections(trial: TrialSpec) -> Iterator[Finding]:

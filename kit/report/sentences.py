@@ -18,6 +18,7 @@ from kit.stats.summary import cell_columns, crash_table
 from kit.study.folder import StudyFolder
 from kit.study.hosts import differences, hosts_words, read_hosts
 from kit.study.hybrids import NO_RELEASE, beside_the_line, together
+from kit.study.load_hosts import load_hosts_sentence
 from kit.study.recorded import is_recorded
 from kit.study.releases import in_order
 from kit.study.result import Frame
@@ -242,6 +243,13 @@ def early_sentence(study: StudyFolder) -> str:
         f"In {len(early)} of {len(trials)} trials the load stopped early, since too many requests "
         f"failed ({whys}{more}): what came before says less about crashes than a whole trial."
     )
+
+
+def load_sentence(study: StudyFolder) -> str:
+    """That load came from several hosts, by how much their times may be wrong, and how far apart
+    they began; "": it came from where the trials ran."""
+    results = (trial.result for trial in study.trials())
+    return load_hosts_sentence([result.load_hosts for result in results if result is not None])
 
 
 def cache_verdict(samples: pd.DataFrame, trials: pd.DataFrame) -> str:

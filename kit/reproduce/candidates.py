@@ -153,7 +153,7 @@ _SIMPLIFICATIONS: tuple[tuple[str, Callable[[Workload], Workload]], ...] = (
     ("prompts of one length", lambda w: replace(w, prompt_tokens=_fixed(w.prompt_tokens))),
     ("answers of one length", lambda w: replace(w, output_tokens=_fixed(w.output_tokens))),
     ("no warm-up", lambda w: replace(w, warmup_requests=0)),
-    ("one process", lambda w: replace(w, processes=1)),
+    ("one process", lambda w: replace(w, processes=1, load_hosts=None)),
     (
         "faults that are all alike",
         lambda w: replace(w, faults=tuple(map(_fixed_fault, w.faults))),

@@ -70,18 +70,27 @@ def connected(on: Cluster, parallel: int) -> Iterator[Client]:
 
 
 def check_servers(spec: StudySpec) -> None:
-    """Refuse a study whose servers are not where its trials run, or that must not change hosts.
+    """Refuse a study whose servers are not where its trials run.
 
     Raises:
-        SpecError: it has such a server, or searches for a limit.
+        SpecError: it has such a server.
     """
     for server in spec.servers:
         if server.kind is ServerKind.ATTACHED or server.host is not None:
             raise SpecError(
                 f"on=… with {server.label}, a server that is on a machine of its own",
                 "servers that each host starts for itself",
-                "leave out on=: its load comes from this machine",
+                "leave out on=: its load comes from this machine; or give load_hosts=, and it "
+                "comes from so many of the cluster",
             )
+
+
+def check_limit(spec: StudySpec) -> None:
+    """Refuse a search for a limit: its trials must not change hosts.
+
+    Raises:
+        SpecError: it is one.
+    """
     if spec.limit is not None:
         raise SpecError(
             "on=… with a search for a limit, whose trials are compared by their latencies",

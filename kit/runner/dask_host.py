@@ -165,7 +165,7 @@ def _run(key: str, topic: str, spec: TrialSpec, study: StudyFolder, stop: thread
         while not trial.ended():
             trial.wait(POLL_S)
             teller.tell()
-            if stopped_s is None and (stop.is_set() or teller.is_cut()):
+            if stopped_s is None and (stop.is_set() or is_cut(key)):
                 stopped_s = time.monotonic()
                 trial.interrupt()
             elif stopped_s is not None and time.monotonic() - stopped_s > INTERRUPT_S:
@@ -183,8 +183,20 @@ def _files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
+def is_cut(key: str) -> bool:
+    """Whether the worker is closing, or the task that calls this was cancelled: by the caller, or
+    since the caller or the scheduler is gone."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    if worker.status.name not in ("running", "paused"):
+        return True
+    task = worker.state.tasks.get(key)
+    return task is None or task.state not in ("executing", "long-running")
+
+
 class _Teller:
-    """Sends how far a trial is to whoever asked for it, and sees whether anybody still does."""
+    """Sends how far a trial is to whoever asked for it."""
 
     def __init__(self, key: str, topic: str, progress: Path) -> None:
         from distributed import get_worker
@@ -203,11 +215,3 @@ class _Teller:
             if seen != self._told:
                 self._worker.log_event(self._topic, {"key": self._key, "progress": seen})
                 self._told = seen
-
-    def is_cut(self) -> bool:
-        """Whether the worker is closing, or its task was cancelled: by the caller, or since the
-        caller or the scheduler is gone."""
-        if self._worker.status.name not in ("running", "paused"):
-            return True
-        task = self._worker.state.tasks.get(self._key)
-        return task is None or task.state not in ("executing", "long-running")

@@ -6,9 +6,10 @@ room, looks at those under way, and is told of each how it ended.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,12 +91,21 @@ class Here:
 class TrialProcess:
     """A child that runs one trial; it stops and cleans up when its standard input closes."""
 
-    def __init__(self, spec: TrialSpec, study: StudyFolder) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        study: StudyFolder,
+        *,
+        words: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """words: more of kit.runner.trial's arguments. environment: added to this process's."""
         self.spec = spec
         self.folder = study.new_trial(spec)
         with (self.folder.path / "trial.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kit.runner.trial", str(self.folder.path)],
+                [sys.executable, "-m", "kit.runner.trial", str(self.folder.path), *words],
+                env={**os.environ, **(environment or {})},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

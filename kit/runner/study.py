@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +57,8 @@ def run_study(
 
     Each trial runs in a process of its own (`python -m kit.runner.trial`), `parallel` at a time
     (None: one a core). on: a Dask cluster (kit.runner.dask_cluster) on whose hosts they run
-    instead, one at a time on each; the folder is here all the same. Finished trials are not run
+    instead, one at a time on each; the folder is here all the same. With load_hosts trials run
+    here, one at a time, and their load comes from so many of its hosts. Finished trials are not run
     again; interrupted ones are, and those that failed on our side.
     most_requests: no trial is begun that could send more than these, over all trials of this call;
     one without a number of requests counts once it has ended. The progress says so.
@@ -76,10 +77,7 @@ def run_study(
     trials = plan(spec)
     if spec.limit is not None:
         check_search(spec)
-    if on is not None:
-        from kit.runner.dask_cluster import check_servers
-
-        check_servers(spec)
+    has_hosts = check_where(spec, trials, on)
     study = StudyFolder.create(folder, spec)
     for trace in dict.fromkeys(trial.workload.trace for trial in trials):
         keep(study.path, trace)
@@ -87,9 +85,11 @@ def run_study(
     if on is not None:
         if study.finished:
             return study
+        from kit.runner.dask_load_place import load_place
         from kit.runner.dask_place import dask_place
 
-        with dask_place(on, study, parallel) as place:
+        where = load_place(on, study, trials) if has_hosts else dask_place(on, study, parallel)
+        with where as place:
             run_trials(
                 agenda,
                 study,
@@ -112,6 +112,24 @@ def run_study(
         most_requests=most_requests,
     )
     return study
+
+
+def check_where(spec: StudySpec, trials: Sequence[TrialSpec], on: Cluster | None) -> bool:
+    """Whether trials run here, with their load from the cluster's hosts.
+
+    Raises:
+        SpecError: the study's servers, or its load, do not go with `on`.
+    """
+    if on is None and all(trial.workload.load_hosts is None for trial in trials):
+        return False  # without importing what has to do with Dask
+    from kit.runner.dask_cluster import check_limit, check_servers
+    from kit.runner.dask_load_place import has_load_hosts
+
+    check_limit(spec)
+    if has_load_hosts(trials, on):
+        return True
+    check_servers(spec)
+    return False
 
 
 def run_trials(

@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
@@ -28,7 +29,7 @@ from kit.errors import ContainerError, KitError, ServerStartError
 from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import client_stall_reason
 from kit.load.worker.counts import count, ended, gave_up, never_answered, stopped_early
-from kit.load.worker.workers import Workers
+from kit.load.worker.workers import Workers, local_worker
 from kit.runner.outside import Outside, shortage
 from kit.servers.base import Access, End, Server
 from kit.servers.factory import server_for, watched_models
@@ -39,9 +40,13 @@ from kit.servers.watch.liveness import Health
 from kit.servers.watch.sampler import Watcher
 from kit.study.files import read_end, write_whole
 from kit.study.folder import TrialFolder
+from kit.study.load_hosts import LoadHost
 from kit.study.result import Outcome, TrialResult, Verdict
 from kit.study.spec import ArrivalKind, Endpoint, ServerKind, ServerSpec, TrialSpec
 from kit.study.without_pandas import keep_pandas_out
+
+if TYPE_CHECKING:
+    from kit.runner.dask_load import DaskLoad
 
 #: How often the server and the load are looked at; a death is noticed at once all the same.
 TICK_S = 0.05
@@ -57,8 +62,16 @@ TAIL_BYTES = 4 * 1024 * 1024
 class Trial:
     """The conduct of one trial: what happened when, and why it ended."""
 
-    def __init__(self, spec: TrialSpec, folder: TrialFolder, interrupt: threading.Event) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        folder: TrialFolder,
+        interrupt: threading.Event,
+        hosts: DaskLoad | None = None,
+    ) -> None:
         self.spec = spec
+        self._hosts = hosts
+        self._load_hosts: tuple[LoadHost, ...] = ()
         self.folder = folder
         self.interrupt = interrupt
         self.starting = False
@@ -122,7 +135,8 @@ class Trial:
             called=watched_models(self.spec),
             access=access_to(self.spec.server),
         )
-        load = Workers(self.spec, endpoint, self.folder)
+        make = self._hosts.make if self._hosts else local_worker
+        load = Workers(self.spec, endpoint, self.folder, make)
         places = (self.folder.path, Path(tempfile.gettempdir()))
         self._outside = Outside(server.pid, places, self.folder.log)
         watcher.start()
@@ -137,8 +151,18 @@ class Trial:
             self._later_client_error = None if self._client_error else load.error()
             watcher.stop()
             load.close()
+            if self._hosts is not None:
+                self._collect(self._hosts)
         self._health, self._watch_fault = watcher.health(), watcher.fault
         self._tell("judging", load)
+
+    def _collect(self, hosts: DaskLoad) -> None:
+        """Merge what the load hosts recorded; what that shows to be missing is our own fault."""
+        self._load_hosts = hosts.collect()
+        self._load_started_ns = hosts.started_ns or self._load_started_ns
+        if not (self._client_error or self._later_client_error):
+            failed = (f"{host.label}: {host.failed}" for host in self._load_hosts if host.failed)
+            self._client_error = next(failed, None)
 
     def _drive(self, server: Server, load: Workers, watcher: Watcher) -> None:
         """Let the load run until it is done, or the server is, or the trial's time."""
@@ -260,6 +284,7 @@ class Trial:
             ended_ns=time.monotonic_ns(),
             wall_offset_ns=self._wall_offset_ns,
             versions=server.versions | {"kit": __version__},
+            load_hosts=self._load_hosts,
             watch_fault=self._watch_fault,
             stopped_early=self._stopped_early(requests),
         )
@@ -303,8 +328,11 @@ def _tail(log: Path) -> str:
     return read_end(log, TAIL_BYTES).decode(errors="replace")
 
 
-def run_trial(spec: TrialSpec, folder: Path) -> TrialResult:
+def run_trial(spec: TrialSpec, folder: Path, load: bytes | None = None) -> TrialResult:
     """Run one trial into `folder`, which must hold its spec or nothing yet.
+
+    load: the hosts from which its load comes (kit.runner.dask_load.LoadFrom as JSON); None: this
+        machine.
 
     Ends early, cleans up and gives verdict `interrupted` on SIGTERM, SIGINT and when this
     process's parent goes away (its standard input closes). Call it in a process of its own.
@@ -313,9 +341,21 @@ def run_trial(spec: TrialSpec, folder: Path) -> TrialResult:
         SpecError, StoreError: the trial cannot be run as written.
         UnsupportedPlatformError, LibpythonMissingError, DownloadError, HashMismatchError: this
             machine cannot run that server.
+        ClusterError: the load hosts' cluster cannot be reached.
     """
+    if load is None:
+        return _conduct(spec, TrialFolder.create(folder, spec))
+    from kit.runner.dask_load import LoadFrom, load_from
+
+    made = TrialFolder.create(folder, spec)
+    with load_from(msgspec.json.decode(load, type=LoadFrom), spec, made) as hosts:
+        return _conduct(spec, made, hosts)
+
+
+def _conduct(spec: TrialSpec, folder: TrialFolder, hosts: DaskLoad | None = None) -> TrialResult:
+    """Run it, to its end or until this process is told to end."""
     interrupt = threading.Event()
-    trial = Trial(spec, TrialFolder.create(folder, spec), interrupt)
+    trial = Trial(spec, folder, interrupt, hosts)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         interrupt.set()
@@ -336,11 +376,15 @@ def _interrupt_at_eof() -> None:
 
 
 def main() -> int:
-    """`python -m kit.runner.trial FOLDER`; exit code 0 whatever the verdict in result.json."""
+    """`python -m kit.runner.trial FOLDER [LOAD]`; exit code 0 whatever the verdict in result.json.
+
+    LOAD: as of `run_trial`.
+    """
     keep_pandas_out()
     folder, starter = Path(sys.argv[1]), os.getppid()
     try:
-        run_trial(TrialFolder(folder).spec, folder)
+        load = sys.argv[2].encode() if len(sys.argv) > 2 else None
+        run_trial(TrialFolder(folder).spec, folder, load)
     except KitError as error:
         sys.stderr.write(f"{error}\n")
         return 2

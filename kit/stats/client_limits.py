@@ -5,13 +5,16 @@ A load generator at its limit measures itself, so whoever shows a latency says t
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from kit.load.worker.client_limited import LATE_DISPATCH_S, LATE_LOOP_S, client_limited
 from kit.study.folder import StudyFolder
+from kit.study.load_hosts import LoadHost
 from kit.study.once import computed_once
 from kit.study.recorded import open_study
 from kit.study.spec import ArrivalKind
@@ -24,7 +27,8 @@ def client_limits(study: StudyFolder | Path) -> pd.DataFrame:
     trial_id
     limited               the client was the bottleneck (kit.load.worker.client_limited says by what
     rule)
-    reasons               in words; "" = it kept up
+    reasons               in words, each host of a load from several hosts by itself and by its
+    name; "" = it kept up
     busy_fraction, late_loop_fraction, late_dispatch_fraction   shares of the ticks; NaN = not
                           measured, which in a closed loop dispatch never is
     """
@@ -36,11 +40,14 @@ def client_limits(study: StudyFolder | Path) -> pd.DataFrame:
         spec = folder.spec
         open_loop = spec.workload.arrivals.kind is not ArrivalKind.CLOSED
         limit = client_limited(ticks.to_pydict(), open_loop=open_loop)
+        reasons = list(limit.reasons)
+        if folder.result is not None and folder.result.load_hosts:
+            reasons = _by_host(ticks, folder.result.load_hosts, open_loop=open_loop)
         rows.append(
             {
                 "trial_id": spec.trial_id,
-                "limited": limit.limited,
-                "reasons": "; ".join(limit.reasons),
+                "limited": bool(reasons),
+                "reasons": "; ".join(reasons),
                 "busy_fraction": limit.busy_fraction,
                 "late_loop_fraction": limit.late_loop_fraction,
                 "late_dispatch_fraction": limit.late_dispatch_fraction,
@@ -48,6 +55,16 @@ def client_limits(study: StudyFolder | Path) -> pd.DataFrame:
         )
     frame = pd.DataFrame(rows, columns=list(DTYPES))
     return frame.astype(DTYPES)
+
+
+def _by_host(ticks: pa.Table, hosts: Sequence[LoadHost], *, open_loop: bool) -> list[str]:
+    """Why load hosts were the bottleneck, those that were. One among many is not averaged away."""
+    reasons = []
+    for host in hosts:
+        own = ticks.filter(pc.is_in(ticks["worker"], pa.array(host.workers, pa.int16())))
+        limit = client_limited(own.to_pydict(), open_loop=open_loop)
+        reasons += [f"{host.label}: {reason}" for reason in limit.reasons]
+    return reasons
 
 
 DTYPES = {

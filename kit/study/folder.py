@@ -9,6 +9,7 @@ A trial folder holds
     requests-<w>.arrows   REQUESTS, Arrow IPC stream of load worker <w>
     client-<w>.arrows     CLIENT, the health of that worker
     samples-<who>.arrows  SAMPLES, what the watchers saw
+    hosts/                while load hosts send: what came of the two above, by their own clocks
     *.arrows.sums         checksums of the batches of each (kit.study.arrow_file)
     packed.json           lists the *.parquet that stand in for the *.arrows (kit.study.packed)
     progress.json         counts for a progress bar, replaced about four times a second

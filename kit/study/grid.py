@@ -261,6 +261,15 @@ FIELDS: Final[dict[str, TrafficField]] = {
             low=1,
             whole=True,
         ),
+        number_field(
+            "load_hosts",
+            "hosts",
+            "hosts of a Dask cluster that send together, each with so many processes",
+            lambda w: w.load_hosts,
+            unit="hosts",
+            low=1,
+            whole=True,
+        ),
     )
 }
 

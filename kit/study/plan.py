@@ -255,7 +255,8 @@ def _workload(spec: StudySpec, scenario: str, point: Point, repeat: int) -> Work
 #: Words that are in the seed already, or that leave the beginning of the traffic as it is.
 _SEEDED = (
     *("concurrency", "requests", "duration_s", "timeout_s", "answer_check", "processes"),
-    *("grpc_client", "trace", "trace_speed", "trace_lengths"),
+    *("grpc_client", "load_hosts"),
+    *("trace", "trace_speed", "trace_lengths"),
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kit.study.load_hosts import LoadHost
+
 
 class Outcome(StrEnum):
     """How one request ended."""
@@ -108,6 +110,7 @@ class TrialResult:
     wall_offset_ns: int = 0  # add to a monotonic time of this trial for time since the epoch
     versions: dict[str, str] = field(default_factory=dict)
     host: str | None = None  # of a Dask cluster: its label in hosts.json; None: the study's own
+    load_hosts: tuple[LoadHost, ...] = ()  # from which its load came; (): from the trial's own
     watch_fault: str | None = None  # why a watcher ended early: what it did not see says nothing
     stopped_early: str | None = None  # why its load ended by its own rule; None: it did not
     schema: int = 1

@@ -272,6 +272,12 @@ class StudySpec:
         return tuple(dict.fromkeys(server.label for server in self.servers))
 
     @property
+    def has_load_hosts(self) -> bool:
+        """The load comes from hosts of a cluster, and not from where its trials run."""
+        own = self.workload is not None and self.workload.load_hosts is not None
+        return own or "load_hosts" in self.grid
+
+    @property
     def concurrencies(self) -> tuple[int, ...]:
         """Of its grid; (): as each scenario or the workload says."""
         return tuple(int(str(value)) for value in self.grid.get("concurrency", ()))

@@ -163,6 +163,8 @@ class Workload:
     answer_check: AnswerCheck = AnswerCheck.EXACT
     timeout_s: float = 30.0
     processes: int = 1
+    #: Hosts of a Dask cluster that send, `processes` on each; None: the trial's own machine.
+    load_hosts: int | None = None
     #: Of gRPC requests. What was recorded before there was a choice was sent by grpcio.
     grpc_client: Client = Client.GRPCIO
     stream_errors: StreamErrors = StreamErrors.MESSAGE
@@ -196,6 +198,7 @@ class Workload:
         answer_check: AnswerCheck | str = AnswerCheck.EXACT,
         timeout_s: float = 30.0,
         processes: int = 1,
+        load_hosts: int | None = None,
         grpc_client: Client | str = Client.GRPCIO,
         stream_errors: StreamErrors | str = StreamErrors.MESSAGE,
         seed: int = 0,
@@ -235,6 +238,7 @@ class Workload:
             "answer_check": as_member("answer_check", answer_check, AnswerCheck),
             "timeout_s": as_number("timeout_s", timeout_s, low=0, above=True),
             "processes": as_number("processes", processes, low=1, whole=True),
+            "load_hosts": _maybe("load_hosts", load_hosts, low=1, whole=True),
             "grpc_client": as_member("grpc_client", grpc_client, Client),
             "stream_errors": as_member("stream_errors", stream_errors, StreamErrors),
             "seed": seed,
@@ -285,6 +289,11 @@ class Workload:
     @property
     def is_closed_loop(self) -> bool:
         return self.arrivals.kind is ArrivalKind.CLOSED
+
+    @property
+    def workers(self) -> int:
+        """Processes that send, those of all hosts together."""
+        return self.processes * (self.load_hosts or 1)
 
     def share(self, kind: FaultKind) -> float:
         """Of the requests, those that get this fault on purpose, 0 to 1."""

@@ -61,7 +61,8 @@ def run(
     sequential: stop a cell's trials once they decide it; least_repeats: it gets at least so many.
     parallel: trials at a time; None: one a processor core, or with `on` one a host.
     on: where trials run: a Dask scheduler ("tcp://scheduler:8786"), a distributed.Client, or
-        "local", Dask on this machine; None: here, without Dask. See docs/dask.md.
+        "local", Dask on this machine; None: here, without Dask. With `load_hosts=4` trials run here
+        and their load comes from four of its hosts, to a server that runs already. docs/dask.md
     folder: where to keep it; None: the newest unfinished folder of the same study below
         `studies/`, else a new one there.
     progress: False shows none; a function is called with each kit.runner.study.StudyProgress.

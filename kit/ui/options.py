@@ -131,6 +131,11 @@ def add_grid(parser: ArgumentParser) -> None:
     parser.add_argument("--parallel", type=int, metavar="N", help="trials at a time (one a core)")
 
 
+def add_on(parser: ArgumentParser, what: str) -> None:
+    """The option for a Dask cluster. what: it is for."""
+    parser.add_argument("--on", metavar="ADDRESS", help=f"{what} (docs/dask.md)")
+
+
 def add_traffic(parser: ArgumentParser, about: str) -> None:
     """An option for each word of kit.study.grid.FIELDS, each with one value or a list.
 

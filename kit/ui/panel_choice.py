@@ -45,6 +45,8 @@ LIMITS = {
     "processes": 64,
 }
 MOST_REPEATS, MOST_TRIALS = 1_000, 20_000
+#: Traffic that the panel does not offer, since it names no cluster.
+NEEDS_CLUSTER = "load_hosts"
 SUFFIX = ".yaml"
 #: Of a saved choice: a plain file name.
 _NAME = re.compile(r"\w[\w .-]{0,63}")
@@ -382,5 +384,7 @@ def form_fields() -> dict[str, Any]:
             ["failed", "share that may fail, such as 0.01"],
             ["kv", "share of the KV cache, such as 0.9"],
         ],
-        "traffic": [[row.name, row.unit, row.help] for row in FIELDS.values()],
+        "traffic": [
+            [row.name, row.unit, row.help] for row in FIELDS.values() if row.name != NEEDS_CLUSTER
+        ],
     }

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
-from kit.runner.study import StudyProgress, run_study
+from kit.runner.study import StudyProgress, check_where, run_study
 from kit.servers.prepare import prepare_servers
 from kit.study.arguments import check_names
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
+from kit.study.plan import plan
 from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import Servers, choose, study_folder
 from kit.ui.consent import Cap, confirm, stopped_after
@@ -85,13 +86,16 @@ def conduct(
     path = study_folder(spec) if folder is None else folder
     cap = cap or Cap()
     warnings, minutes = [], cap.minutes
-    if on is None and not (path / "done.json").exists():  # else there is nothing to send
+    here = on is None or spec.has_load_hosts
+    if spec.has_load_hosts:  # before anything is asked of its server
+        check_where(spec, plan(spec), on)
+    if here and not (path / "done.json").exists():  # else there is nothing to send
         warnings = beforehand(spec, parallel=parallel)
         minutes = confirm(spec, cap, in_notebook=in_notebook())
     if on is None:
         prepare_servers(spec.servers, _say if progress else None)
-    plan = planned(spec, requests=cap.requests, minutes=minutes)
-    lines = [f"study folder: {path}", *plan, *warnings]
+    begins = planned(spec, requests=cap.requests, minutes=minutes)
+    lines = [f"study folder: {path}", *begins, *warnings]
     say = _say if progress else _say_nothing
     with stopped_after(minutes, say=say) as over, shown(progress, path, lines) as on_progress:
         try:

@@ -57,6 +57,29 @@ class StudyStore:
         frame["trials"] = study.trials["host"].value_counts().reindex(frame.index).fillna(0)
         return frame.astype({"trials": int})
 
+    @property
+    def load_hosts(self) -> pd.DataFrame:
+        """One row a trial and host from which its load came (kit.run(..., load_hosts=...)): how far
+        its clock was ahead and how surely, how late it began, what it did not send, and why it was
+        lost ("" if it was not).
+
+        Columns: trial_id and kit.study.load_hosts.LoadHost. Empty if load came from here.
+        """
+        from dataclasses import asdict
+
+        import pandas as pd
+
+        from kit.study.load_hosts import LoadHost
+
+        results = [trial.result for trial in cast("Study", self)._folder.trials()]
+        rows = [
+            {"trial_id": result.trial_id, **asdict(host)}
+            for result in results
+            if result is not None
+            for host in result.load_hosts
+        ]
+        return pd.DataFrame(rows, columns=["trial_id", *LoadHost.__dataclass_fields__])
+
     def sql(self, query: str) -> pd.DataFrame:
         """Ask the study in SQL (DuckDB), without loading it: trials, requests, tokens, samples.
 

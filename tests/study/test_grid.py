@@ -58,6 +58,7 @@ OTHER = {
     "max_error_fraction": 0.25,
     "answer_check": "echo",
     "processes": 2,
+    "load_hosts": 2,
     "grpc_client": "kit",
     "stream_errors": "status",
 }

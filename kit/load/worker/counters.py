@@ -7,6 +7,7 @@ a second. Aligned 8-byte words are written whole, so a reader never sees half a 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -71,20 +72,6 @@ class Counters:
             for field in _TIMES:
                 self.words[field] = NEVER
 
-    def progress(self) -> LoadProgress:
-        words = self.words
-        return LoadProgress(
-            sent=words[Field.SENT],
-            ended=words[Field.ENDED],
-            ok=words[Field.OK],
-            in_flight=words[Field.IN_FLIGHT],
-            progress_ns=_time(words[Field.PROGRESS_NS]),
-            waiting=words[Field.WAITING],
-            waiting_since_ns=_time(words[Field.WAITING_SINCE_NS]),
-            started_ns=_time(words[Field.STARTED_NS]),
-            broke_ns=_time(words[Field.BROKE_NS]),
-        )
-
     def broke(self, at_ns: int) -> None:
         """Note when this worker ceased to be whole; the first time counts."""
         if self.words[Field.BROKE_NS] == NEVER:
@@ -95,8 +82,25 @@ class Counters:
         self._map.close()
 
 
-def _time(nanoseconds: int) -> int | None:
-    return None if nanoseconds == NEVER else nanoseconds
+def progress_of(
+    words: Sequence[int] | memoryview, to_ours: Callable[[int], int] = int
+) -> LoadProgress:
+    """What counts say. to_ours: turns a time of the worker's clock into one of ours."""
+
+    def time(field: Field) -> int | None:
+        return None if words[field] == NEVER else to_ours(words[field])
+
+    return LoadProgress(
+        sent=words[Field.SENT],
+        ended=words[Field.ENDED],
+        ok=words[Field.OK],
+        in_flight=words[Field.IN_FLIGHT],
+        progress_ns=time(Field.PROGRESS_NS),
+        waiting=words[Field.WAITING],
+        waiting_since_ns=time(Field.WAITING_SINCE_NS),
+        started_ns=time(Field.STARTED_NS),
+        broke_ns=time(Field.BROKE_NS),
+    )
 
 
 class Elsewhere(NamedTuple):

@@ -30,7 +30,7 @@ def workers_of(workload: Workload) -> int:
     most = arrivals.concurrency
     if arrivals.kind is ArrivalKind.CLOSED:
         most = int(concurrency_profile(arrivals).most)
-    processes = workload.processes if most is None else min(workload.processes, most)
+    processes = workload.workers if most is None else min(workload.workers, most)
     check_steps(arrivals, processes)
     return processes
 

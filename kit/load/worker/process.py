@@ -13,7 +13,7 @@ from types import TracebackType
 
 import msgspec
 
-from kit.load.worker.counters import Counters, LoadProgress, counters_path
+from kit.load.worker.counters import Counters, LoadProgress, counters_path, progress_of
 from kit.study.folder import TrialFolder
 from kit.study.paths import ROOT
 from kit.study.spec import Endpoint, TrialSpec
@@ -25,7 +25,7 @@ _OWN_FAULTS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 
 
 class LoadWorker:
-    """Worker `worker` of `spec.workload.processes`; it dies with whoever started it.
+    """Worker `worker` of `spec.workload.workers`; it dies with whoever started it.
 
     It reads the spec from `folder` and appends requests-<w>.arrows and client-<w>.arrows there;
     what goes wrong in it is in load-<w>.log. Use it as a context manager, or `stop`/`kill` it.
@@ -111,18 +111,27 @@ class LoadWorker:
 
     def progress(self) -> LoadProgress:
         """How far it has come; costs no system call once the worker is up."""
+        words = self.words()
+        progress = LoadProgress() if words is None else progress_of(words)
+        self._broke_ns = progress.broke_ns or self._broke_ns
+        return progress
+
+    def words(self) -> list[int] | None:
+        """Its counts as it writes them (kit.load.worker.counters.Field); None: not yet."""
         if self._counters is None:
             try:
                 self._counters = Counters(counters_path(self._folder.path, self._worker))
             except (OSError, ValueError):
-                return LoadProgress()
-        progress = self._counters.progress()
-        self._broke_ns = progress.broke_ns
-        return progress
+                return None
+        return self._counters.words.tolist()
 
     def server_died(self, died_ns: int) -> None:
         """Tell it that the server is dead: open requests become in_flight, it flushes and ends."""
         self._tell(b"died %d\n" % died_ns)
+
+    def begin(self, start_ns: int) -> None:
+        """Tell a worker of several hosts when to begin, by this host's clock."""
+        self._tell(b"start %d\n" % start_ns)
 
     def stop(self) -> None:
         """Ask it to end soon; open requests are recorded."""

@@ -3,9 +3,11 @@
 `python -m kit.load.worker.worker FOLDER WORKER ENDPOINT_JSON` runs worker WORKER of the folder's
 spec.
 It listens on its standard input: `died <ns>` (the server is dead since), `stop`, and end of file
-(whoever started it is gone); each makes it write what it has and leave. It ends with 0 when its
-workload came to a stop rule, the death of the server included, and fails with a traceback when
-something in it went wrong: a run that only half goes on would look like a server that hangs.
+(whoever started it is gone); each makes it write what it has and leave. Where load comes from
+several hosts it begins at `start <ns>`, a time of its own host's clock; else all workers are on one
+machine, and agree on their start by the counters that they share. It ends with 0 when its workload
+came to a stop rule, the death of the server included, and fails with a traceback when something in
+it went wrong: a run that only half goes on would look like a server that hangs.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -34,6 +36,7 @@ from kit.load.worker.pacers import pacer_for, workers_of
 from kit.load.worker.recorder import Recorder
 from kit.load.worker.run import WorkerRun
 from kit.load.worker.stop_rules import stop_rules
+from kit.load.worker.timer import Timer
 from kit.study.folder import TrialFolder
 from kit.study.spec import Endpoint
 from kit.study.without_pandas import keep_pandas_out
@@ -75,10 +78,15 @@ async def run_worker(
             channels = channels_for(spec, endpoint, os.environ)
             run.pacer = pacer_for(run, workload, channels, worker, processes, folder.path)
             ending.listen()
+            await _resolve_once(endpoint)
             gc.collect()
             gc.freeze()  # what lives for the whole run need not be looked at again,
             gc.set_threshold(50_000)  # and a run makes hardly any garbage in circles
-            start_ns = await _meet(folder.path, counters, worker, processes, clock)
+            counters.words[Field.READY_NS] = clock()
+            if workload.load_hosts is not None:
+                start_ns = await ending.told_start(clock)
+            else:
+                start_ns = await _meet(folder.path, processes, clock)
             run.begin(start_ns)
             await run.done.wait()
             faults.rethrow()
@@ -97,9 +105,18 @@ def _noted(counters: Counters, clock: Clock) -> Iterator[None]:
         raise
 
 
-async def _meet(folder: Path, counters: Counters, worker: int, processes: int, clock: Clock) -> int:
+async def _resolve_once(endpoint: Endpoint) -> None:
+    """Look the server's name up before the start: the first look-up loads a codec and starts
+    threads, which takes tens of milliseconds that would be the first requests'."""
+    endpoint.host.encode("idna")
+    with suppress(OSError):  # what cannot be found is for the requests to say
+        await asyncio.get_running_loop().getaddrinfo(
+            endpoint.host, endpoint.http_port or endpoint.grpc_port
+        )
+
+
+async def _meet(folder: Path, processes: int, clock: Clock) -> int:
     """Wait until every worker is ready; the same start for all of them."""
-    counters.words[Field.READY_NS] = clock()
     if processes == 1:
         return clock()
     give_up_ns = clock() + round(MEET_S * 1e9)
@@ -107,10 +124,19 @@ async def _meet(folder: Path, counters: Counters, worker: int, processes: int, c
         ready = [_ready_ns(folder, other) for other in range(processes)]
         if all(ready):
             start_ns = max(ready) + 50_000_000
-            await asyncio.sleep(max(0.0, (start_ns - clock()) / 1e9))
+            await _until(start_ns, clock)
             return start_ns
         await asyncio.sleep(0.005)
     return clock()
+
+
+async def _until(at_ns: int, clock: Clock) -> None:
+    """Wait for a moment, by the kernel's timer: those of the loop are a millisecond late."""
+    rung = asyncio.Event()
+    timer = Timer(asyncio.get_running_loop(), clock, rung.set)
+    timer.set(at_ns)
+    await rung.wait()
+    timer.close()
 
 
 def _ready_ns(folder: Path, worker: int) -> int:
@@ -161,7 +187,17 @@ class _Commands:
         self._run = run
         self._counters = counters
         self._rest = b""
+        self._start_ns: int | None = None
+        self._told = asyncio.Event()
         self.code = 0
+
+    async def told_start(self, clock: Clock) -> int:
+        """Wait for the start that is told; the moment itself. A run that is stopped begins now."""
+        await self._told.wait()
+        if self._start_ns is None:
+            return clock()
+        await _until(self._start_ns, clock)
+        return self._start_ns
 
     def listen(self) -> None:
         if sys.platform == "win32":  # its loops cannot wait for a pipe
@@ -180,6 +216,7 @@ class _Commands:
         self._counters.broke(self._run.clock())
         self._run.stop(why)
         self._run.done.set()
+        self._told.set()
 
     def _read_aside(self) -> None:
         """Read in a thread, and have the loop's own do what was read."""
@@ -206,8 +243,13 @@ class _Commands:
             match line.split():
                 case [b"died", when]:
                     self._run.server_died(int(when))
+                    self._told.set()
                 case [b"stop"]:
                     self._run.stop()
+                    self._told.set()
+                case [b"start", when]:
+                    self._start_ns = int(when)
+                    self._told.set()
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Protocol
 
+from kit.load.worker.counters import LoadProgress
 from kit.load.worker.process import LoadWorker
 from kit.study.folder import TrialFolder
 from kit.study.spec import Endpoint, TrialSpec
@@ -13,12 +16,42 @@ FLUSH_S = 10.0
 POLL_S = 0.02
 
 
-class Workers:
-    """All load workers of a trial, seen as one."""
+class Worker(Protocol):
+    """One load worker, wherever it runs: a process of this machine (LoadWorker), or a host's."""
 
-    def __init__(self, spec: TrialSpec, endpoint: Endpoint, folder: TrialFolder) -> None:
-        count = spec.workload.processes
-        self._workers = [LoadWorker(spec, endpoint, folder, worker=w) for w in range(count)]
+    @property
+    def pid(self) -> int | None: ...
+    def start(self) -> None: ...
+    def progress(self) -> LoadProgress: ...
+    def poll(self) -> int | None: ...
+    def error(self, *, until_ns: int | None = None) -> str | None: ...
+    def server_died(self, died_ns: int) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
+
+
+#: Makes worker number so much of a trial, which is not started yet.
+MakeWorker = Callable[[TrialSpec, Endpoint, TrialFolder, int], Worker]
+
+
+def local_worker(spec: TrialSpec, endpoint: Endpoint, folder: TrialFolder, number: int) -> Worker:
+    """A process of this machine."""
+    return LoadWorker(spec, endpoint, folder, worker=number)
+
+
+class Workers:
+    """All load workers of a trial, seen as one. make: where they run."""
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        endpoint: Endpoint,
+        folder: TrialFolder,
+        make: MakeWorker = local_worker,
+    ) -> None:
+        count = spec.workload.workers
+        self._workers = [make(spec, endpoint, folder, number) for number in range(count)]
         self.sent = self.ended = self.ok = self.in_flight = self.waiting = 0
         self.quiet_since_ns: int | None = None
 

