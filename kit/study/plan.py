@@ -247,15 +247,14 @@ def _workload(spec: StudySpec, scenario: str, point: Point, repeat: int) -> Work
     others = [f"/{name}={point[name]}" for name in FIELDS if name in point and name not in _SEEDED]
     own = [f"/seed={template.seed}"] if template.seed and spec.workload else []
     words = f"{spec.seed}/{scenario}/{workload.concurrency}/{repeat}" + "".join(others + own)
-    return replace(
-        workload, requests=spec.requests or workload.requests, seed=crc32(words.encode())
-    )
+    requests = spec.requests or workload.requests
+    return replace(workload, requests=requests, seed=crc32(words.encode()))
 
 
 #: Words that are in the seed already, or that leave the beginning of the traffic as it is.
 _SEEDED = (
-    *("concurrency", "requests", "duration_s", "timeout_s", "answer_check", "processes"),
-    *("grpc_client", "load_hosts"),
+    *("concurrency", "requests", "duration_s", "max_errors", "max_error_fraction", "timeout_s"),
+    *("answer_check", "processes", "load_hosts", "grpc_client"),
     *("trace", "trace_speed", "trace_lengths"),
 )
 
