@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kit.ui.experiments import bisect, kv_experiment
     from kit.ui.histories import history
     from kit.ui.limits import find_limit
-    from kit.ui.listings import hybrids, releases, scenarios
+    from kit.ui.listings import releases, scenarios
     from kit.ui.preflighting import preflight
     from kit.ui.soaking import soak
     from kit.ui.study_view import Study
@@ -48,7 +48,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("run", "open", "recorded", "diagnose", "compare"), "kit.ui.api"),
     **dict.fromkeys(("attach", "container", "panel"), "kit.ui.api"),
-    **dict.fromkeys(("hybrids", "releases", "scenarios"), "kit.ui.listings"),
+    **dict.fromkeys(("releases", "scenarios"), "kit.ui.listings"),
     **dict.fromkeys(("bisect", "kv_experiment"), "kit.ui.experiments"),
     "advise": "kit.ui.advising",
     "find_limit": "kit.ui.limits",
@@ -70,7 +70,6 @@ __all__ = [
     "diagnose",
     "find_limit",
     "history",
-    "hybrids",
     "kv_experiment",
     "open",
     "panel",

@@ -24,7 +24,8 @@ from kit.servers.wheels import server_files
 from kit.study.releases import get_release
 
 pytestmark = pytest.mark.timeout(900)
-SHORT = "--requests 8 --repeats 1 --concurrency 4 --scenario cancel-race"
+#: 23.10 dies of these within 1,000 requests, all but once in 3,000,000 lives; 24.10 far sooner.
+SHORT = "--requests 1000 --repeats 1 --concurrency 16 --scenario cancel-race"
 NOTHING_FETCHED = {"UV_PYTHON_DOWNLOADS": "never"}
 
 
@@ -97,9 +98,10 @@ def test_with_a_python_3_12_it_runs_what_has_a_stub_for_it_and_says_what_it_left
 ) -> None:
     python = this_python("3.12")
     share_wheels(debian, home, ["24.05", "24.10"], python)
+    # 24.05 lives through all of them; 24.10 has died after 1 to 41.
     done = investigate(
         debian,
-        SHORT,
+        SHORT.replace("1000", "300"),
         home,
         home=home,
         env=NOTHING_FETCHED,

@@ -8,18 +8,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def releases() -> pd.DataFrame:
+def releases(*, hybrids: bool = False) -> pd.DataFrame:
     """List the Triton releases that the kit knows, oldest first, and which run here.
 
     Columns: release; triton and vllm, their versions; date of the tag; runs ("here",
     "container", or "not here"); lacks, what this machine would need; image. Nothing is fetched.
-    The frontends of newer ones run on an older core: kit.hybrids().
+
+    hybrids: list these in their place, none of which is a release: the compiled frontends of a
+        newer one on the core and Python backend of an older one, which tell whether a fault of
+        the frontends is still there. Columns: hybrid, its name, for kit.run; frontends and core,
+        releases; frontends_triton and core_triton, their versions; runs; lacks.
 
     >>> import kit
     >>> frame = kit.releases()
     >>> frame.loc[frame["release"] == "24.05", "triton"].item()
     '2.46.0'
+    >>> kit.releases(hybrids=True)["hybrid"].iloc[-1]
+    'frontend 26.09 on core 24.10'
     """
+    if hybrids:
+        return _hybrids()
     import pandas as pd
 
     from kit.servers.prepare import lacks_here
@@ -43,18 +51,7 @@ def releases() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def hybrids() -> pd.DataFrame:
-    """List the hybrids, oldest frontends first, and which run here. None of them is a release.
-
-    A hybrid is the compiled frontends of one release on the core and Python backend of another:
-    it tells whether a fault of the frontends is still there. Columns: hybrid, its name, for
-    kit.run; frontends and core, releases; frontends_triton and core_triton, their versions; runs
-    ("here" or "not here"); lacks, what this machine would need. Nothing is fetched.
-
-    >>> import kit
-    >>> kit.hybrids()["hybrid"].iloc[-1]
-    'frontend 26.09 on core 24.10'
-    """
+def _hybrids() -> pd.DataFrame:
     import pandas as pd
 
     from kit.servers.hybrid.files import hybrid_lacks_here

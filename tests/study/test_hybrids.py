@@ -117,7 +117,7 @@ def test_a_hybrid_has_the_faults_of_its_frontends_release_and_else_of_its_cores(
 
 
 def test_hybrids_are_listed_beside_releases_and_not_among_them() -> None:
-    frame = kit.hybrids()
+    frame = kit.releases(hybrids=True)
     assert list(frame["hybrid"]) == list(load_hybrids())
     assert set(frame["runs"]) <= {"here", "not here"}
     assert not set(frame["hybrid"]) & set(kit.releases()["release"])
