@@ -247,7 +247,8 @@ class Trial:
         """Whose signal it was; a fault signal of the server itself is never its guard's."""
         own = end is None or signal_of(end.exit_code) in FAULT_SIGNALS
         others = None if own or end is None else end.stopped_by
-        return self._outside.stopped_by or self._told_to_stop or others
+        # What the guard says of itself came first: it then ends whatever is behind the server.
+        return others or self._outside.stopped_by or self._told_to_stop
 
     def _killed_for_memory(self, server: Server) -> bool | None:
         """Whether the kernel killed for want of memory while a process of the server died."""

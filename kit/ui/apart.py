@@ -100,10 +100,11 @@ def main() -> None:
 
 
 def _stop_without(pid: int, began: float, stop: threading.Event) -> None:
-    """Set `stop` when the process is gone, or the pid is another one's."""
+    """Set `stop` when the process has ended, or the pid is another one's."""
     while not stop.wait(LOOK_S):
         try:
-            if psutil.Process(pid).create_time() != began:
+            owner = psutil.Process(pid)
+            if owner.create_time() != began or owner.status() == psutil.STATUS_ZOMBIE:
                 break
         except psutil.NoSuchProcess:
             break
