@@ -113,6 +113,7 @@ def test_imports_point_down_only() -> None:
     assert upward == []
 
 
+@pytest.mark.slow
 def test_rooms_on_one_floor_import_each_other_in_no_circle() -> None:
     pairs = {
         (room(dotted(path)), room(name))

@@ -88,6 +88,7 @@ def one(found: Preflight, topic: str) -> Finding:
     return finding
 
 
+@pytest.mark.slow
 def test_a_triton_that_serves_the_model_is_known_by_its_version() -> None:
     found = look({**TRITON, "/metrics": (200, COUNTERS + GPU)})
     assert one(found, "connection").severity is Severity.OK
@@ -191,6 +192,7 @@ def test_interrupted_requests_through_a_port_forward_are_warned_of(
     assert one(quiet, "tunnel").severity is Severity.NOTES
 
 
+@pytest.mark.slow
 def test_probes_carry_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIT_BEARER_TOKEN", "s3cret-token")
     with Asked(TRITON).serving() as asked:

@@ -139,6 +139,7 @@ def test_only_the_measured_blocks_of_the_catalog_change() -> None:
     assert with_measured(with_measured(bare, more), {}) == bare
 
 
+@pytest.mark.slow
 def test_a_note_on_a_measured_release_stays() -> None:
     bare = with_measured(CATALOG.read_text(encoding="utf-8"), {})
     table = {"is-cancelled-after-final": {"23.10": (5, 5)}}

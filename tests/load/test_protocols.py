@@ -379,6 +379,7 @@ def test_no_grpc_server_is_a_refusal(client: Client, tmp_path: Path) -> None:
     assert [row["outcome"] for row in rows] == ["refused"] * 8, rows[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("errors", "sent"), [("message", None), ("status", "true")])
 def test_a_stream_asks_for_the_status_of_its_errors_only_where_the_workload_says_so(
     client: Client, tmp_path: Path, errors: str, sent: str | None

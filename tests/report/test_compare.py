@@ -50,6 +50,7 @@ def test_the_page_says_who_is_worse_and_what_was_not_compared(
     assert "after dies more than before" in page.with_suffix(".md").read_text()
 
 
+@pytest.mark.slow
 def test_deaths_under_traffic_of_one_side_alone_are_not_counted(compared: ComparedStudies) -> None:
     (row,) = compared.crashes
     assert (row.first, row.second) == (0, 6)

@@ -400,6 +400,7 @@ def test_local_runs_in_this_process_listens_on_loopback_alone_and_leaves_nothing
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "on", ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "nonsense://x:1", "http", 5, ""]
 )

@@ -223,6 +223,7 @@ class _Asked(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+@pytest.mark.slow
 def test_probes_carry_the_token_and_nothing_stores_it(tmp_path: Path) -> None:
     _Asked.seen.clear()
     spec = TrialSpec(

@@ -86,6 +86,7 @@ def test_the_exact_log_rank_goes_through_every_way_to_deal_the_groups() -> None:
     assert log_rank_exact(frame) == pytest.approx(sum(as_far) / len(as_far))
 
 
+@pytest.mark.slow
 def test_all_traffic_together_is_compared_within_each_kind(study: StudyFolder) -> None:
     trials, _ = frames(study)
     said = overall(trials, levels=["24.10", "24.05"])

@@ -105,6 +105,7 @@ def test_the_table_of_requests_is_the_frame_of_requests(path: Path) -> None:
             assert other.tolist() == one.tolist(), name
 
 
+@pytest.mark.slow
 def test_the_table_of_tokens_is_the_frame_of_token_gaps(path: Path) -> None:
     frame = token_gaps_frame(path).sort_values([*KEY, "gap"])
     asked = kit.open(path).sql("select * from tokens order by trial_id, request, gap")

@@ -140,6 +140,7 @@ def test_what_only_a_main_program_reads_cannot_be_run_on_a_hybrid() -> None:
     assert "main program" in why
 
 
+@pytest.mark.slow
 def test_a_map_beside_another_adds_cells_and_changes_none() -> None:
     line, newest = (open_study(RECORDED / name) for name in ("release_map", "frontends_of_2026"))
     alone, both = map_parts(line), map_parts(line, newest)

@@ -26,6 +26,7 @@ def test_nothing_is_read_before_it_is_asked_for(view: HistoryView) -> None:
     assert view.children == (view.show,)
 
 
+@pytest.mark.slow
 def test_a_click_lists_the_studies_and_a_choice_takes_a_part(view: HistoryView) -> None:
     view.show.click()
     assert "1 study, 18 trials" in view.listed.value

@@ -50,6 +50,7 @@ def test_a_plot_draws_on_the_axes_that_it_is_given(study: kit.Study) -> None:
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_a_frame_of_the_wrong_kind_is_refused_by_name(study: kit.Study) -> None:
     _, ax = plt.subplots()
     with pytest.raises(SpecError, match=r"looks like study\.requests.*study\.trials"):

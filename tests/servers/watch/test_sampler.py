@@ -297,6 +297,7 @@ def test_a_server_that_is_gone_is_not_ready(folder: TrialFolder) -> None:
     assert names.kv_state(folder.samples()).exported is False
 
 
+@pytest.mark.slow
 def test_a_server_that_is_silent_has_told_nothing(folder: TrialFolder) -> None:
     with serving(never_answer) as port:
         watcher = watcher_of(folder, Endpoint(http_port=port))
