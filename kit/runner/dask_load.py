@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from kit.errors import KitError
 from kit.load.hosts.merge import ARRIVED, merge_records, numbers_apart, twice, unsent
 from kit.load.traffic.traffic import Traffic
-from kit.load.worker.counters import LoadProgress
+from kit.load.worker.counters import Elsewhere, LoadProgress
 from kit.load.worker.pacers import workers_of
 from kit.load.worker.workers import Worker
 from kit.runner.dask_cluster import connected
@@ -71,7 +71,7 @@ class DaskLoad:
     ) -> None:
         self._spec, self._folder = spec, folder
         self._together = Together(len(hosts))
-        self._together.errors = lambda: sum(link.errors() for link in self._links)
+        self._together.counted = self._counted
         arrived = folder.path / ARRIVED
         arrived.mkdir()
         run = secrets.token_hex(4)
@@ -95,6 +95,10 @@ class DaskLoad:
         link = self._links[number % len(self._links)]
         begin = partial(link.begin, to_json(spec), to_json(endpoint), self._traces)
         return _HostWorker(link, number, begin)
+
+    def _counted(self) -> Elsewhere:
+        own = [link.counted() for link in self._links]
+        return Elsewhere(sum(one.errors for one in own), sum(one.ended for one in own))
 
     @property
     def started_ns(self) -> int | None:

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import msgspec
 
-from kit.load.worker.counters import Counters, Field, counters_path
+from kit.load.worker.counters import Counters, Elsewhere, Field, counters_path
 from kit.load.worker.process import LoadWorker
 from kit.runner.dask_host import is_cut
 from kit.runner.place import POLL_S
 from kit.servers.runs import register
 from kit.servers.traces import sweep
 from kit.study.encoding import from_json
+from kit.study.files import size_bytes
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.spec import Endpoint, TrialSpec
 from kit.study.traces.keep import FOLDER as TRACES
@@ -50,7 +51,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     start_ns: int | None = None  # by the host's clock, as is:
     died_ns: int | None = None
     stop: bool = False
-    errors_elsewhere: int = 0  # that the workers of the other hosts have counted
+    elsewhere: Elsewhere = Elsewhere()  # what the workers of the other hosts have counted
     leave: bool = False  # everything has come
 
 
@@ -163,9 +164,11 @@ class _Load:
         self._endpoint, self._folder = endpoint, folder
         self._workers = {w: LoadWorker(spec, endpoint, folder, worker=w) for w in workers}
         self._elsewhere: Counters | None = None
-        if spec.workload.max_errors is not None and len(workers) < spec.workload.workers:
+        load = spec.workload
+        has_rule = load.max_errors is not None or load.max_error_fraction is not None
+        if has_rule and len(workers) < load.workers:
             # Workers add up what they find of all others; this file stands for all other hosts.
-            other = next(w for w in range(spec.workload.workers) if w not in self._workers)
+            other = next(w for w in range(load.workers) if w not in self._workers)
             self._elsewhere = Counters(counters_path(folder.path, other), create=True)
         self._asked_s = time.monotonic()
         self._failed = ""
@@ -198,7 +201,8 @@ class _Load:
     def answer(self, ask: Ask, now_ns: int) -> bytes:
         self._asked_s = time.monotonic()
         if self._elsewhere is not None:
-            self._elsewhere.words[Field.ERRORS] = ask.errors_elsewhere
+            self._elsewhere.words[Field.ERRORS] = ask.elsewhere.errors
+            self._elsewhere.words[Field.ENDED] = ask.elsewhere.ended
         for worker in self._workers.values():
             if ask.start_ns is not None:
                 worker.begin(ask.start_ns)
@@ -214,7 +218,7 @@ class _Load:
             part = _part(path, have)
             if part:
                 parts[name] = part
-            is_whole = is_whole and have + len(part) == _size(path)
+            is_whole = is_whole and have + len(part) == size_bytes(path)
         if ask.leave:  # last: the folder may be gone at once
             self._left.set()
         return msgspec.msgpack.encode(
@@ -244,13 +248,6 @@ def _part(path: Path, have: int) -> bytes:
             return file.read(MOST_BYTES)
     except FileNotFoundError:
         return b""
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _cannot_reach(endpoint: Endpoint) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from kit.errors import ClusterError, KitError
 from kit.load.hosts.clocks import ClockLine, ClockOffset, RoundTrip, offset_of
 from kit.load.traffic.call import NEVER
-from kit.load.worker.counters import Field, LoadProgress, progress_of
+from kit.load.worker.counters import Elsewhere, Field, LoadProgress, progress_of, sum_of
 from kit.runner.dask_call import Called, WorkerCall
 from kit.runner.dask_host import RESOURCE
 from kit.runner.dask_load_host import Ask, HostState, WorkerState, clock, exchange, serve
@@ -55,7 +55,7 @@ class Together:
         self._barrier = threading.Barrier(hosts, self._choose)
         self.comparing = threading.Lock()
         self.start_ns: int | None = None  # by this machine's clock; None: not all were ready
-        self.errors: Callable[[], int] = int
+        self.counted: Callable[[], Elsewhere] = Elsewhere  # over all hosts
 
     def _choose(self) -> None:
         self.start_ns = time.monotonic_ns() + LEAD_NS
@@ -139,9 +139,10 @@ class HostLink:
         state = self._states.get(worker)
         return f"{self.label}: {state.error}" if state is not None and state.error else None
 
-    def errors(self) -> int:
-        """Requests that failed there so far."""
-        return sum(s.words[Field.ERRORS] for s in self._states.values() if s.words is not None)
+    def counted(self) -> Elsewhere:
+        """Requests that failed and that ended there so far."""
+        words = [state.words for state in self._states.values() if state.words is not None]
+        return sum_of(words)
 
     @property
     def ended_itself(self) -> bool:
@@ -278,13 +279,13 @@ class HostLink:
         Raises:
             ClusterError: it has failed, or is lost.
         """
-        died_ns = self._died_ns
+        died_ns, all_, own = self._died_ns, self._together.counted(), self.counted()
         ask = Ask(
             have=self._have,
             start_ns=start_ns,
             died_ns=None if died_ns is None else self._by_host(died_ns),
             stop=self._stop,
-            errors_elsewhere=self._together.errors() - self.errors(),
+            elsewhere=Elsewhere(all_.errors - own.errors, all_.ended - own.ended),
             leave=leave,
         )
         called = self._until_lost(call, msgspec.msgpack.encode(ask))

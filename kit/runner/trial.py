@@ -28,7 +28,8 @@ from kit.crash.verdict import Evidence, judge, stop_words
 from kit.errors import ContainerError, KitError, ServerStartError
 from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import client_stall_reason
-from kit.load.worker.counts import count, ended, gave_up, never_answered, stopped_early
+from kit.load.worker.counts import count, ended, failed, gave_up, never_answered
+from kit.load.worker.stop_rules import TOO_MANY_ERRORS, Stop
 from kit.load.worker.workers import Workers, local_worker
 from kit.runner.outside import Outside, shortage
 from kit.servers.base import Access, End, Server
@@ -76,6 +77,7 @@ class Trial:
         self.interrupt = interrupt
         self.starting = False
         self.load_finished = False
+        self._rule: Stop | None = None
         self._lost = ""
         self._client_error: str | None = None
         self._later_client_error: str | None = None
@@ -187,7 +189,7 @@ class Trial:
         load.look()
         self._in_flight, self._waiting = load.in_flight, load.waiting
         self._quiet_s = load.quiet_s()
-        self.load_finished = load.done()
+        self.load_finished, self._rule = load.done(), load.stopped
         self._client_error = load.error(until_ns=None if end is None else end.at_ns)
         if any(stopped_below(pid) for pid in load.pids):
             self._client_error = self._client_error or "SIGSTOP to a load worker"
@@ -239,9 +241,10 @@ class Trial:
         )
 
     def _stopped_early(self, requests: pa.Table) -> str | None:
-        if not self.load_finished:
+        """Why the load, by its own rule, sent no more before its end."""
+        if self._rule not in TOO_MANY_ERRORS:
             return None
-        return stopped_early(self.spec.workload, requests, of=ended(requests, self._died_ns))
+        return f"{failed(requests):,} of {ended(requests, self._died_ns):,} requests failed"
 
     def _stopped_by(self, end: End | None) -> str | None:
         """Whose signal it was; a fault signal of the server itself is never its guard's."""
@@ -377,10 +380,7 @@ def _interrupt_at_eof() -> None:
 
 
 def main() -> int:
-    """`python -m kit.runner.trial FOLDER [LOAD]`; exit code 0 whatever the verdict in result.json.
-
-    LOAD: as of `run_trial`.
-    """
+    """`python -m kit.runner.trial FOLDER [LOAD]`, as of run_trial; 0 whatever the verdict is."""
     keep_pandas_out()
     folder, starter = Path(sys.argv[1]), os.getppid()
     try:

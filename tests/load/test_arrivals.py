@@ -15,7 +15,9 @@ from scripted_server import Script, ScriptedServer, generate
 from kit.errors import SpecError
 from kit.load.traffic.arrivals import due_times
 from kit.load.traffic.schedule import Profile
+from kit.load.worker.counters import Counters, progress_of
 from kit.load.worker.pacers import workers_of
+from kit.load.worker.stop_rules import Stop
 from kit.study.spec import ArrivalKind, Arrivals, Step, Workload
 from kit.study.traces.read import read_trace
 from kit.study.workload import LEAST_ERRORS
@@ -214,6 +216,11 @@ def test_a_workload_ends_after_its_seconds_and_hears_out_what_is_open(tmp_path: 
     assert 0.15e9 < max(sent) - min(sent) < 5e9
 
 
+def stops(folder: Path) -> set[Stop | None]:
+    """The rules that ended the workers of a trial."""
+    return {progress_of(Counters(path).words).stop for path in folder.glob("load-*.counters")}
+
+
 @pytest.mark.slow
 def test_a_workload_ends_after_its_errors(tmp_path: Path) -> None:
     load = workload(requests=100_000, max_errors=10, processes=2)
@@ -221,6 +228,7 @@ def test_a_workload_ends_after_its_errors(tmp_path: Path) -> None:
         rows = run_load(load, server.port, tmp_path / "t")
     assert {row["outcome"] for row in rows} == {"malformed"}
     assert 10 <= len(rows) < 1000
+    assert stops(tmp_path / "t") == {Stop.ERRORS}
 
 
 @pytest.mark.slow
@@ -235,8 +243,10 @@ def test_a_workload_ends_once_too_large_a_share_failed(tmp_path: Path) -> None:
         rows = run_load(few, server.port, tmp_path / "few")
         assert 20 <= len(rows) < 2000
         assert sum(row["outcome"] == "malformed" for row in rows) >= LEAST_ERRORS
+        assert stops(tmp_path / "few") == {Stop.ERROR_FRACTION}
         all_of_them = workload(requests=200, max_error_fraction=0.75)
         assert len(run_load(all_of_them, server.port, tmp_path / "all")) == 200
+        assert stops(tmp_path / "all") == {None}
 
 
 def test_a_step_of_the_other_kind_of_loop_is_refused() -> None:

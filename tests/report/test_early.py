@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from synthetic_studies import write_study, write_trial
 
-from kit.load.worker.counts import failed, stopped_early
+from kit.load.worker.counts import failed
 from kit.report.page import write_report
 from kit.report.sentences import early_sentence
 from kit.stats.frames import trials_frame
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.result import Outcome
-from kit.study.spec import Fault, FaultKind, Workload
+from kit.study.spec import Fault, FaultKind
 
 
 @pytest.fixture
@@ -23,24 +23,6 @@ def half(tmp_path: Path) -> TrialFolder:
     study = write_study(tmp_path / "s", ["24.05"], ["control"])
     outcomes = dict.fromkeys(range(0, 36, 3), Outcome.HTTP_ERROR)
     return write_trial(study, "24.05", scenario="control", requests=40, outcomes=outcomes)
-
-
-@pytest.mark.parametrize(
-    ("rule", "found"),
-    [
-        ({"max_error_fraction": 0.3}, "12 of 40 requests failed"),
-        ({"max_error_fraction": 0.31}, None),
-        ({"max_errors": 12}, "12 of 40 requests failed"),
-        ({"max_errors": 13}, None),
-        ({"max_errors": 12, "requests": 40}, None),
-        ({}, None),
-    ],
-)
-def test_why_a_load_stopped_is_told_from_its_records(
-    half: TrialFolder, rule: dict[str, float], found: str | None
-) -> None:
-    load = Workload(**({"requests": 100} | rule))  # type: ignore[arg-type]
-    assert stopped_early(load, half.requests(), of=40) == found
 
 
 def test_what_a_fault_intends_is_no_failure(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kit.load.traffic.call import NEVER
+from kit.load.worker.stop_rules import Stop
 
 
 class Field(IntEnum):
@@ -28,8 +29,10 @@ class Field(IntEnum):
     WAITING = 8
     WAITING_SINCE_NS = 9
     BROKE_NS = 10  # when the worker began to fail, or to leave without its load being done
+    STOP = 11  # 0: no rule has stopped it; else one more than the place of the rule in STOPS
 
 
+STOPS = tuple(Stop)
 _WORDS = len(Field)
 _TIMES = (
     Field.READY_NS,
@@ -53,6 +56,7 @@ class LoadProgress:
     waiting_since_ns: int | None = None  # ever since then some request has been waiting
     started_ns: int | None = None
     broke_ns: int | None = None  # since then it is not whole: it fails, or was told to leave
+    stop: Stop | None = None  # the rule that ended its load before the last request
 
 
 def counters_path(folder: Path, worker: int) -> Path:
@@ -100,6 +104,7 @@ def progress_of(
         waiting_since_ns=time(Field.WAITING_SINCE_NS),
         started_ns=time(Field.STARTED_NS),
         broke_ns=time(Field.BROKE_NS),
+        stop=STOPS[words[Field.STOP] - 1] if words[Field.STOP] else None,
     )
 
 
@@ -108,6 +113,11 @@ class Elsewhere(NamedTuple):
 
     errors: int = 0
     ended: int = 0
+
+
+def sum_of(counts: Sequence[Sequence[int] | memoryview]) -> Elsewhere:
+    """What workers have counted together."""
+    return Elsewhere(sum(w[Field.ERRORS] for w in counts), sum(w[Field.ENDED] for w in counts))
 
 
 class CountsElsewhere:
@@ -124,5 +134,4 @@ class CountsElsewhere:
                     self._seen[path] = Counters(path)
                 except (OSError, ValueError):
                     continue  # not there yet
-        words = [counters.words for counters in self._seen.values()]
-        return Elsewhere(sum(w[Field.ERRORS] for w in words), sum(w[Field.ENDED] for w in words))
+        return sum_of([counters.words for counters in self._seen.values()])

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from kit.load.traffic.faults import intends
 from kit.study.result import Outcome
-from kit.study.workload import LEAST_ERRORS, FaultKind, Workload
+from kit.study.workload import FaultKind
 
 
 def ended(requests: pa.Table, died_ns: int | None) -> int:
@@ -51,21 +51,6 @@ def failed(requests: pa.Table) -> int:
         if kind["outcome"] != Outcome.OK
         and not (kind["fault"] and intends(FaultKind(kind["fault"]), Outcome(kind["outcome"])))
     )
-
-
-def stopped_early(workload: Workload, requests: pa.Table, *, of: int) -> str | None:
-    """Why the load sent no more before its end: "12 of 100 requests failed"; None: it did not.
-
-    of: requests that ended.
-    """
-    if workload.requests is not None and requests.num_rows >= workload.requests:
-        return None
-    bad = failed(requests)
-    share = workload.max_error_fraction
-    few = share is None or bad < LEAST_ERRORS or bad < share * of
-    if few and (workload.max_errors is None or bad < workload.max_errors):
-        return None
-    return f"{bad:,} of {of:,} requests failed"
 
 
 def _gave_up(requests: pa.Table) -> pa.ChunkedArray:

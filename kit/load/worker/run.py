@@ -17,7 +17,7 @@ from kit.load.link import Clock
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import as_intended, held_open
 from kit.load.traffic.traffic import Traffic
-from kit.load.worker.counters import Counters, Elsewhere, Field
+from kit.load.worker.counters import STOPS, Counters, Elsewhere, Field
 from kit.load.worker.health import ClientHealth
 from kit.load.worker.pacer import Pacer
 from kit.load.worker.recorder import Recorder
@@ -189,6 +189,7 @@ class WorkerRun:
         )
         why = next((why for rule in self._rules if (why := rule(state))), None)
         if why is not None:
+            self._counters.words[Field.STOP] = 1 + STOPS.index(why)
             self.halt(why)
 
     # --- the run

@@ -1,4 +1,4 @@
-"""The rules that end a run: each gives the reason to stop, or None.
+"""The rules that end a run: each says that it is to stop, or None.
 
 The number of requests is no rule here: it bounds what is given out in the first place.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from kit.study.workload import LEAST_ERRORS, Workload
 
@@ -20,26 +21,37 @@ class RunState:
     ended: int
 
 
-StopRule = Callable[[RunState], str | None]
+class Stop(StrEnum):
+    """Which rule ended a run before its last request."""
+
+    DURATION = "duration"
+    ERRORS = "errors"
+    ERROR_FRACTION = "error fraction"
+
+
+#: The rules that end it since requests fail.
+TOO_MANY_ERRORS = frozenset({Stop.ERRORS, Stop.ERROR_FRACTION})
+
+StopRule = Callable[[RunState], Stop | None]
 
 
 def after_seconds(limit: float) -> StopRule:
     """Stop sending when so much time has passed."""
-    return lambda state: "duration" if state.seconds >= limit else None
+    return lambda state: Stop.DURATION if state.seconds >= limit else None
 
 
 def after_errors(limit: int) -> StopRule:
     """Stop sending when so many requests failed."""
-    return lambda state: "errors" if state.errors >= limit else None
+    return lambda state: Stop.ERRORS if state.errors >= limit else None
 
 
 def after_error_fraction(limit: float) -> StopRule:
     """Stop sending when so large a share of the requests that ended has failed, LEAST_ERRORS of
     them at least: a share of few requests is chance."""
 
-    def rule(state: RunState) -> str | None:
+    def rule(state: RunState) -> Stop | None:
         many = state.errors >= LEAST_ERRORS and state.errors >= limit * state.ended
-        return "error fraction" if many else None
+        return Stop.ERROR_FRACTION if many else None
 
     return rule
 

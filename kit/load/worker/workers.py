@@ -8,6 +8,7 @@ from typing import Protocol
 
 from kit.load.worker.counters import LoadProgress
 from kit.load.worker.process import LoadWorker
+from kit.load.worker.stop_rules import Stop
 from kit.study.folder import TrialFolder
 from kit.study.spec import Endpoint, TrialSpec
 
@@ -54,6 +55,7 @@ class Workers:
         self._workers = [make(spec, endpoint, folder, number) for number in range(count)]
         self.sent = self.ended = self.ok = self.in_flight = self.waiting = 0
         self.quiet_since_ns: int | None = None
+        self.stopped: Stop | None = None  # the rule that ended the load before the last request
 
     def start(self) -> None:
         for worker in self._workers:
@@ -67,6 +69,7 @@ class Workers:
         self.ok = sum(p.ok for p in seen)
         self.in_flight = sum(p.in_flight for p in seen)
         self.waiting = sum(p.waiting for p in seen)
+        self.stopped = next((p.stop for p in seen if p.stop), None)
         # Quiet is it from the last progress of any worker on, but not for longer than some
         # request has been waiting: where requests are rare, there is silence between them.
         waiting = [p.waiting_since_ns for p in seen if p.waiting_since_ns is not None]
