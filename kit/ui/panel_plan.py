@@ -11,22 +11,31 @@ import msgspec
 from kit.study.paths import RECORDED
 from kit.study.plan import most_trials, trials_of
 from kit.study.spec import EngineKind, ServerKind, StudySpec
-from kit.ui.arguments import MOST_MINUTES
 
 #: vLLM on a processor loads its model before each trial.
 VLLM_START_S = 20.0
 
 
-def plan_sentences(spec: StudySpec, trials: int, minutes: float, budget: float | None) -> list[str]:
-    """What Run will do, before it is pressed: its product, time, servers and memory."""
-    at_once = min(trials, os.cpu_count() or 1) if _is_parallel(spec) else 1
+def plan_sentences(
+    spec: StudySpec,
+    trials: int,
+    minutes: float,
+    budget: float | None,
+    *,
+    parallel: int | None = None,
+) -> list[str]:
+    """What Run will do, before it is pressed: its product, time, servers and memory.
+
+    budget: minutes; None: no limit. parallel: trials at a time; None: one a core.
+    """
+    at_once = _at_once(spec, trials, parallel)
     kinds = {server.kind for server in spec.servers}
     if kinds == {ServerKind.ATTACHED}:
         labels = ", ".join(server.label for server in spec.servers)
+        most = "" if budget is None else f"; for {_minutes(budget)} at the most"
         return [
             _product(spec, trials),
-            f"sends to {labels}, which is neither started nor stopped; for "
-            f"{_minutes(budget or MOST_MINUTES)} at the most",
+            f"sends to {labels}, which is neither started nor stopped{most}",
         ]
     time = f"about {_minutes(minutes)}, {at_once} at a time, by the pace of recorded trials"
     if budget is not None and budget < minutes:
@@ -48,18 +57,35 @@ def plan_sentences(spec: StudySpec, trials: int, minutes: float, budget: float |
     return said
 
 
-def planned(spec: StudySpec, *, requests: int | None, minutes: float | None) -> list[str]:
+def planned(
+    spec: StudySpec,
+    *,
+    requests: int | None,
+    minutes: float | None,
+    parallel: int | None = None,
+    is_here: bool = True,
+) -> list[str]:
     """A study's trials, time and budget, to be said before it begins.
 
-    requests, minutes: its budget; None: no limit.
+    requests, minutes: its budget; None: no limit. is_here: this machine runs it; of a cluster it is
+    not known how many trials run at a time, so no time is said.
     """
     trials = most_trials(spec)
-    lines = plan_sentences(spec, trials, expected_minutes(spec, trials), minutes)[:2]
-    return lines if requests is None else [*lines, f"{requests:,} requests at the most"]
+    took = expected_minutes(spec, trials, parallel) if is_here else 0.0
+    product, time, *_ = plan_sentences(spec, trials, took, minutes, parallel=parallel)
+    said = [product]
+    if is_here:
+        said.append(time)
+    elif minutes is not None:
+        said.append(f"{_minutes(minutes)} at the most")
+    return said if requests is None else [*said, f"{requests:,} requests at the most"]
 
 
-def _is_parallel(spec: StudySpec) -> bool:
-    return spec.limit is None and spec.soak is None
+def _at_once(spec: StudySpec, trials: int, parallel: int | None) -> int:
+    """Trials at a time. A search and a soak take one after the other."""
+    if spec.limit is not None or spec.soak is not None:
+        return 1
+    return min(trials, parallel or os.cpu_count() or 1)
 
 
 def _product(spec: StudySpec, trials: int) -> str:
@@ -115,8 +141,11 @@ def _pace() -> dict[str, tuple[float, float, int]]:
     }
 
 
-def expected_minutes(spec: StudySpec, trials: int) -> float:
-    """Minutes that so many trials take, by recorded ones of the same scenarios (2 cores)."""
+def expected_minutes(spec: StudySpec, trials: int, parallel: int | None = None) -> float:
+    """Minutes that so many trials take, by recorded ones of the same scenarios (2 cores).
+
+    parallel: trials at a time; None: one a core.
+    """
     pace = _pace()
     names = spec.scenarios or ("",)
     asked = [float(str(n)) for n in spec.grid.get("requests", ())]
@@ -129,7 +158,7 @@ def expected_minutes(spec: StudySpec, trials: int) -> float:
     seconds = sum(each) / len(each)
     if any(engine.kind is EngineKind.VLLM_CPU for engine in spec.engines):
         seconds += VLLM_START_S
-    return seconds * trials / (min(trials, os.cpu_count() or 1) if _is_parallel(spec) else 1) / 60
+    return seconds * trials / _at_once(spec, trials, parallel) / 60
 
 
 @cache

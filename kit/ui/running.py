@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import SpecError
-from kit.runner.study import StudyProgress, check_where, run_study
+from kit.runner.study import StudyProgress
 from kit.servers.prepare import prepare_servers
 from kit.study.arguments import check_names
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
-from kit.study.plan import plan
 from kit.study.spec import StudySpec, Workload
+from kit.ui.beginning import begin, run_within
 from kit.ui.choices import Servers, choose, study_folder
-from kit.ui.consent import Cap, confirm, stopped_after
+from kit.ui.consent import Cap
 from kit.ui.console import print_text, remark
-from kit.ui.panel_plan import planned
-from kit.ui.preflighting import beforehand
 
 if TYPE_CHECKING:
     from kit.runner.dask_cluster import Cluster
@@ -85,28 +83,17 @@ def conduct(
 
     path = study_folder(spec) if folder is None else folder
     cap = cap or Cap()
-    warnings, minutes = [], cap.minutes
-    here = on is None or spec.has_load_hosts
-    if spec.has_load_hosts:  # before anything is asked of its server
-        check_where(spec, plan(spec), on)
-    if here and not (path / "done.json").exists():  # else there is nothing to send
-        warnings = beforehand(spec, parallel=parallel)
-        minutes = confirm(spec, cap, in_notebook=in_notebook())
+    lines: list[str] = []
+    minutes = begin(
+        spec, path, cap, lines.append, parallel=parallel, on=on, in_notebook=in_notebook()
+    )
     if on is None:
         prepare_servers(spec.servers, _say if progress else None)
-    begins = planned(spec, requests=cap.requests, minutes=minutes)
-    lines = [f"study folder: {path}", *begins, *warnings]
     say = _say if progress else _say_nothing
-    with stopped_after(minutes, say=say) as over, shown(progress, path, lines) as on_progress:
+    with shown(progress, path, lines) as on_progress:
         try:
-            run_study(
-                spec,
-                path,
-                parallel=parallel,
-                on=on,
-                on_progress=on_progress,
-                stop=over,
-                most_requests=cap.requests,
+            run_within(
+                spec, path, cap, minutes, say, parallel=parallel, on=on, on_progress=on_progress
             )
         except KeyboardInterrupt:
             if not (path / "study.json").exists():

@@ -93,12 +93,10 @@ def add(commands: Subparsers) -> None:
 
 def load(args: Namespace) -> int:
     """Run the workload as a study of one trial, and print its outcomes and latencies."""
-    from kit.runner.study import check_where, run_study
-    from kit.study.plan import plan
+    from kit.ui.beginning import begin, run_within
     from kit.ui.choices import choose
-    from kit.ui.consent import Cap, confirm, stopped_after
+    from kit.ui.consent import Cap
     from kit.ui.dashboard import text_progress
-    from kit.ui.preflighting import beforehand
 
     workload = workload_of(args)
     _check(args.url, workload)
@@ -116,25 +114,13 @@ def load(args: Namespace) -> int:
         engine="simulated" if workload.answer_check is AnswerCheck.EXACT else None,
         repeats=1,
     )
-    if spec.has_load_hosts:
-        check_where(spec, plan(spec), args.on)
-    remark(f"study folder: {folder}")
-    for line in beforehand(spec, parallel=1):
-        remark(line)
     cap = Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes)
-    minutes = confirm(spec, cap)
+    minutes = begin(spec, folder, cap, remark, parallel=1, on=args.on)
     show = text_progress(sys.stderr, folder, every_s=1.0)
     try:
-        with stopped_after(minutes) as over:
-            study = run_study(
-                spec,
-                folder,
-                parallel=1,
-                on=args.on,
-                on_progress=show,
-                stop=over,
-                most_requests=cap.requests,
-            )
+        study = run_within(
+            spec, folder, cap, minutes, remark, parallel=1, on=args.on, on_progress=show
+        )
     finally:
         show.close()
     with busy("reading what came back"):

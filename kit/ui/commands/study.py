@@ -254,44 +254,24 @@ def run_shown(
         PreflightError, NotConfirmedError: nothing was sent.
         ClusterError: of `on`.
     """
-    from kit.runner.study import check_where, run_study
     from kit.servers.prepare import prepare_servers
-    from kit.study.plan import plan
-    from kit.ui.consent import Cap, confirm, stopped_after
+    from kit.ui.beginning import begin, run_within
+    from kit.ui.consent import Cap
     from kit.ui.dashboard import text_progress
-    from kit.ui.panel_plan import planned
-    from kit.ui.preflighting import beforehand
 
     show = text_progress(sys.stderr, folder)
-    remark(f"study folder: {folder}")
     cap = cap or Cap()
-    minutes = cap.minutes
-    here = on is None or spec.has_load_hosts
-    if spec.has_load_hosts:  # before anything is asked of its server
-        check_where(spec, plan(spec), on)
-    if here and not (folder / "done.json").exists():  # else there is nothing to send
-        for line in beforehand(spec, parallel=parallel):
-            remark(line)
-        minutes = confirm(spec, cap)
-    for line in planned(spec, requests=cap.requests, minutes=minutes):
-        remark(line)
+    minutes = begin(spec, folder, cap, remark, parallel=parallel, on=on)
     if on is None:
         with busy("preparing the servers (what is not in the cache is fetched)"):
             prepare_servers(spec.servers, remark)
-    with stopped_after(minutes) as over:
-        try:
-            return run_study(
-                spec,
-                folder,
-                parallel=parallel,
-                on=on,
-                on_progress=show,
-                stop=over,
-                most_requests=cap.requests,
-            )
-        except KeyboardInterrupt:
-            show.close()
-            remark("stopped; what is done is kept, and the same command goes on from there")
-            raise
-        finally:
-            show.close()
+    try:
+        return run_within(
+            spec, folder, cap, minutes, remark, parallel=parallel, on=on, on_progress=show
+        )
+    except KeyboardInterrupt:
+        show.close()
+        remark("stopped; what is done is kept, and the same command goes on from there")
+        raise
+    finally:
+        show.close()
