@@ -66,6 +66,8 @@ def run_apart(
                 if stop.is_set():
                     child.terminate()
     failure = json.loads(said) if said else {}
+    if child.returncode != 0 and not failure:  # killed: nobody said why
+        failure = {"traceback": f"the process that ran the study ended with {child.returncode}"}
     if "traceback" in failure:
         raise ChildProcessError(failure["traceback"])
     if failure:

@@ -117,6 +117,20 @@ def test_it_runs_to_its_end_and_can_be_stopped_and_said_to_be_out_of_time(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_process_that_is_killed_is_no_study_that_ended(tmp_path: Path) -> None:
+    def kill() -> None:
+        until(own)
+        own()[0].kill()
+
+    def own() -> list[psutil.Process]:
+        return [p for p in psutil.Process().children() if "kit.ui.apart" in p.cmdline()]
+
+    threading.Thread(target=kill).start()
+    with pytest.raises(ChildProcessError, match="ended with -9"):
+        run_apart(spec_of(8), tmp_path / "study", stop=threading.Event())
+
+
+@pytest.mark.slow
 def test_what_keeps_it_from_running_is_told_in_the_words_of_the_error(tmp_path: Path) -> None:
     study = StudyFolder.create(tmp_path / "study", spec_of(8))
     with study.locked(), pytest.raises(KitError, match="another process"):
