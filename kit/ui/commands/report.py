@@ -55,9 +55,9 @@ def report(args: Namespace) -> int:
     from kit.study.recorded import open_study
 
     study = open_study(args.study)  # a wrong path is named before pandas is loaded
-    if args.watch:
-        _watch(study, args.out)
     beside = open_study(args.beside) if args.beside else None
+    if args.watch:
+        _watch(study, args.out, beside)
     written = _write(study, args.out, beside=beside)
     if args.pdf:
         from kit.report.pdf import write_pdf
@@ -84,7 +84,7 @@ def _write(
         return write_report(study, into, refresh_s=refresh_s, beside=beside)
 
 
-def _watch(study: StudyFolder, into: Path) -> None:
+def _watch(study: StudyFolder, into: Path, beside: StudyFolder | None) -> None:
     """Write the report after each trial until the study is finished, or Ctrl-C."""
     from kit.ui.live import read_again
 
@@ -93,7 +93,7 @@ def _watch(study: StudyFolder, into: Path) -> None:
         done = sum(trial.result is not None for trial in study.trials())
         if done != last:
             began = time.process_time()
-            written = read_again(lambda: _write(study, into, refresh_s=REFRESH_S))
+            written = read_again(lambda: _write(study, into, refresh_s=REFRESH_S, beside=beside))
             took_s = time.process_time() - began
             remark(f"{time.strftime('%H:%M:%S')}  {done} trials ended  {written}")
             last = done
