@@ -48,7 +48,8 @@ def endpoint_of(url: str, protocol: Protocol) -> Endpoint:
     except ValueError:
         port = -1
     unused = (parts.path.rstrip("/"), parts.query, parts.fragment, parts.username)
-    if parts.scheme not in wanted or not parts.hostname or port == -1 or any(unused):
+    host = parts.hostname or ""
+    if parts.scheme not in wanted or not _is_host(host) or port == -1 or any(unused):
         raise SpecError(
             f"the address {_without_user(url)!r} for {protocol}",
             f"{wanted[0]}://HOST:PORT or {wanted[1]}://HOST:PORT, and nothing after the port",
@@ -58,8 +59,16 @@ def endpoint_of(url: str, protocol: Protocol) -> Endpoint:
     port = port or _PORTS[parts.scheme]
     secure = parts.scheme.endswith("s")
     if protocol.is_grpc:
-        return Endpoint(host=parts.hostname, grpc_port=port, tls=secure)
-    return Endpoint(host=parts.hostname, http_port=port, tls=secure)
+        return Endpoint(host=host, grpc_port=port, tls=secure)
+    return Endpoint(host=host, http_port=port, tls=secure)
+
+
+def _is_host(name: str) -> bool:
+    """Whether it can be looked up at all: "a..b" and labels of over 63 letters cannot."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _without_user(url: str) -> str:

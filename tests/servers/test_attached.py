@@ -133,6 +133,8 @@ def test_a_server_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
         ("http://user@127.0.0.1:8000", Protocol.HTTP_GENERATE),
         ("127.0.0.1:8000", Protocol.HTTP_GENERATE),
         ("http://127.0.0.1:99999", Protocol.HTTP_GENERATE),
+        ("http://a..b:80", Protocol.HTTP_GENERATE),
+        (f"grpc://{64 * 'a'}.test", Protocol.GRPC_STREAM),
         ("http://127.0.0.1:8001", Protocol.GRPC_STREAM),
     ],
 )
