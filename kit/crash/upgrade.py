@@ -40,9 +40,7 @@ class Risk:
     traffic: tuple[str, ...]  # of the kinds asked for, those that exercise it; empty: any may
     labels: tuple[str, ...]  # what it rests on for this release, the firmest first
     seen: str | None  # "measured here: 5 of 5 trials died on 24.05"
-    on_hybrids: (
-        str | None
-    )  # the same of the newest frontends on an older core, which are no release
+    on_hybrids: str | None  # the same of frontends on an older core, which are no release
     advice: str
     links: tuple[str, ...]
 

@@ -12,19 +12,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from scripted_server import Script, ScriptedServer, answer, generate
 
 from kit.errors import SpecError
+from kit.load.worker.counters import CountsElsewhere, Elsewhere
+from kit.runner.dask_load_host import Ask, _Load
 from kit.runner.dask_load_place import check_reach
 from kit.runner.study import StudyProgress, run_study
 from kit.servers.runs import registered
 from kit.stats.client_limits import client_limits
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.load_hosts import start_skew_s
+from kit.study.plan import plan
 from kit.study.result import Verdict
-from kit.study.spec import ServerKind, ServerSpec, StudySpec, Workload, embedded
+from kit.study.spec import Endpoint, ServerKind, ServerSpec, StudySpec, Workload, embedded
 from kit.ui.cli import main
 from kit.ui.console import FAILED
 
@@ -178,3 +183,17 @@ def test_load_hosts_need_a_cluster_and_a_server_that_they_reach(
     assert main([*words, "--out", str(tmp_path / "s")]) == FAILED
     assert "load_hosts=2 without the hosts" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("rule", [{"max_errors": 5}, {"max_error_fraction": 0.2}])
+def test_what_other_hosts_count_reaches_the_workers_of_this_one(
+    rule: dict[str, Any], tmp_path: Path
+) -> None:
+    [trial] = plan(spec_for(9, Workload(load_hosts=2, **rule)))
+    folder = StudyFolder(tmp_path / "study").new_trial(trial)
+    load = _Load(trial, Endpoint(host="127.0.0.1", http_port=9), folder, [1])
+    load.answer(Ask(elsewhere=Elsewhere(errors=3, ended=40)), 0)
+    assert CountsElsewhere(folder.path, 1, trial.workload.workers)() == (3, 40)
+    ask = Ask(elsewhere=Elsewhere(errors=3, ended=40))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(ask), type=Ask) == ask, "on the way"
+    load.close()
