@@ -34,6 +34,7 @@ _TIMESPEC = struct.Struct("@ll")
 _SPACE = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0
 _READ_BYTES = 65536
 _MOST_READ = 1024  # sockets in one batch
+_EPOLLIN = getattr(select, "EPOLLIN", 1)
 
 #: How often streams are read in ticks. Shorter than the time between two tokens by far.
 TICK_S = 0.002
@@ -92,10 +93,10 @@ class KernelClock:
 class StampedLink:
     """A link on a plain TCP socket; what comes has the kernel's time."""
 
-    has_kernel_clock = True
     by_tls = None
 
     def __init__(self, sock: socket.socket, poller: Poller, receiver: Receiver) -> None:
+        self.has_kernel_clock = True
         self.unsent = False
         self.fd = sock.fileno()
         self.in_ticks = False
@@ -272,17 +273,16 @@ class Poller:
         now = clock.check()
         offset_ns = clock.offset_ns
         trusted = not clock.stepped
-        links, unpack = self._links, _TIMESPEC.unpack
+        links, unpack, most, space = self._links, _TIMESPEC.unpack, _READ_BYTES, _SPACE
         for fd, events in ready:
             link = links.get(fd)
             if link is None:
                 continue
-            if events & select.EPOLLOUT:
-                link.write_held()
-            if events == select.EPOLLOUT or link.fd < 0:
+            if events != _EPOLLIN and not self._writable(link, events):
                 continue
+            recvmsg, received = link.recvmsg, link.received
             try:
-                data, stamps, _, _ = link.recvmsg(_READ_BYTES, _SPACE)
+                data, stamps, _, _ = recvmsg(most, space)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -297,12 +297,13 @@ class Poller:
                 at = seconds * 1_000_000_000 + nanoseconds - offset_ns
                 if at > now:
                     at = min(at, self._clock())
-                at = max(at, last)
+                if at < last:
+                    at = last
             else:
                 at = self._clock()
                 link.receiver.unstamped()
             link.last_ns = at
-            if link.received(data, at):
+            if received(data, at):
                 if link.in_ticks:
                     if at - last < SHORT_GAP_NS:
                         link.short_gaps += 1
@@ -313,6 +314,12 @@ class Poller:
             elif link.in_ticks:
                 link.short_gaps = 0
                 self._move(link, in_ticks=False)
+
+    def _writable(self, link: StampedLink, events: int) -> bool:
+        """Write what was held back, if it can be; whether there is something to read as well."""
+        if events & select.EPOLLOUT:
+            link.write_held()
+        return events != select.EPOLLOUT and link.fd >= 0
 
     def _move(self, link: StampedLink, *, in_ticks: bool) -> None:
         """Read it in ticks, or at once."""

@@ -17,7 +17,7 @@ from scripted_server import answer, asked, chunk, event, right_text
 
 from kit.load.answers import Judgement
 from kit.load.http.connection import Connection
-from kit.load.http.exchange import Ended, Exchange, Unasked
+from kit.load.http.exchange import WELL, Ended, Exchange, Unasked
 from kit.load.http.generate import Generate
 from kit.load.http.layout import ResponseLayout
 from kit.load.http.parser import LARGEST_HEAD_BYTES
@@ -87,6 +87,7 @@ class Client:
             LOOP if changes.get("faults") else None,  # type: ignore[arg-type]
             self.clock,
             self._on_end,
+            lambda call: self._on_end(call, WELL[0]),
             lambda connection: None,
             shows_tokens=streams,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kit.load.answers import Judgement, clipped
+from kit.load.answers import OK, Judgement, clipped
 from kit.load.channel import Host, raise_task_error
 from kit.load.http.connection import Connection
 from kit.load.http.dialect import Dialect
@@ -49,6 +49,7 @@ class HttpChannel:
         self._quotes = quotes
         self._streams = dialect.streams
         self._host = host
+        self._ended = host.ended
         self._links = links
         self._loop = host.loop
         self._target = target
@@ -112,7 +113,17 @@ class HttpChannel:
             self._hang_up()
         if ended.answered is not None:
             self.answered = ended.answered
-        self._host.ended(self, call, ended.judgement)
+        self._ended(self, call, ended.judgement)
+
+    def _on_well(self, call: Call) -> None:
+        """As `_on_end`, without the questions that other ends need."""
+        if call is self.call:
+            self.call = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            ended = self._ended
+            ended(self, call, OK)
 
     def _end(self, call: Call, judgement: Judgement) -> None:
         self._on_end(call, Ended(judgement))
@@ -150,6 +161,7 @@ class HttpChannel:
             self._loop,
             self._host.clock,
             self._on_end,
+            self._on_well,
             self._on_lost,
             shows_tokens=self._streams,
         )

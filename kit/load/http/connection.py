@@ -19,13 +19,13 @@ from kit.study.result import Outcome
 from kit.study.spec import FaultKind
 
 _SLOW_READER_BUFFER_BYTES = 4096
-_WELL_ENDED = WELL[0]
 
 
 class Connection:
     """One connection; `begin` sends a call on it, `on_end` and `on_lost` tell what becomes of it.
 
     on_end: (call, how it ended, whether the connection can take another one).
+    on_well: (call), for the most common end: a valid answer, after which the connection goes on.
     shows_tokens: the protocol streams, so that leaving after some tokens is possible.
     """
 
@@ -35,6 +35,7 @@ class Connection:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         on_end: Callable[[Call, Ended], None],
+        on_well: Callable[[Call], None],
         on_lost: Callable[[Connection], None],
         *,
         shows_tokens: bool,
@@ -46,6 +47,7 @@ class Connection:
         self._loop = loop
         self._clock = clock
         self._on_end = on_end
+        self._on_well = on_well
         self._on_lost = on_lost
         self._shows_tokens = shows_tokens
         self._call: Call | None = None
@@ -55,22 +57,23 @@ class Connection:
         """Send `call`'s request."""
         self._call = call
         fault = self._fault = call.fault
-        request = self._exchange.begin(call)
+        exchange, clock, link = self._exchange, self._clock, self.link
+        request = exchange.begin(call)
         if fault is not None:
             if fault.kind is FaultKind.HALF_OPEN:
                 request = request[: len(request) // 2]
             elif fault.kind is FaultKind.SLOW_READER:
-                self.link.narrow(_SLOW_READER_BUFFER_BYTES)
+                link.narrow(_SLOW_READER_BUFFER_BYTES)
         # Before, not after: the kernel's time of the answer must not be earlier than this, even
         # where the answer comes before this process gets to look at its clock again.
-        sent_ns = self._clock()
+        sent_ns = clock()
         try:
-            self.link.send(request)
+            link.send(request)
         except OSError as error:
             self._finish(call, Ended(Judgement(Outcome.RESET, f"while sending: {error}")))
             return
         call.sent_ns = sent_ns
-        call.has_kernel_clock = self.link.has_kernel_clock
+        call.has_kernel_clock = link.has_kernel_clock
         if fault is not None and fault.kind.is_leaving and self._leaves_at_once(fault):
             self._leave(call)
 
@@ -94,13 +97,15 @@ class Connection:
         if self._fault is not None:
             self._receive_faulty(data, now_ns)
             return False
-        events = self._feed(data, now_ns)
+        feed = self._feed
+        events = feed(data, now_ns)
         if not events:
             return self._exchange.mid_stream
         call = self._call
         if events is WELL and call is not None and not self.link.unsent:
-            self._call = None  # the most common end, without the questions that others need
-            self._on_end(call, _WELL_ENDED)
+            self._call = None
+            on_well = self._on_well
+            on_well(call)
         else:
             self._handle(events)
         return False

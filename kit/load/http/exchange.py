@@ -100,7 +100,8 @@ class Exchange:
         """The request of `call`, of which the answer is awaited from now on."""
         self._call = call
         if call.fault is None:
-            return self._request(call)
+            request = self._request
+            return request(call)
         return self._dialect.faulty_request(call)
 
     def cancel(self) -> None:
@@ -114,7 +115,8 @@ class Exchange:
             return (Unasked(),)
         if self.mid_stream:
             return self._put_off(call, data, now_ns)
-        if self._learns and not self._begun and call.fault is None and self._known(call, data):
+        known = self._known
+        if self._learns and not self._begun and call.fault is None and known(call, data):
             call.received_bytes = len(data)
             call.status = 200
             call.first_ns = call.end_ns = now_ns
