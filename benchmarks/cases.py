@@ -5,7 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from benchmarks import compare, load_hosts, memory, parallel, reading, real, truth, watching
+from benchmarks import (
+    compare,
+    load_hosts,
+    many_streams,
+    memory,
+    parallel,
+    reading,
+    real,
+    truth,
+    watching,
+)
 from benchmarks.compare import absolutes, ratios, side_by_side
 from benchmarks.results import Results
 from benchmarks.source import nginx_source, own_source
@@ -149,6 +159,7 @@ CASES: dict[str, Callable[[Results, int], None]] = {
     "grpc-clients": real.grpc_clients,
     "truth": truth.truth,
     "dispatch": truth.dispatch,
+    "many-streams": many_streams.many_streams,
     "memory": memory.memory,
     "watching": watching.watching,
     "parallel": parallel.parallel,
