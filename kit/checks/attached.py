@@ -13,7 +13,7 @@ from kit.checks.known import release_findings
 from kit.checks.probe import TIMEOUT_S, ServerAnswers, ask
 from kit.checks.telling import told_by
 from kit.crash.origin import release_named
-from kit.runner.trial import access_to
+from kit.runner.access import access_to
 from kit.servers.attached import NOBODY_BEHIND
 from kit.servers.watch.fetch import NoAnswer
 from kit.servers.whereabouts import FRAGILE

@@ -18,9 +18,9 @@ The rules in their order; the first that fits decides.
     traffic, so a server that dies of its shutdown is judged by what came before, and the reason
     says how it went:
     a. memory ran out: OUT_OF_MEMORY (of the stub or the engine, the server lives on);
-    b. it printed a crash and makes no progress: CRASHED. As process 1 of a container Triton
-       outlives its own signal handler; where it goes on to answer, it was a signal from outside
-       and the trial goes on to the next rules;
+    b. it printed a crash and makes no progress, or answers no more: CRASHED. As process 1 of a
+       container Triton outlives its own signal handler; where it goes on to answer, it was a
+       signal from outside and the trial goes on to the next rules;
     c. the stub or the engine is dead, or the model is not ready though the server is:
        ENGINE_DIED; likewise when the log says that it died and was restarted;
     d. the load generator failed: CLIENT_FAULT;
@@ -242,11 +242,13 @@ def _of_life(evidence: Evidence, log: _Log, after: str) -> tuple[Verdict, str]:
             Verdict.OUT_OF_MEMORY,
             f"A process behind the server was killed for want of memory {after}.",
         )
-    if log.crash is not None and (_stalled(evidence) or evidence.ready is False):
+    silent = _stalled(evidence) or evidence.ready is False or bool(evidence.stopped_answering)
+    if log.crash is not None and silent:
+        lives = ", though its process lives on" if evidence.is_process_seen else ""
         return (
             Verdict.CRASHED,
             f"The server printed the stack of {_name(log.crash.signal)} and answers no more "
-            f"{after}, though its process lives on.",
+            f"{after}{lives}.",
         )
     dead = _dead_engine(evidence, log)
     if dead:

@@ -26,13 +26,13 @@ from kit.crash.stack.maps import MemoryMap
 from kit.crash.stack.signature import signal_of, signature_of
 from kit.crash.verdict import Evidence, judge, stop_words
 from kit.errors import ContainerError, KitError, ServerStartError
-from kit.load.http.target import credentials_from, tls_context
 from kit.load.worker.client_limited import client_stall_reason
 from kit.load.worker.counts import count, ended, failed, gave_up, never_answered
 from kit.load.worker.stop_rules import TOO_MANY_ERRORS, Stop
 from kit.load.worker.workers import Workers, local_worker
+from kit.runner.access import access_to
 from kit.runner.outside import Outside, shortage
-from kit.servers.base import Access, End, Server
+from kit.servers.base import End, Server
 from kit.servers.factory import server_for, watched_models
 from kit.servers.processes import SHM, stopped_below
 from kit.servers.startlog import was_too_slow
@@ -43,7 +43,7 @@ from kit.study.files import read_end, write_whole
 from kit.study.folder import TrialFolder
 from kit.study.load_hosts import LoadHost
 from kit.study.result import Outcome, TrialResult, Verdict
-from kit.study.spec import ArrivalKind, Endpoint, ServerKind, ServerSpec, TrialSpec
+from kit.study.spec import ArrivalKind, Endpoint, TrialSpec
 from kit.study.without_pandas import keep_pandas_out
 
 if TYPE_CHECKING:
@@ -310,21 +310,6 @@ class Trial:
             self.folder.progress, msgspec.json.encode({"phase": phase, **counts}), durable=False
         )
         return True
-
-
-def access_to(server: ServerSpec) -> Access | None:
-    """What says who asks, from the environment; only for a server that is not ours.
-
-    Raises:
-        SpecError: the environment's headers or certificates cannot be used.
-    """
-    if server.kind is not ServerKind.ATTACHED:
-        return None
-    secure = (server.url or "").startswith(("https:", "grpcs:"))
-    return Access(
-        headers=credentials_from(os.environ).headers,
-        tls=tls_context(os.environ) if secure else None,
-    )
 
 
 def _tail(log: Path) -> str:

@@ -1,6 +1,7 @@
 """A server that somebody else runs: reached by its URL, watched from outside, never stopped.
 
-Nothing is known of its process. That it answers no more is seen by asking it: what refuses
+Nothing is known of its process, unless its owner names commands that tell of it
+(kit.servers.owner_commands). That it answers no more is seen by asking it: what refuses
 connections, or does not answer, for long enough has stopped answering.
 """
 
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from kit.errors import SpecError
+from kit.errors import ServerStartError, SpecError
 from kit.servers.base import Access, End
+from kit.servers.owner_commands import OwnerCommands
+from kit.servers.owner_runner import OwnerRunner
+from kit.servers.told_state import ToldState
 from kit.servers.watch.fetch import Answer, NoAnswer, get
 from kit.study.files import write_whole
 from kit.study.folder import TrialFolder
@@ -24,6 +28,10 @@ from kit.study.spec import Endpoint, Protocol, ServerSpec
 
 PROBE_S: Final = 0.5
 PROBE_TIMEOUT_S: Final = 2.0
+#: How often its owner's command is asked for its state; one that restarts at once is seen so.
+STATE_S: Final = 2.0
+#: Who watches a server needs so long at most to tell that it ended.
+TOLD_S: Final = 10.0
 #: How long it must refuse connections: a restart takes longer, a full backlog does not.
 REFUSED_S: Final = 2.0
 #: How long it must be silent, or its proxy say that nobody is behind it.
@@ -80,6 +88,8 @@ class AttachedServer:
     """Somebody else's server, from reaching it to letting go of it.
 
     access: headers and certificates, sent with every probe as with the traffic.
+    commands: what its owner lets run: with one that restarts it, `start` does so, and waits for
+        `ready_timeout_s` at the most.
     """
 
     def __init__(
@@ -89,12 +99,20 @@ class AttachedServer:
         folder: TrialFolder,
         *,
         access: Access | None = None,
+        commands: OwnerCommands | None = None,
+        ready_timeout_s: float = 60.0,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._spec = spec
+        self._commands = commands or OwnerCommands()
+        self._ready_timeout_s = ready_timeout_s
+        self._before: ToldState | None = None
+        self._told: ToldState | None = None  # of its end
+        self._asked_ns = 0
         self._endpoint = endpoint_of(spec.url or "", protocol)
         self._folder = folder
         self._access = access or Access()
+        self._owner = OwnerRunner(self._commands, folder.log, self._access.redact)
         self._clock_ns = clock_ns
         self._ended: End | None = None
         self._silent_since_ns: int | None = None
@@ -113,14 +131,25 @@ class AttachedServer:
 
     @property
     def sees_exit(self) -> bool:
-        return False
+        return self._ended is not None and self._ended.exit_code is not None
 
     @property
     def versions(self) -> dict[str, str]:
         return {}
 
     def start(self) -> Endpoint:
-        """Look whether it answers and where its metrics are. One that does not is a finding."""
+        """Restart it, if that was asked for; see whether it answers and where its metrics are.
+
+        One that was there before and does not answer is a finding.
+
+        Raises:
+            ServerStartError: it could not be restarted, or was not ready in time.
+        """
+        if self._commands.restart is not None:
+            self._owner.restart(self._ready_timeout_s)
+            self._wait_until_ready()
+        self._owner.follow()
+        self._before = self._owner.state()
         self._look()
         endpoint = self._with_metrics()
         description = {
@@ -141,13 +170,39 @@ class AttachedServer:
         return self._ended
 
     def out_of_memory(self) -> bool | None:
-        return None
+        return None if self._told is None else self._told.out_of_memory
 
     def stop(self, *, patience_s: float = 0.0) -> None:
         """Let go of it; it runs on."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
+        self._owner.close()
+
+    def _wait_until_ready(self) -> None:
+        deadline_ns = self._clock_ns() + round(self._ready_timeout_s * 1e9)
+        why: str | None = "no answer"
+        while self._clock_ns() < deadline_ns:
+            why = self._why_not_ready()
+            if why is None:
+                return
+            self._stopping.wait(PROBE_S)
+        raise ServerStartError(
+            f"{self._spec.label}, not ready {self._ready_timeout_s:.0f} s after it was restarted "
+            f"({why})",
+            "a server that answers again",
+            "see its own log; a model may take longer to load (ready_timeout_s)",
+        )
+
+    def _why_not_ready(self) -> str | None:
+        """None: it is. Triton says so itself; another server answers something else there."""
+        end = self._endpoint
+        if end.http_port is None:
+            return asyncio.run(_connects(end.host, end.grpc_port or 0))
+        answer = self._get(end.http_port, READY, tls=end.tls)
+        if answer.status is None or answer.status in (400, *NOBODY_BEHIND):
+            return "no answer" if answer.status is None else f"HTTP {answer.status}"
+        return None
 
     def _watch(self) -> None:
         while not self._stopping.wait(PROBE_S) and self._ended is None:
@@ -158,12 +213,30 @@ class AttachedServer:
         why, enough_s = self._silence()
         if why is None:
             self._has_answered, self._silent_since_ns = True, None
+            if began_ns - self._asked_ns >= STATE_S * 1e9:
+                self._asked_ns = began_ns
+                self._ask(began_ns)
             return
         self._silent_since_ns = self._silent_since_ns or began_ns
         silent_s = (self._clock_ns() - self._silent_since_ns) / 1e9
         if self._has_answered and silent_s >= enough_s:
-            self._ended = End(at_ns=self._silent_since_ns, how=why)
+            since_ns = self._silent_since_ns
+            while not self._ask(since_ns, why):
+                waited_s = (self._clock_ns() - since_ns) / 1e9 - enough_s
+                if self._before is None or waited_s > TOLD_S or self._stopping.wait(PROBE_S):
+                    self._ended = End(at_ns=since_ns, how=why)
+                    break
             self._changed.set()
+
+    def _ask(self, at_ns: int, how: str = "restarted") -> bool:
+        """Whether its owner's command tells of its end; that is noted."""
+        now = None if self._before is None else self._owner.state()
+        if now is None or self._before is None or not now.is_another_life_than(self._before):
+            return False
+        self._told = now
+        self._ended = End(at_ns=at_ns, how=how, exit_code=now.exit_code)
+        self._changed.set()
+        return True
 
     def _silence(self) -> tuple[str | None, float]:
         """How it showed that it answers no more, None if it does; and how long that must last."""

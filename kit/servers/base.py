@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -23,10 +24,14 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What says who asks a server that is not ours. Never written anywhere."""
+    """What says who asks a server that is not ours. Never written anywhere.
+
+    redact: takes it out of a text that the server wrote.
+    """
 
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+    redact: Callable[[str], str] = field(default=str, repr=False)
 
 
 class Server(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from kit.servers.attached import AttachedServer
 from kit.servers.base import Access, Server
 from kit.servers.embedded import EmbeddedServer
+from kit.servers.owner_commands import commands_from
 from kit.servers.repository import build_repository, served_models
 from kit.servers.vllm_env import environment_for
 from kit.servers.vllm_repository import write_vllm_repository
@@ -37,7 +39,14 @@ def server_for(
     """
     check_conductible(spec.engine, spec.server.kind, model=spec.server.model)
     if spec.server.kind is ServerKind.ATTACHED:
-        attached = AttachedServer(spec.server, spec.workload.protocol, folder, access=access)
+        attached = AttachedServer(
+            spec.server,
+            spec.workload.protocol,
+            folder,
+            access=access,
+            commands=commands_from(os.environ),
+            ready_timeout_s=spec.ready_timeout_s,
+        )
         try:
             yield attached
         finally:

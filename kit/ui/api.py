@@ -109,14 +109,20 @@ def run(
     return conduct(spec, where, parallel=parallel, on=on, progress=progress, cap=cap)
 
 
-def attach(url: str, model: str, *, metrics_url: str | None = None) -> ServerSpec:
+def attach(
+    url: str, model: str, *, metrics_url: str | None = None, commands: str | None = None
+) -> ServerSpec:
     """Name a server that runs already, to be given to kit.run; nothing is sent to it yet.
 
     url: http, https, grpc or grpcs. model: its name on that server. metrics_url: where its
     metrics are, if not at port 8002 of the same host.
+    commands: where it runs, such as "docker:triton", "kubernetes:llm/triton-0" or
+        "systemd:me@gpu1/triton" (kit.servers.owner_commands.preset): its log is followed, its exit
+        code asked for, and it is restarted before each trial. kit.run shows the commands and asks
+        first. They are kept in this process's environment, and in no study.
 
     Raises:
-        SpecError: no URL of that kind.
+        SpecError: no URL of that kind, or no such commands.
 
     >>> import kit
     >>> kit.attach("http://llm.example:8000", model="llama").label
@@ -124,6 +130,10 @@ def attach(url: str, model: str, *, metrics_url: str | None = None) -> ServerSpe
     """
     from kit.study.spec import ServerKind, ServerSpec
 
+    if commands is not None:
+        from kit.ui.owner_options import use_preset
+
+        use_preset(commands)
     return ServerSpec(kind=ServerKind.ATTACHED, url=url, model=model, metrics_url=metrics_url)
 
 

@@ -6,6 +6,7 @@ crash. One that was there before may be somebody else's.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,12 @@ from typing import Final
 from kit.errors import NotConfirmedError, SpecError
 from kit.runner.limit import trial_at
 from kit.servers.attached import endpoint_of
+from kit.servers.owner_commands import (
+    LOG_COMMAND,
+    RESTART_COMMAND,
+    STATE_COMMAND,
+    commands_from,
+)
 from kit.servers.whereabouts import is_on_this_machine
 from kit.study.plan import first_of_each_cell, most_trials
 from kit.study.spec import ServerKind, StudySpec, TrialSpec, Workload
@@ -52,33 +59,54 @@ class Cap:
 
 
 def confirm(spec: StudySpec, cap: Cap, *, in_notebook: bool = False) -> float | None:
-    """Get somebody's word before a study goes to a server that is not on this machine.
+    """Get somebody's word before a study goes to a server that is not on this machine, and before
+    the commands of a server's owner are run (kit.servers.owner_commands).
 
     Returns the minutes after which it must be stopped; None: never.
 
     Raises:
-        SpecError: more requests than the cap allows, or no address.
+        SpecError: more requests than the cap allows, no address, or commands for several servers.
         NotConfirmedError: nobody can be asked, or the answer was no.
     """
     if all(server.kind is not ServerKind.ATTACHED for server in spec.servers):
         return cap.minutes  # what the kit starts is its own to crash
     trials = [trial for trial in first_of_each_cell(spec) if _is_away(trial)]
-    if not trials:
+    commands = commands_from(os.environ)
+    if commands and len(spec.servers) > 1:
+        raise SpecError(
+            f"{LOG_COMMAND}, {STATE_COMMAND} or {RESTART_COMMAND} for {len(spec.servers)} servers",
+            "one server, which the commands are about",
+            "run a study for each",
+        )
+    if not trials and not commands:
         return cap.minutes
-    most, minutes = cap.away
-    total = requests_of(spec, trials)
-    names = listing(list(dict.fromkeys(trial.server.label for trial in trials)))
+    said = [what_is_sent(spec, trials, cap)] if trials else []
+    if commands:
+        said.append("On this machine the kit runs the commands of that server's owner:")
+        said += [f"  {line}" for line in commands.lines()]
+    text = "\n".join(said)
+    if trials:
+        _check_most(spec, trials, cap)
+    if not cap.yes and text not in _AGREED:
+        _ask(text, listing(list(dict.fromkeys(s.label for s in spec.servers))), in_notebook)
+        _AGREED.add(text)
+    return cap.away[1] if trials else cap.minutes
+
+
+def _check_most(spec: StudySpec, trials: list[TrialSpec], cap: Cap) -> None:
+    """Refuse more requests than may go to a server that is not on this machine.
+
+    Raises:
+        SpecError: they are more.
+    """
+    most, total = cap.away[0], requests_of(spec, trials)
     if total is not None and total > most:
+        names = listing(list(dict.fromkeys(trial.server.label for trial in trials)))
         raise SpecError(
             f"{total:,} requests for {names}, which is not on this machine",
             f"at most {most:,}",
             "send fewer (requests, repeats, fewer values to sweep), or raise most_requests",
         )
-    text = what_is_sent(spec, trials, cap)
-    if not cap.yes and text not in _AGREED:
-        _ask(text, names, in_notebook)
-        _AGREED.add(text)
-    return minutes
 
 
 def requests_of(spec: StudySpec, trials: list[TrialSpec]) -> int | None:
@@ -185,7 +213,7 @@ def _ask(text: str, names: str, in_notebook: bool) -> None:
     if answer.strip().lower() not in ("y", "yes"):
         raise NotConfirmedError(
             f"traffic for {names}, which nobody said yes to",
-            "somebody's word, since that server is not on this machine",
+            "somebody's word, since that server is not the kit's own",
             "answer y where you are asked, or say so beforehand: yes=True, on the command line "
             "--yes",
         )

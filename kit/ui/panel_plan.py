@@ -8,6 +8,7 @@ from statistics import median
 
 import msgspec
 
+from kit.servers.owner_commands import commands_from
 from kit.study.paths import RECORDED
 from kit.study.plan import most_trials, trials_of
 from kit.study.spec import EngineKind, ServerKind, StudySpec
@@ -35,7 +36,7 @@ def plan_sentences(
         most = "" if budget is None else f"; for {_minutes(budget)} at the most"
         return [
             _product(spec, trials),
-            f"sends to {labels}, which is neither started nor stopped{most}",
+            f"sends to {labels}, which is {_what_is_done(spec)}{most}",
         ]
     time = f"about {_minutes(minutes)}, {at_once} at a time, by the pace of recorded trials"
     if budget is not None and budget < minutes:
@@ -55,6 +56,14 @@ def plan_sentences(
     else:
         said.append("images that are not here yet are pulled first, some 10 to 20 GB each")
     return said
+
+
+def _what_is_done(spec: StudySpec) -> str:
+    """What becomes of a server that somebody else runs."""
+    if commands_from(os.environ).restart is not None:
+        return "restarted before each trial"
+    later = "" if spec.repeats == 1 else " between trials either: a death ends the study's answers"
+    return f"neither started nor stopped{later}"
 
 
 def planned(

@@ -37,6 +37,7 @@ from kit.ui.options import (
     option_of,
     traffic_of,
 )
+from kit.ui.owner_options import add_owner_commands, use_owner_commands
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,8 @@ def add(commands: Subparsers) -> None:
         examples="http://127.0.0.1:8000 --model llama --concurrency 8 --requests 500\n"
         "https://llm.example --model llama --protocol openai-chat-stream --rate 5 --duration-s 60\n"
         "grpc://127.0.0.1:8001 --model llama --protocol grpc-stream\n"
-        "http://127.0.0.1:8000 --model llama --trace mooncake_trace.jsonl --requests 500",
+        "http://127.0.0.1:8000 --model llama --trace mooncake_trace.jsonl --requests 500\n"
+        "http://127.0.0.1:8000 --model llama --commands docker:triton",
     )
     parser.add_argument("url", help="http://, https://, grpc:// or grpcs://HOST:PORT")
     parser.add_argument(
@@ -82,6 +84,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (studies/load-TIME)")
     add_on(parser, "with --load-hosts N, send from so many hosts of this Dask cluster")
     add_json(parser)
+    add_owner_commands(parser)
     add_cap(parser)
     add_traffic(
         parser,
@@ -98,6 +101,7 @@ def load(args: Namespace) -> int:
     from kit.ui.consent import Cap
     from kit.ui.dashboard import text_progress
 
+    use_owner_commands(args)
     workload = workload_of(args)
     _check(args.url, workload)
     server = ServerSpec(

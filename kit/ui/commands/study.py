@@ -28,6 +28,7 @@ from kit.ui.options import (
     add_traffic,
     traffic_of,
 )
+from kit.ui.owner_options import add_owner_commands, use_owner_commands
 from kit.ui.server_words import ALL, HERE, add_server_options, server_of
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _add_run(commands: Subparsers) -> None:
     _add_seed(parser)
     add_on(parser, ON)
     add_server_options(parser)
+    add_owner_commands(parser)
     parser.add_argument("--spec", type=Path, metavar="FILE", help="all of it from a study.json")
     parser.add_argument(
         "--sequential",
@@ -134,6 +136,7 @@ def run(args: Namespace) -> int:
     from kit.ui.choices import study_folder
     from kit.ui.consent import Cap
 
+    use_owner_commands(args)
     spec = spec_of(args)
     folder = args.out or study_folder(spec)
     cap = Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes)
