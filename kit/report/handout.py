@@ -12,7 +12,13 @@ from kit.cleaning import clean_text
 from kit.crash.outlook import Outlook
 from kit.report.crashes import ToDo
 from kit.report.decision import StudyDecision
-from kit.report.sentences import command, headline
+from kit.report.sentences import (
+    command,
+    early_sentence,
+    headline,
+    hosts_sentence,
+    load_sentence,
+)
 from kit.report.table import COLUMNS
 from kit.stats.frames import requests_frame, trials_frame
 from kit.stats.size import is_large
@@ -43,6 +49,8 @@ def markdown(
     rows = [f"# {markdown_text(title)}", "", markdown_text(decision.question), ""]
     if not document["finished"]:
         rows += ["This study is not finished.", ""]
+    limits = (early_sentence(study), hosts_sentence(study), load_sentence(study))
+    rows += [f"{markdown_text(text)}\n" for text in limits if text]
     rows += [f"Part of the record is missing: {markdown_text(text)}." for text in study.damage]
     for one in decision.advice:
         rows.append(

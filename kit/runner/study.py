@@ -56,7 +56,8 @@ def run_study(
     """Run what is left of a study and return its folder.
 
     Each trial runs in a process of its own (`python -m kit.runner.trial`), `parallel` at a time
-    (None: one a core). on: a Dask cluster (kit.runner.dask_cluster) on whose hosts they run
+    (None: one a core; one by one, whatever is said, where they share a server that runs already).
+    on: a Dask cluster (kit.runner.dask_cluster) on whose hosts they run
     instead, one at a time on each; the folder is here all the same. With load_hosts trials run
     here, one at a time, and their load comes from so many of its hosts. Finished trials are not run
     again; interrupted ones are, and those that failed on our side.
@@ -75,6 +76,8 @@ def run_study(
         MissingPackageError: Dask is not installed.
     """
     trials = plan(spec)
+    if spec.shares_a_server:
+        parallel = 1
     if spec.limit is not None:
         check_search(spec)
     has_hosts = check_where(spec, trials, on)

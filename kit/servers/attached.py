@@ -29,7 +29,7 @@ from kit.study.spec import Endpoint, Protocol, ServerSpec
 PROBE_S: Final = 0.5
 PROBE_TIMEOUT_S: Final = 2.0
 #: How often its owner's command is asked for its state; one that restarts at once is seen so.
-STATE_S: Final = 2.0
+STATE_S: Final = 5.0
 #: Who watches a server needs so long at most to tell that it ended.
 TOLD_S: Final = 10.0
 #: How long it must refuse connections: a restart takes longer, a full backlog does not.
@@ -160,6 +160,7 @@ class AttachedServer:
             "grpc_port": endpoint.grpc_port,
             "metrics_port": endpoint.metrics_port,
             "tls": endpoint.tls,
+            "owner_commands": self._commands.names,  # which there were, not their words
         }
         write_whole(self._folder.server, json.dumps(description, indent=2).encode() + b"\n")
         self._thread.start()

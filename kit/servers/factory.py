@@ -11,7 +11,7 @@ from pathlib import Path
 from kit.servers.attached import AttachedServer
 from kit.servers.base import Access, Server
 from kit.servers.embedded import EmbeddedServer
-from kit.servers.owner_commands import commands_from
+from kit.servers.owner_commands import commands_for
 from kit.servers.repository import build_repository, served_models
 from kit.servers.vllm_env import environment_for
 from kit.servers.vllm_repository import write_vllm_repository
@@ -44,7 +44,7 @@ def server_for(
             spec.workload.protocol,
             folder,
             access=access,
-            commands=commands_from(os.environ),
+            commands=commands_for(spec.server.url or "", os.environ),
             ready_timeout_s=spec.ready_timeout_s,
         )
         try:

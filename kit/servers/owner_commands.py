@@ -8,6 +8,7 @@ do: a study folder or a spec that somebody sent can name none.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from kit.errors import SpecError
 LOG_COMMAND: Final = "KIT_LOG_COMMAND"
 STATE_COMMAND: Final = "KIT_STATE_COMMAND"
 RESTART_COMMAND: Final = "KIT_RESTART_COMMAND"
+#: {URL: preset} as JSON: what `kit.attach(url, commands=...)` says of one server alone.
+PRESETS_BY_URL: Final = "KIT_COMMANDS_BY_URL"
 _NAMES: Final = {"log": LOG_COMMAND, "state": STATE_COMMAND, "restart": RESTART_COMMAND}
 #: Names of pods, containers, units, hosts and users: nothing that an option or a shell could read
 #: as something else.
@@ -40,25 +43,22 @@ class OwnerCommands:
     restart: tuple[str, ...] | None = None
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field.name) for field in fields(self))
+        return bool(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """Which there are: log, state, restart."""
+        return [field.name for field in fields(self) if getattr(self, field.name)]
 
     def lines(self) -> list[str]:
         """Each as a person would type it, with what it is for."""
         said = {"log": "follows its log", "state": "asks for its state"}
         said["restart"] = "restarts it before each trial"
-        return [
-            f"{said[field.name]}: {shlex.join(words)}"
-            for field in fields(self)
-            if (words := getattr(self, field.name))
-        ]
+        return [f"{said[name]}: {shlex.join(getattr(self, name))}" for name in self.names]
 
     def environment(self) -> dict[str, str]:
         """The variables by which a trial is told of them."""
-        return {
-            _NAMES[field.name]: shlex.join(words)
-            for field in fields(self)
-            if (words := getattr(self, field.name))
-        }
+        return {_NAMES[name]: shlex.join(getattr(self, name)) for name in self.names}
 
 
 def commands_from(environ: Mapping[str, str]) -> OwnerCommands:
@@ -81,6 +81,25 @@ def commands_from(environ: Mapping[str, str]) -> OwnerCommands:
                 "close its quotes; for a pipe write sh -c '...'",
             ) from error
     return OwnerCommands(**found)
+
+
+def commands_for(url: str, environ: Mapping[str, str]) -> OwnerCommands:
+    """The commands of the server at `url`: its own preset, else those that the environment names.
+
+    Raises:
+        SpecError: as `commands_from` and `preset`.
+    """
+    own = presets_by_url(environ).get(url)
+    return commands_from(environ) if own is None else preset(own)
+
+
+def presets_by_url(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the environment says of servers by their URLs."""
+    try:
+        found = json.loads(environ.get(PRESETS_BY_URL) or "{}")
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def preset(text: str) -> OwnerCommands:

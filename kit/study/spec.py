@@ -278,6 +278,12 @@ class StudySpec:
         return own or "load_hosts" in self.grid
 
     @property
+    def shares_a_server(self) -> bool:
+        """Its trials go to servers that run already: two at a time would be each other's traffic,
+        so they run one after the other."""
+        return any(server.kind is ServerKind.ATTACHED for server in self.servers)
+
+    @property
     def concurrencies(self) -> tuple[int, ...]:
         """Of its grid; (): as each scenario or the workload says."""
         return tuple(int(str(value)) for value in self.grid.get("concurrency", ()))

@@ -59,7 +59,8 @@ def run(
     **traffic: fields of the traffic to change: concurrency, rate, protocol, prompt_tokens,
         output_tokens, trace (a traffic file to replay) and the others of kit.study.grid.FIELDS.
     sequential: stop a cell's trials once they decide it; least_repeats: it gets at least so many.
-    parallel: trials at a time; None: one a processor core, or with `on` one a host.
+    parallel: trials at a time; None: one a processor core, or with `on` one a host. A server that
+        runs already gets one at a time.
     on: where trials run: a Dask scheduler ("tcp://scheduler:8786"), a distributed.Client, or
         "local", Dask on this machine; None: here, without Dask. With `load_hosts=4` trials run here
         and their load comes from four of its hosts, to a server that runs already. docs/dask.md
@@ -119,7 +120,7 @@ def attach(
     commands: where it runs, such as "docker:triton", "kubernetes:llm/triton-0" or
         "systemd:me@gpu1/triton" (kit.servers.owner_commands.preset): its log is followed, its exit
         code asked for, and it is restarted before each trial. kit.run shows the commands and asks
-        first. They are kept in this process's environment, and in no study.
+        first. They hold for this URL, in this process's environment, and are in no study.
 
     Raises:
         SpecError: no URL of that kind, or no such commands.
@@ -129,12 +130,11 @@ def attach(
     'llm.example:8000'
     """
     from kit.study.spec import ServerKind, ServerSpec
+    from kit.ui.owner_options import use_preset
 
-    if commands is not None:
-        from kit.ui.owner_options import use_preset
-
-        use_preset(commands)
-    return ServerSpec(kind=ServerKind.ATTACHED, url=url, model=model, metrics_url=metrics_url)
+    server = ServerSpec(kind=ServerKind.ATTACHED, url=url, model=model, metrics_url=metrics_url)
+    use_preset(url, commands)
+    return server
 
 
 def container(

@@ -5,11 +5,14 @@ What is checked, asked and said before anything is sent; then the trials, within
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.errors import SpecError
 from kit.runner.study import StudyProgress, check_where, run_study
+from kit.servers.owner_commands import commands_for
 from kit.study.folder import StudyFolder
 from kit.study.plan import plan
 from kit.study.spec import StudySpec
@@ -47,6 +50,8 @@ def begin(
     if (folder / "done.json").exists():
         return None  # there is nothing to run
     is_here = on is None or spec.has_load_hosts
+    if not is_here:
+        _check_no_commands(spec)
     minutes = cap.minutes
     if is_here:
         for line in beforehand(spec, parallel=parallel):
@@ -57,6 +62,20 @@ def begin(
     ):
         say(line)
     return minutes
+
+
+def _check_no_commands(spec: StudySpec) -> None:
+    """Refuse what a cluster's hosts cannot do: an owner's commands are run on this machine.
+
+    Raises:
+        SpecError: there are some.
+    """
+    if spec.shares_a_server and any(commands_for(s.url or "", os.environ) for s in spec.servers):
+        raise SpecError(
+            "commands of a server's owner, and trials on a cluster's hosts",
+            "trials on this machine, where the commands are run",
+            "leave out on=, or the commands",
+        )
 
 
 def run_within(

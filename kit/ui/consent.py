@@ -21,6 +21,8 @@ from kit.servers.owner_commands import (
     LOG_COMMAND,
     RESTART_COMMAND,
     STATE_COMMAND,
+    OwnerCommands,
+    commands_for,
     commands_from,
 )
 from kit.servers.whereabouts import is_on_this_machine
@@ -71,19 +73,13 @@ def confirm(spec: StudySpec, cap: Cap, *, in_notebook: bool = False) -> float | 
     if all(server.kind is not ServerKind.ATTACHED for server in spec.servers):
         return cap.minutes  # what the kit starts is its own to crash
     trials = [trial for trial in first_of_each_cell(spec) if _is_away(trial)]
-    commands = commands_from(os.environ)
-    if commands and len(spec.servers) > 1:
-        raise SpecError(
-            f"{LOG_COMMAND}, {STATE_COMMAND} or {RESTART_COMMAND} for {len(spec.servers)} servers",
-            "one server, which the commands are about",
-            "run a study for each",
-        )
+    commands = _commands(spec)
     if not trials and not commands:
         return cap.minutes
     said = [what_is_sent(spec, trials, cap)] if trials else []
-    if commands:
-        said.append("On this machine the kit runs the commands of that server's owner:")
-        said += [f"  {line}" for line in commands.lines()]
+    for url, one in commands.items():
+        said.append(f"On this machine the kit runs these commands for {url}:")
+        said += [f"  {line}" for line in one.lines()]
     text = "\n".join(said)
     if trials:
         _check_most(spec, trials, cap)
@@ -91,6 +87,24 @@ def confirm(spec: StudySpec, cap: Cap, *, in_notebook: bool = False) -> float | 
         _ask(text, listing(list(dict.fromkeys(s.label for s in spec.servers))), in_notebook)
         _AGREED.add(text)
     return cap.away[1] if trials else cap.minutes
+
+
+def _commands(spec: StudySpec) -> dict[str, OwnerCommands]:
+    """What the owners of the study's servers let run here, by the servers' URLs.
+
+    Raises:
+        SpecError: commands that are of one server, for several.
+    """
+    found = {
+        server.url or "": commands_for(server.url or "", os.environ) for server in spec.servers
+    }
+    if len(found) > 1 and commands_from(os.environ):
+        raise SpecError(
+            f"{LOG_COMMAND}, {STATE_COMMAND} or {RESTART_COMMAND} for {len(found)} servers",
+            "one server, which the commands are about",
+            "run a study for each, or name them by kit.attach(url, commands=...)",
+        )
+    return {url: commands for url, commands in found.items() if commands}
 
 
 def _check_most(spec: StudySpec, trials: list[TrialSpec], cap: Cap) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from argparse import ArgumentParser, Namespace
 
 from kit.servers.owner_commands import (
     LOG_COMMAND,
     PRESETS,
+    PRESETS_BY_URL,
     RESTART_COMMAND,
     STATE_COMMAND,
     commands_from,
     preset,
+    presets_by_url,
 )
 
 #: By the word that begins the option: its variable, and what it is for.
@@ -41,19 +44,24 @@ def use_owner_commands(args: Namespace) -> None:
         SpecError: no such preset, or a command that cannot be cut into words.
     """
     if args.commands:
-        use_preset(args.commands)
+        for variable, _ in _OPTIONS.values():
+            os.environ.pop(variable, None)
+        os.environ.update(preset(args.commands).environment())
     for word, (variable, _) in _OPTIONS.items():
         if given := getattr(args, f"{word}_command"):
             os.environ[variable] = given
     commands_from(os.environ)
 
 
-def use_preset(text: str) -> None:
-    """The same of a preset alone.
+def use_preset(url: str, text: str | None) -> None:
+    """Put a preset of the server at `url` alone there; None: it has none, whatever was said before.
 
     Raises:
         SpecError: there is no such preset.
     """
-    for variable, _ in _OPTIONS.values():
-        os.environ.pop(variable, None)
-    os.environ.update(preset(text).environment())
+    named = presets_by_url(os.environ)
+    named.pop(url, None)
+    if text is not None:
+        preset(text)
+        named[url] = text
+    os.environ[PRESETS_BY_URL] = json.dumps(named)

@@ -8,7 +8,7 @@ from statistics import median
 
 import msgspec
 
-from kit.servers.owner_commands import commands_from
+from kit.servers.owner_commands import commands_for
 from kit.study.paths import RECORDED
 from kit.study.plan import most_trials, trials_of
 from kit.study.spec import EngineKind, ServerKind, StudySpec
@@ -60,7 +60,7 @@ def plan_sentences(
 
 def _what_is_done(spec: StudySpec) -> str:
     """What becomes of a server that somebody else runs."""
-    if commands_from(os.environ).restart is not None:
+    if all(commands_for(server.url or "", os.environ).restart for server in spec.servers):
         return "restarted before each trial"
     later = "" if spec.repeats == 1 else " between trials either: a death ends the study's answers"
     return f"neither started nor stopped{later}"
@@ -91,8 +91,8 @@ def planned(
 
 
 def _at_once(spec: StudySpec, trials: int, parallel: int | None) -> int:
-    """Trials at a time. A search and a soak take one after the other."""
-    if spec.limit is not None or spec.soak is not None:
+    """Trials at a time. A search, a soak and what shares a server take one after the other."""
+    if spec.limit is not None or spec.soak is not None or spec.shares_a_server:
         return 1
     return min(trials, parallel or os.cpu_count() or 1)
 

@@ -46,3 +46,5 @@ def test_the_report_and_the_frame_say_which_loads_stopped_early(
     assert trials_frame(study)["stopped_early"].tolist() == ["12 of 40 requests failed"]
     page = write_report(study, tmp_path / "reports").read_text(encoding="utf-8")
     assert 'id="early">In 1 of 1 trials the load stopped early' in page
+    ticket = (tmp_path / "reports" / "latest.md").read_text(encoding="utf-8")
+    assert "\nIn 1 of 1 trials the load stopped early" in ticket

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -196,6 +197,25 @@ def test_a_server_that_dies_in_mid_load_stopped_answering(tmp_path: Path) -> Non
     assert (samples_frame(study)["source"] == "triton_metrics").any()
     page = write_report(study, tmp_path / "reports")
     assert "stopped answering" in page.read_text()
+
+
+@pytest.mark.slow
+def test_trials_that_share_a_server_run_one_after_the_other(
+    server: Endpoint, tmp_path: Path
+) -> None:
+    url = f"http://127.0.0.1:{server.http_port}"
+    spec = choose(
+        ServerSpec(kind=ServerKind.ATTACHED, url=url, model="simulated"),
+        workload=Workload(requests=20),
+        name="t",
+        repeats=2,
+        concurrency=[1, 4],
+    )
+    study = run_study(spec, tmp_path / "s", parallel=4)
+    results = [result for trial in study.trials() if (result := trial.result)]
+    spans = sorted((result.started_ns, result.ended_ns) for result in results)
+    assert len(spans) == 4
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 
 
 @pytest.mark.slow

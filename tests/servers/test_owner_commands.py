@@ -24,9 +24,11 @@ from kit.load.worker.redact import forms, redacted
 from kit.servers.container_image import image_of
 from kit.servers.owner_commands import (
     LOG_COMMAND,
+    PRESETS_BY_URL,
     RESTART_COMMAND,
     STATE_COMMAND,
     OwnerCommands,
+    commands_for,
     commands_from,
     preset,
 )
@@ -35,10 +37,11 @@ from kit.servers.ports import PortClaim
 from kit.servers.repository import build_repository
 from kit.servers.told_state import ToldState, state_of
 from kit.study.plan import plan
+from kit.ui.beginning import begin
 from kit.ui.choices import choose
 from kit.ui.consent import Cap, confirm
 
-_ALL = (LOG_COMMAND, STATE_COMMAND, RESTART_COMMAND)
+_ALL = (LOG_COMMAND, STATE_COMMAND, RESTART_COMMAND, PRESETS_BY_URL)
 
 
 @pytest.fixture(autouse=True)
@@ -306,9 +309,25 @@ def test_commands_are_shown_and_asked_about_on_this_machine_too(
     assert "follows its log: docker logs --follow --tail 0 triton" in said
     assert confirm(spec, Cap(yes=True)) is None
     assert "docker" not in repr(spec), "no study keeps a command"
-    two = choose([server, kit.attach("http://127.0.0.1:8", model="m")], name="p")
+    with pytest.raises(SpecError, match="leave out on"):
+        begin(spec, Path("nowhere"), Cap(yes=True), str, on="tcp://127.0.0.1:1")
+
+
+def test_commands_of_one_server_are_never_those_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = "http://127.0.0.1:9", "http://127.0.0.1:8"
+    one = kit.attach(first, model="m", commands="docker:a")
+    two = kit.attach(second, model="m")
+    assert commands_for(first, os.environ) == preset("docker:a")
+    assert not commands_for(second, os.environ)
+    both = choose([one, two], name="p")
+    assert confirm(both, Cap(yes=True)) is None
+    kit.attach(first, model="m")
+    assert not commands_for(first, os.environ), "what was said last holds"
+    monkeypatch.setenv(STATE_COMMAND, "true")
     with pytest.raises(SpecError, match="for 2 servers"):
-        confirm(two, Cap(yes=True))
+        confirm(both, Cap(yes=True))
 
 
 # --- a server of somebody else, in a container of a real engine
@@ -362,4 +381,6 @@ def test_an_owners_commands_tell_of_the_crash_and_restart_the_server(
     assert list(trials["verdict"]) == ["crashed", "crashed"], list(trials["reason"])
     assert set(trials["exit_code"]) == {-11}
     assert all("ResponseFactoryIsCancelled" in signature for signature in trials["signature"])
+    (described, _) = [json.loads(p.read_text()) for p in (tmp_path / "study").rglob("server.json")]
+    assert described["owner_commands"] == ["log", "state", "restart"]
     assert not children(f"docker logs --follow --tail 0 {name}")
