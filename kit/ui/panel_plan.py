@@ -62,7 +62,7 @@ def _what_is_done(spec: StudySpec) -> str:
     """What becomes of a server that somebody else runs."""
     if all(commands_for(server.url or "", os.environ).restart for server in spec.servers):
         return "restarted before each trial"
-    later = "" if spec.repeats == 1 else " between trials either: a death ends the study's answers"
+    later = "" if spec.repeats == 1 else "; after a death the trials that are left find no server"
     return f"neither started nor stopped{later}"
 
 
