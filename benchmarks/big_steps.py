@@ -155,19 +155,18 @@ def count(path: Path) -> dict[str, float]:
 
 
 def sql(path: Path) -> dict[str, float]:
-    """The same by study.sql, exactly."""
+    """The same by study.sql, exactly: a release at a time, since a quantile holds its values."""
     import kit
 
     shares = ", ".join(map(str, QUANTILES))
-    table = kit.open(path).sql(
-        f"select release, quantile_disc(if(ok, e2e_ms, 'inf'::double), [{shares}]) as ms "
-        "from requests where judged group by release"
-    )
-    return {
-        f"{row.release} {quantile}": value
-        for row in table.itertuples()
-        for quantile, value in zip(QUANTILES, row.ms, strict=True)
-    }
+    study, found = kit.open(path), {}
+    for release in study.sql("select distinct release from trials order by release")["release"]:
+        [values] = study.sql(
+            f"select quantile_disc(if(ok, e2e_ms, 'inf'::double), [{shares}]) as ms "
+            f"from requests where judged and release = '{release}'"
+        )["ms"]
+        found |= {f"{release} {q}": value for q, value in zip(QUANTILES, values, strict=True)}
+    return found
 
 
 def pandas(path: Path) -> dict[str, float]:

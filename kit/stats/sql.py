@@ -66,6 +66,14 @@ def query(study: StudyFolder | Path, sql: str) -> pd.DataFrame:
                     "a study is only read; make a frame of the result and work on that",
                 )
             frame: pd.DataFrame = connection.execute(statements[0]).fetch_df()
+        except duckdb.OutOfMemoryException as error:
+            raise QueryError(
+                f"SQL that needs more memory than {MEMORY_LIMIT}",
+                "a SELECT that holds less at a time",
+                "an exact quantile holds every value that it is over: ask for one release or trial "
+                "at a time (where release = '24.05'), or take approx_quantile; the latencies of "
+                "study.plot_latency() and of the report are counted, in constant memory",
+            ) from error
         except duckdb.Error as error:
             raise QueryError(
                 f"SQL that cannot be run: {str(error).strip()}",

@@ -158,6 +158,15 @@ def test_a_query_reads_the_study_and_nothing_else(path: Path, tmp_path: Path, sq
 
 
 @pytest.mark.slow
+def test_a_query_that_needs_too_much_memory_says_the_way_round(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.stats.sql.MEMORY_LIMIT", "100MB")
+    many = "select quantile_disc(a.n + b.n, 0.5) from range(20000) a(n), range(20000) b(n)"
+    with pytest.raises(QueryError, match=r"more memory than 100MB.*one release or trial at a time"):
+        kit.open(path).sql(many)
+
+
 def test_a_damaged_part_is_named_before_duckdb_sees_it(tmp_path: Path) -> None:
     study = first_light(tmp_path / "s", repeats=1)
     pack_study(study)
