@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -21,6 +21,7 @@ import psutil
 from kit.cleaning import clean_text
 from kit.errors import ServerStartError
 from kit.servers.owner_commands import OwnerCommands
+from kit.servers.processes import ending_with_us
 from kit.servers.runs import Run, register
 from kit.servers.told_state import ToldState, state_of
 
@@ -35,7 +36,6 @@ _AGAIN_S: Final = 1.0
 _LINE_BYTES: Final = 1 << 16
 _PATIENCE_S: Final = 2.0
 _POLL_S: Final = 0.02
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class OwnerRunner:
@@ -55,7 +55,8 @@ class OwnerRunner:
         self._run: Run | None = None
         self._follower: subprocess.Popen[bytes] | None = None
         self._closing = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the follower: it is not waited for while signalled
+        self._registering = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="owner-log", daemon=True)
 
     def restart(self, timeout_s: float) -> None:
@@ -103,25 +104,26 @@ class OwnerRunner:
         if words is None or self._closing.is_set():
             return None
         try:
-            process = self._start(words, subprocess.PIPE)
+            process = self._start(words)
         except OSError:
             return None
         try:
-            text, _ = process.communicate(timeout=STATE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            return None
+            text = _read(process)
         finally:
             _end(process)
-        return state_of(text[:_MOST_STATE_BYTES].decode(errors="replace"))
+        return None if text is None else state_of(text.decode(errors="replace"))
 
     def close(self) -> None:
         """End what runs; whatever state it is in."""
         self._closing.set()
-        with self._lock:
-            if self._follower is not None:
-                _end(self._follower)
-        if self._thread.ident is not None:
-            self._thread.join()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._thread.ident is None or not self._thread.is_alive():
+                break
+            with self._lock:
+                if self._follower is not None:
+                    _signal(self._follower, number)
+            # Its thread waits for it, unless a process that left its group holds its output.
+            self._thread.join(_PATIENCE_S)
         if self._run is not None:
             self._run.forget()
             self._run = None
@@ -135,12 +137,14 @@ class OwnerRunner:
                     if self._closing.is_set():
                         return
                     try:
-                        self._follower = self._start(words, subprocess.PIPE)
+                        self._follower = self._start(words)
                     except OSError as error:
                         file.write(f"[{shlex.join(words)}: {error.strerror}]\n".encode())
                         return
                 self._copy(self._follower, file)
-                _end(self._follower)
+                with self._lock:
+                    _end(self._follower)
+                    self._follower = None
                 self._closing.wait(_AGAIN_S)
 
     def _copy(self, follower: subprocess.Popen[bytes], file: BinaryIO) -> None:
@@ -154,25 +158,41 @@ class OwnerRunner:
                         file.write(text.encode(errors="surrogateescape"))
                 self._kept += len(line)
 
-    def _start(self, words: tuple[str, ...], output: int) -> subprocess.Popen[bytes]:
+    def _start(self, words: tuple[str, ...]) -> subprocess.Popen[bytes]:
         """A command of the kit's own processes: it ends with them, and is swept if they cannot."""
-        before = None
-        env = dict(os.environ)
-        if sys.platform == "linux":
-            if self._run is None:
-                self._run = register()
-            env |= self._run.environment
-            libc = ctypes.CDLL(None)
-            before = lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # noqa: E731
+        on_linux = sys.platform == "linux"
         return subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=env,
+            env=os.environ | (self._mark() if on_linux else {}),
             start_new_session=True,
-            preexec_fn=before,
+            preexec_fn=ending_with_us() if on_linux else None,
         )
+
+    def _mark(self) -> dict[str, str]:
+        """What the environment of its processes must have; the log's thread asks as well."""
+        with self._registering:
+            if self._run is None:
+                self._run = register()
+            return self._run.environment
+
+
+def _read(process: subprocess.Popen[bytes]) -> bytes | None:
+    """All that it prints; None: it goes on for too long, or prints too much."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + STATE_TIMEOUT_S
+    text = b""
+    with process.stdout as output:
+        while (left_s := deadline - time.monotonic()) > 0 and len(text) <= _MOST_STATE_BYTES:
+            if not select.select([output], [], [], left_s)[0]:
+                break
+            piece = os.read(output.fileno(), _LINE_BYTES)
+            if not piece:
+                return text
+            text += piece
+    return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

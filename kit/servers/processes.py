@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kit.servers.remove import is_own_file
@@ -15,7 +16,19 @@ from kit.servers.remove import is_own_file
 #: In the environment of everything that a run starts, and so of what those start: the run's name.
 MARKER = "TRITON_CRASH_KIT_RUN"
 
+_PR_SET_PDEATHSIG = 1
+
 SHM = Path("/dev/shm")  # noqa: S108 (that is where POSIX shared memory lies on Linux)
+
+
+def ending_with_us() -> Callable[[], int]:
+    """What a child calls before its program (`preexec_fn`), to get SIGTERM when the thread that
+    starts it ends, however that ends. Linux only.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    libc = ctypes.CDLL(None)
+    return lambda: int(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0))
 
 
 def start_ticks(pid: int) -> int | None:

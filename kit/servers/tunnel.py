@@ -5,20 +5,18 @@ One `ssh -N` a tunnel, in the run's register by its environment, so that nothing
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from kit.errors import ContainerError
+from kit.servers.processes import ending_with_us
 from kit.servers.runs import Run
 
 CONNECT_S: Final = 20
 _POLL_S: Final = 0.05
-_PR_SET_PDEATHSIG: Final = 1
 #: No question may wait for an answer that nobody gives; a dead link is known within 15 s.
 _OPTIONS: Final = {
     "BatchMode": "yes",
@@ -51,7 +49,6 @@ class Tunnel:
         words = [f"-o{name}={value}" for name, value in _OPTIONS.items()]
         words += [] if port is None else [f"-p{port}"]
         words += [word for forward in forwards for word in ("-L", forward)]
-        libc = ctypes.CDLL(None)
         with self._log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(
@@ -61,7 +58,7 @@ class Tunnel:
                     stderr=log,
                     env=os.environ | run.environment,
                     start_new_session=True,
-                    preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
+                    preexec_fn=ending_with_us(),
                 )
             except FileNotFoundError as error:
                 raise ContainerError(

@@ -6,10 +6,11 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -34,8 +35,11 @@ from kit.servers.owner_commands import (
 )
 from kit.servers.owner_runner import OwnerRunner
 from kit.servers.ports import PortClaim
+from kit.servers.processes import MARKER
 from kit.servers.repository import build_repository
+from kit.servers.runs import registered
 from kit.servers.told_state import ToldState, state_of
+from kit.servers.traces import sweep
 from kit.study.plan import plan
 from kit.ui.beginning import begin
 from kit.ui.choices import choose
@@ -196,6 +200,41 @@ def children(of: str) -> list[psutil.Process]:
     ]
 
 
+def eventually(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
+def test_log_and_state_commands_are_one_run_on_the_register(tmp_path: Path) -> None:
+    before = {run.name for run in registered()}
+    commands = OwnerCommands(log=python("import time; time.sleep(99)"), state=("echo", "x"))
+    for at in range(20):
+        runner = OwnerRunner(commands, tmp_path / str(at))
+        runner.follow()
+        runner.state()  # at the same time as the log's thread begins
+        assert len({run.name for run in registered()} - before) <= 1
+        runner.close()
+    assert {run.name for run in registered()} <= before
+
+
+def test_a_kill_of_the_kit_ends_the_log_command(tmp_path: Path) -> None:
+    mark = f"mark-{os.getpid()}-{time.monotonic_ns()}"
+    follow = f"import time; '{mark}'; time.sleep(99)"
+    code = "import sys, time\nfrom pathlib import Path\n"
+    code += "from kit.servers.owner_commands import OwnerCommands\n"
+    code += "from kit.servers.owner_runner import OwnerRunner\n"
+    code += "words = (sys.executable, '-c', sys.argv[1])\n"
+    code += "OwnerRunner(OwnerCommands(log=words), Path(sys.argv[2])).follow()\ntime.sleep(99)"
+    words = [sys.executable, "-c", code, follow, str(tmp_path / "log")]
+    with subprocess.Popen(words) as kit_process:
+        eventually(lambda: len(children(mark)) == 2)
+        kit_process.kill()
+    eventually(lambda: not children(mark))
+    sweep()
+
+
 def test_a_log_is_followed_begun_again_when_it_ends_and_ended_with_all_that_it_started(
     tmp_path: Path,
 ) -> None:
@@ -208,10 +247,8 @@ def test_a_log_is_followed_begun_again_when_it_ends_and_ended_with_all_that_it_s
     once += "if not p.exists(): p.touch(); print('first', flush=True); raise SystemExit\n"
     runner = OwnerRunner(OwnerCommands(log=python(once + code)), log)
     runner.follow()
-    deadline = time.monotonic() + 30
-    while len(children(mark)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(children(mark)) == 2
+    eventually(lambda: len(children(mark)) == 2)
+    assert all(MARKER in process.environ() for process in children(mark))
     runner.close()
     assert not children(mark)
     assert log.read_text() == "before\nfirst\na line\n"
@@ -224,9 +261,7 @@ def test_a_log_holds_no_secret_and_keeps_bytes_that_are_no_text(tmp_path: Path) 
     hide = partial(redacted, secrets=forms(["Bearer s3cret-token"]))
     runner = OwnerRunner(OwnerCommands(log=python(code)), log, hide)
     runner.follow()
-    deadline = time.monotonic() + 10
-    while not (log.exists() and log.read_bytes()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eventually(lambda: log.exists() and log.read_bytes())
     runner.close()
     assert log.read_bytes() == b"got [secret] \xff\n"
 
@@ -235,9 +270,7 @@ def test_a_log_command_that_is_not_there_is_said_in_the_log(tmp_path: Path) -> N
     log = tmp_path / "server.log"
     runner = OwnerRunner(OwnerCommands(log=("no-such-program-here", "x")), log)
     runner.follow()
-    deadline = time.monotonic() + 10
-    while not (log.exists() and log.read_bytes()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eventually(lambda: log.exists() and log.read_bytes())
     runner.close()
     assert log.read_text() == "[no-such-program-here x: No such file or directory]\n"
 
@@ -288,8 +321,7 @@ def test_what_a_restart_starts_outlives_the_trial(tmp_path: Path) -> None:
     runner.close()
     (daemon,) = [p for p in children(mark) if "Popen" not in " ".join(p.cmdline())]
     try:
-        assert "TRITON_CRASH_KIT_RUN" not in " ".join(daemon.environ())
-        assert not [name for name in daemon.environ() if name.startswith("TRITON_CRASH_KIT_R")]
+        assert MARKER not in daemon.environ(), "what the kit ends and sweeps has it"
     finally:
         daemon.kill()
 
