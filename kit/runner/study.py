@@ -56,11 +56,11 @@ def run_study(
     """Run what is left of a study and return its folder.
 
     Each trial runs in a process of its own (`python -m kit.runner.trial`), `parallel` at a time
-    (None: one a core; one by one, whatever is said, where they share a server that runs already).
-    on: a Dask cluster (kit.runner.dask_cluster) on whose hosts they run
-    instead, one at a time on each; the folder is here all the same. With load_hosts trials run
-    here, one at a time, and their load comes from so many of its hosts. Finished trials are not run
-    again; interrupted ones are, and those that failed on our side.
+    (None: one a core). Trials that share a server that runs already go one after the other.
+    on: a Dask cluster (kit.runner.dask_cluster) on whose hosts they run instead, one at a time on
+    each; the folder is here all the same. With load_hosts trials run here, one at a time, and their
+    load comes from so many of its hosts. Finished trials are not run again; interrupted ones are,
+    and those that failed on our side.
     most_requests: no trial is begun that could send more than these, over all trials of this call;
     one without a number of requests counts once it has ended. The progress says so.
     KeyboardInterrupt, or setting `stop`, ends the running trials, which clean up after

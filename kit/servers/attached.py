@@ -149,7 +149,7 @@ class AttachedServer:
             self._owner.restart(self._ready_timeout_s)
             self._wait_until_ready()
         self._owner.follow()
-        self._before = self._owner.state()
+        self._before, self._asked_ns = self._owner.state(), self._clock_ns()
         self._look()
         endpoint = self._with_metrics()
         description = {
@@ -222,17 +222,25 @@ class AttachedServer:
         silent_s = (self._clock_ns() - self._silent_since_ns) / 1e9
         if self._has_answered and silent_s >= enough_s:
             since_ns = self._silent_since_ns
-            while not self._ask(since_ns, why):
-                waited_s = (self._clock_ns() - since_ns) / 1e9 - enough_s
-                if self._before is None or waited_s > TOLD_S or self._stopping.wait(PROBE_S):
-                    self._ended = End(at_ns=since_ns, how=why)
-                    break
-            self._changed.set()
+            self._wait_until_told(since_ns, why)
+
+    def _wait_until_told(self, since_ns: int, why: str) -> None:
+        """Note its end, as its owner's command tells of it within TOLD_S, else as it was seen."""
+        deadline_ns = self._clock_ns() + round(TOLD_S * 1e9)
+        while self._before is not None and self._clock_ns() < deadline_ns:
+            if self._ask(since_ns, why):
+                return
+            if self._stopping.wait(PROBE_S):
+                break
+        self._ended = End(at_ns=since_ns, how=why)
+        self._changed.set()
 
     def _ask(self, at_ns: int, how: str = "restarted") -> bool:
         """Whether its owner's command tells of its end; that is noted."""
-        now = None if self._before is None else self._owner.state()
-        if now is None or self._before is None or not now.is_another_life_than(self._before):
+        if self._before is None:
+            return False
+        now = self._owner.state()
+        if now is None or not now.is_another_life_than(self._before):
             return False
         self._told = now
         self._ended = End(at_ns=at_ns, how=how, exit_code=now.exit_code)

@@ -117,12 +117,12 @@ def preset(text: str) -> OwnerCommands:
     kind, _, rest = text.partition(":")
     names = rest.split("/")
     make = _PRESETS.get(kind)
-    if make is None or not all(_NAME.fullmatch(name) for name in names):
+    commands = None
+    if make is not None and all(_NAME.fullmatch(name) for name in names):
+        commands = make(names)
+    if commands is None:
         raise SpecError(f"the commands {text!r}", f"one of {PRESETS}", "correct it")
-    try:
-        return make(*names)
-    except TypeError:
-        raise SpecError(f"the commands {text!r}", f"one of {PRESETS}", "correct it") from None
+    return commands
 
 
 PRESETS: Final = (
@@ -131,7 +131,10 @@ PRESETS: Final = (
 )
 
 
-def _docker(name: str) -> OwnerCommands:
+def _docker(names: list[str]) -> OwnerCommands | None:
+    if len(names) != 1:
+        return None
+    name = names[0]
     return OwnerCommands(
         log=("docker", "logs", "--follow", "--tail", "0", name),
         state=("docker", "inspect", name),
@@ -139,12 +142,12 @@ def _docker(name: str) -> OwnerCommands:
     )
 
 
-def _kubernetes(*names: str) -> OwnerCommands:
+def _kubernetes(names: list[str]) -> OwnerCommands | None:
     *place, name = names
     is_deployment = place[-1:] == ["deployment"]
     namespace = place[:-1] if is_deployment else place
     if len(namespace) > 1:
-        raise TypeError
+        return None
     kubectl = ("kubectl", *(("--namespace", namespace[0]) if namespace else ()))
     follow = (*kubectl, "logs", "--follow", "--tail", "0")
     if not is_deployment:
@@ -169,10 +172,10 @@ _SHOWN: Final = (
 )
 
 
-def _systemd(*names: str) -> OwnerCommands:
+def _systemd(names: list[str]) -> OwnerCommands | None:
     *host, unit = names
     if len(host) > 1:
-        raise TypeError
+        return None
     there = ("ssh", "-o", "BatchMode=yes", host[0]) if host else ()
     return OwnerCommands(
         log=(*there, "journalctl", "--follow", "--lines", "0", "--output", "cat", "--unit", unit),
@@ -184,7 +187,10 @@ def _systemd(*names: str) -> OwnerCommands:
 _SACCT: Final = "State,ExitCode,Restarts,Start"
 
 
-def _slurm(job: str) -> OwnerCommands:
+def _slurm(names: list[str]) -> OwnerCommands | None:
+    if len(names) != 1:
+        return None
+    job = names[0]
     return OwnerCommands(
         log=("tail", "--follow=name", "--retry", "--lines", "0", f"slurm-{job}.out"),
         state=("sacct", "--jobs", job, "--parsable2", "--allocations", "--format", _SACCT),
@@ -192,7 +198,8 @@ def _slurm(job: str) -> OwnerCommands:
     )
 
 
-_PRESETS: Final[dict[str, Callable[..., OwnerCommands]]] = {
+#: None: the names are not of the form that it takes.
+_PRESETS: Final[dict[str, Callable[[list[str]], OwnerCommands | None]]] = {
     "docker": _docker,
     "kubernetes": _kubernetes,
     "systemd": _systemd,
