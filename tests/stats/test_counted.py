@@ -167,6 +167,7 @@ def test_a_query_that_needs_too_much_memory_says_the_way_round(
         kit.open(path).sql(many)
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_named_before_duckdb_sees_it(tmp_path: Path) -> None:
     study = first_light(tmp_path / "s", repeats=1)
     pack_study(study)
