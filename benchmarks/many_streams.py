@@ -38,8 +38,11 @@ def many_streams(results: Results, rounds: int) -> None:
         for name, value in taken.items():
             figures.setdefault(name, []).append(value)
     units = {
-        "events_lost": ("events of 600,000 that were sent and are on no record", "<= 0"),
-        "not_ok": ("requests of 10,000 that are not well", "<= 0"),
+        "events_lost": (
+            f"events of {STREAMS * EVENTS:,} that were sent and are on no record",
+            "<= 0",
+        ),
+        "not_ok": (f"requests of {STREAMS:,} that are not well", "<= 0"),
         "itl_error_p99": ("microseconds from the source's own gaps", "<= 1000"),
         "cpu": ("of one core", "<= 1"),
         "cpu_an_event": ("microseconds of CPU an event", None),
