@@ -65,6 +65,8 @@ def run_apart(
                 given = None
                 if stop.is_set():
                     child.terminate()
+    if stop.is_set() and child.returncode == -signal.SIGTERM:
+        return StudyFolder.create(folder, spec)  # stopped before it listened: nothing was begun
     failure = json.loads(said) if said else {}
     if child.returncode != 0 and not failure:  # killed: nobody said why
         failure = {"traceback": f"the process that ran the study ended with {child.returncode}"}

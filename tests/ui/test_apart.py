@@ -125,6 +125,19 @@ def test_it_runs_to_its_end_and_can_be_stopped_and_said_to_be_out_of_time(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_stop_before_it_listens_is_a_study_without_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.ui.apart.LOOK_S", 0.01)  # Python has not begun by then
+    at_once = threading.Event()
+    at_once.set()
+    study = run_apart(spec_of(8), tmp_path / "study", stop=at_once)
+    assert study.spec == spec_of(8)
+    assert not study.finished
+    assert not [trial for trial in study.trials() if trial.result]
+
+
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_no_study_that_ended(tmp_path: Path) -> None:
     def kill() -> None:
         until(own)
