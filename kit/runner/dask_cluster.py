@@ -95,7 +95,8 @@ def check_limit(spec: StudySpec) -> None:
         raise SpecError(
             "on=… with a search for a limit, whose trials are compared by their latencies",
             "one host",
-            "leave out on=, and run it on the host itself",
+            "leave out on=, and run it on the host itself; or give load_hosts= with the URL of a "
+            "server, and trials run here with their load from the same hosts each time",
         )
 
 

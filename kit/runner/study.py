@@ -21,6 +21,7 @@ from kit.servers.vllm_env import environment_for
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
+from kit.study.remarks import Remarks
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 from kit.study.traces.keep import keep
@@ -128,9 +129,9 @@ def check_where(spec: StudySpec, trials: Sequence[TrialSpec], on: Cluster | None
     from kit.runner.dask_cluster import check_limit, check_servers
     from kit.runner.dask_load_place import has_load_hosts
 
-    check_limit(spec)
     if has_load_hosts(trials, on):
         return True
+    check_limit(spec)
     check_servers(spec)
     return False
 
@@ -185,9 +186,11 @@ def _run_trials(
     results = {name: result for name, (_, result) in done.items()}
     running: dict[str, TrialRun] = {}
     remarks: list[str] = []
+    told = Remarks(study.path)
     sweep()  # what an earlier run left when it was killed
 
     def report() -> None:
+        told.keep((*place.remarks(), *remarks))
         if on_progress:
             on_progress(
                 StudyProgress(

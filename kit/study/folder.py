@@ -16,8 +16,8 @@ A trial folder holds
     result.json           TrialResult, the end marker, written last
 
 A study folder holds `study.json` (StudySpec), `trials/<trial_id>/`, `traces/` (the requests of
-traffic files, kit.study.traces.keep) and, once all trials are done, `done.json`. Files are only
-ever appended to or replaced whole.
+traffic files, kit.study.traces.keep), what its last run remarked (kit.study.remarks) and, once all
+trials are done, `done.json`. Files are only ever appended to or replaced whole.
 
 A folder object reads a file once and again only when the file has changed: keep the object, and
 ask it as often as you like.

@@ -4,7 +4,7 @@ Voilà ends a page's kernel when the page is closed or loaded again. The study g
 the panel of the next page finds it by its lock, shows it and can stop it. It stops, with what is
 done kept, when the application ends, or its budget.
 
-    python -P -m kit.ui.apart FOLDER [--minutes M] --owner PID:BEGAN  < STUDY.json
+    python -P -m kit.ui.apart FOLDER [--minutes M] [--on ADDRESS] --owner PID:BEGAN  < STUDY.json
 """
 
 from __future__ import annotations
@@ -31,12 +31,18 @@ LOOK_S = 0.5
 
 
 def run_apart(
-    spec: StudySpec, folder: Path, *, stop: threading.Event, minutes: float | None = None
+    spec: StudySpec,
+    folder: Path,
+    *,
+    stop: threading.Event,
+    minutes: float | None = None,
+    on: str | None = None,
 ) -> StudyFolder:
     """As kit.runner.study.run_study, in a process that outlives this one, but not the parent of
     this one: the application, of which a page's kernel is a child.
 
-    minutes: budget, kept also if this process ends before; None: no limit.
+    minutes: budget, kept also if this process ends before; None: no limit. on: as of run_study, an
+        address or "local".
 
     Raises:
         KitError: as run_study, with its words.
@@ -49,6 +55,7 @@ def run_apart(
     command = [sys.executable, "-P", "-m", "kit.ui.apart", str(folder)]
     command += ["--owner", f"{parent.pid}:{parent.create_time()!r}"]
     command += [] if minutes is None else ["--minutes", str(minutes)]
+    command += [] if on is None else ["--on", on]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -83,6 +90,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--owner", required=True, metavar="PID:BEGAN")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--on")
     asked = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -96,7 +104,8 @@ def main() -> None:
     try:
         from kit.runner.study import run_study
 
-        run_study(from_json(sys.stdin.buffer.read(), StudySpec), asked.folder, stop=stop)
+        spec = from_json(sys.stdin.buffer.read(), StudySpec)
+        run_study(spec, asked.folder, stop=stop, on=asked.on)
     except KitError as error:
         _say({"given": error.given, "expected": error.expected, "hint": error.hint})
     except Exception:  # noqa: BLE001 - the panel shows it; nobody else would see it

@@ -11,6 +11,7 @@ from kit.study.limit import Goals, LimitSearch, LoadKind
 from kit.ui.arguments import folder as as_folder
 
 if TYPE_CHECKING:
+    from kit.runner.dask_cluster import Cluster
     from kit.runner.study import StudyProgress
     from kit.study.spec import Engine, ServerSpec, StudySpec, Workload
     from kit.ui.study_view import Study
@@ -39,6 +40,7 @@ def find_limit(
     engine: str | Engine | None = None,
     name: str = "limit",
     seed: int = 0,
+    on: Cluster | None = None,
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
@@ -49,7 +51,7 @@ def find_limit(
     """Find the highest load at which the goals hold and the server lives.
 
     server: a release, or a server (kit.attach, kit.container). scenario, workload, engine, name,
-        seed, folder, progress, yes, most_requests, most_minutes, **traffic: as for kit.run, one
+        seed, on, folder, progress, yes, most_requests, most_minutes, **traffic: as for kit.run, one
         value each.
     p95_ttft_ms: time to the first token. p95_itl_ms: gap between tokens. p95_e2e_ms: whole answer.
         failed: share of the requests. kv: share of the KV cache in use, p95 over time. None: no
@@ -60,6 +62,7 @@ def find_limit(
         load that has held before.
     within: how exactly, a share of the limit; most_trials: it ends then, decided or not.
     requests: of one trial, warm-up not counted.
+    on: with load_hosts only, since trials of several hosts cannot be compared by their latencies.
 
     It is a study as any other: the same call goes on where it was stopped. `study.limit` is the
     answer, `study.plot_limit()` the picture.
@@ -100,7 +103,7 @@ def find_limit(
     )
     where = None if folder is None else as_folder("folder", folder)
     cap = Cap(requests=most_requests, minutes=most_minutes, yes=yes)
-    return conduct(spec, where, parallel=1, progress=progress, cap=cap)
+    return conduct(spec, where, parallel=1, on=on, progress=progress, cap=cap)
 
 
 def limit_spec(

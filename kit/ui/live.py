@@ -24,6 +24,7 @@ from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.grid import COLUMNS
 from kit.study.locks import is_locked
 from kit.study.plan import most_trials
+from kit.study.remarks import read_remarks
 from kit.study.result import Outcome, TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 from kit.study.words import milliseconds, percent
@@ -69,6 +70,7 @@ class LiveStudy:
     is_running: bool
     left_s: float | None = None  # None: not known yet
     varied: tuple[str, ...] = ()  # words of the traffic that tell cells apart, beside concurrency
+    remarks: tuple[str, ...] = ()  # what its run said of itself: hosts that differ, a budget
 
 
 def read_again(read: Callable[[], T], *, times: int = 5, wait_s: float = 0.2) -> T:
@@ -135,6 +137,7 @@ class LiveReader:
             is_running=running,
             left_s=self._left_s(len(live)) if running else None,
             varied=_varied(self.study.spec),
+            remarks=read_remarks(self.study.path),
         )
 
     def _left_s(self, running: int) -> float | None:
@@ -282,8 +285,9 @@ def live_html(live: LiveStudy) -> str:
         f"<li>{safe_html(' '.join(name_of(spec).split()))} {safe_html(ending_of(result))}</li>"
         for spec, result in live.done[:-9:-1]
     )
+    remarks = "".join(f"<p><small>{safe_html(text)}</small></p>" for text in live.remarks)
     return (
-        f'<div class="kit-progress"><p>{head}</p>{crash_html(live)}{running}'
+        f'<div class="kit-progress"><p>{head}</p>{remarks}{crash_html(live)}{running}'
         f'<ul class="kit-ended">{ended}</ul></div>'
     )
 

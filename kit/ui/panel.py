@@ -38,7 +38,8 @@ from kit.ui.live import (
     read_again,
     running_study,
 )
-from kit.ui.panel_choice import Checked, Choice, check, form_fields, load, save, saved
+from kit.ui.panel_choice import Checked, Choice, check, form_fields
+from kit.ui.panel_saved import load, save, saved
 
 RunStudy = Callable[..., StudyFolder]
 HERE = Path(__file__).parent
@@ -186,30 +187,28 @@ class Panel:
             self._show()
             return
         try:
-            confirm(
-                checked.spec, Cap(yes=True)
-            )  # the box is ticked; how much is capped all the same
+            # The box is ticked; how much is capped all the same.
+            confirm(checked.spec, Cap(yes=True))
         except KitError as error:
             self._show(**{"": f"{error.given}. Expected: {error.expected}; {error.hint}."})
             return
         folder = study_folder(checked.spec, self._studies)
-        self._job = StudyJob(
-            self._runs(checked.budget_min), checked.spec, folder, checked.budget_min
-        )
+        self._job = StudyJob(self._runs(checked), checked.spec, folder, checked.budget_min)
         self._folder = folder
         self.widget.results = ""
         self.widget.live = PREPARING
         self._job.start()
         self._watch()
 
-    def _runs(self, minutes: float | None) -> RunStudy:
+    def _runs(self, checked: Checked) -> RunStudy:
+        given: dict[str, Any] = {} if checked.on is None else {"on": checked.on}
         if self._run_study is not None:
-            return self._run_study
+            return partial(self._run_study, **given)
         if self._apart:
-            return partial(run_apart, minutes=minutes)
+            return partial(run_apart, minutes=checked.budget_min, **given)
         from kit.runner.study import run_study
 
-        return run_study
+        return partial(run_study, **given)
 
     def stop(self) -> None:
         """What the Stop button does; the running trials end and clean up, the study can go on."""
@@ -258,7 +257,7 @@ class Panel:
                 going = job.is_alive() if job else is_running(folder)
                 if (folder / "study.json").exists():
                     live = await asyncio.to_thread(reader.read)
-                    if live.done or live.running:
+                    if live.done or live.running or live.remarks:
                         self.widget.live = live_html(live)
                     if len(live.done) != decided:
                         decided = len(live.done)

@@ -1,4 +1,4 @@
-"""What is typed into the panel, as plain data: checked field by field, planned, saved, as code.
+"""What is typed into the panel, as plain data: checked field by field, planned, as code.
 
 Nothing here plans trials or imports pandas: whatever the number of trials, a change of a field
 is answered at once.
@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from kit.errors import KitError, SpecError
-from kit.study.files import write_whole
 from kit.study.grid import FIELDS, as_grid, several
 from kit.study.hybrids import load_hybrids
-from kit.study.plain_yaml import from_yaml
-from kit.study.plan import ENGINES, most_trials
+from kit.study.plan import ENGINES, most_trials, trials_of
 from kit.study.releases import embedded_releases
 from kit.study.scenarios import load_scenarios
 from kit.study.soak import SoakClaim
@@ -43,13 +39,13 @@ LIMITS = {
     "prompt_tokens": 1_000_000,
     "output_tokens": 1_000_000,
     "processes": 64,
+    "load_hosts": 64,
 }
 MOST_REPEATS, MOST_TRIALS = 1_000, 20_000
-#: Traffic that the panel does not offer, since it names no cluster.
+#: Traffic that stands beside the cluster's address, without which it means nothing.
 NEEDS_CLUSTER = "load_hosts"
-SUFFIX = ".yaml"
-#: Of a saved choice: a plain file name.
-_NAME = re.compile(r"\w[\w .-]{0,63}")
+#: Of a Dask scheduler, as kit.run takes it; "local" is Dask within this process.
+_CLUSTER = re.compile(r"local|(tcp|tls)://[^\s/]+:\d{1,5}")
 
 
 class Question(StrEnum):
@@ -71,6 +67,7 @@ class Choice:
     model: str = ""  # what the containers or the URL serve
     gpus: str = ""  # of the containers
     agreed: bool = False  # the traffic may go to that URL
+    on: str = ""  # a Dask cluster that runs the trials, or sends their load
     engine: str = EngineKind.SIMULATED.value
     scenarios: tuple[str, ...] = ()
     own: bool = False  # traffic of one's own in place of scenarios
@@ -119,6 +116,7 @@ class Checked:
     trials: int = 0
     minutes: float | None = None  # expected
     budget_min: float | None = None
+    on: str | None = None  # where kit.runner.study.run_study is to run it
     plan: tuple[str, ...] = ()  # sentences
     known: str = ""  # of these releases under this traffic, in one line
     known_more: tuple[str, ...] = ()  # what that rests on, and what nobody has measured
@@ -148,6 +146,9 @@ def check(choice: Choice) -> Checked:
         if text.strip()
     }
     one_in = _number(problems, "one_in", choice.one_in, 1e9)
+    on = choice.on.strip() or None
+    if on is not None and not _CLUSTER.fullmatch(on):
+        problems["on"] = f"{on!r}. Expected: tcp://HOST:PORT or tls://HOST:PORT of a scheduler."
     if problems:
         return Checked(problems=problems)
     assert repeats is not None
@@ -161,6 +162,7 @@ def check(choice: Choice) -> Checked:
             case Question.SOAK:
                 spec = _soak_spec(choice, servers, grid, int(one_in))
         trials = most_trials(spec)
+        _check_place(spec, on)
     except ValueError:
         return Checked(problems={"question": f"Choose one of {', '.join(Question)}."})
     except KitError as error:
@@ -179,12 +181,25 @@ def check(choice: Choice) -> Checked:
         trials=trials,
         minutes=minutes,
         budget_min=budget,
-        plan=tuple(plan_sentences(spec, trials, minutes, budget)),
+        on=on,
+        plan=tuple(plan_sentences(spec, trials, minutes, budget, on=on)),
         known=known,
         known_more=more,
         python=python_call(choice),
         command=command_line(choice),
     )
+
+
+def _check_place(spec: StudySpec, on: str | None) -> None:
+    """Refuse servers, or a load, that do not go with where it is to run.
+
+    Raises:
+        SpecError: as kit.runner.study.check_where.
+    """
+    from kit.runner.study import check_where
+
+    one = next(trials_of(spec))  # the others differ in nothing that matters here
+    check_where(spec, [replace(one, server=server) for server in spec.servers], on)
 
 
 def _servers(choice: Choice, problems: dict[str, str]) -> list[str | ServerSpec]:
@@ -323,46 +338,6 @@ def _words(error: KitError) -> str:
     return f"{error.given}. Expected: {error.expected}; {error.hint}."
 
 
-def save(choice: Choice, name: str, folder: Path) -> Path:
-    """Write the choice as a readable file NAME.yaml into `folder`.
-
-    Raises:
-        SpecError: a name that is no plain file name.
-    """
-    if not _NAME.fullmatch(name):
-        raise SpecError(
-            f"the name {name!r}", "letters, digits, space, dot, - and _", "choose a plain name"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}{SUFFIX}"
-    text = yaml.safe_dump(choice.as_data(), sort_keys=False, allow_unicode=True)
-    write_whole(path, text.encode())
-    return path
-
-
-def load(path: Path) -> Choice:
-    """Read a saved choice.
-
-    Raises:
-        SpecError: it cannot be read, or is none.
-    """
-    try:
-        data = from_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"{path.name}: {error}", "a saved configuration", "choose one") from error
-    if not isinstance(data, dict):
-        raise SpecError(
-            f"{path.name}, which holds no fields", "a saved configuration", "choose one"
-        )
-    return Choice.of(data)
-
-
-def saved(folder: Path) -> list[str]:
-    """Names of the saved choices in `folder`; a name that `save` would not take is no such file."""
-    names = (path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}"))
-    return sorted(name for name in names if _NAME.fullmatch(name))
-
-
 def form_fields() -> dict[str, Any]:
     """What there is to choose from, for the form."""
     return {
@@ -387,4 +362,5 @@ def form_fields() -> dict[str, Any]:
         "traffic": [
             [row.name, row.unit, row.help] for row in FIELDS.values() if row.name != NEEDS_CLUSTER
         ],
+        "load_hosts": [NEEDS_CLUSTER, "", "hosts that send to the URL"],
     }

@@ -32,6 +32,7 @@ def python_call(choice: Choice) -> str:
     else:
         parts.append(f"repeats={int(choice.repeats)}")
         parts += ["sequential=True"] if choice.sequential else []
+    parts += [f"on={choice.on.strip()!r}"] if choice.on.strip() else []
     parts += ["yes=True"] if choice.url.strip() else []
     return f"kit.{CALLS[choice.question]}({', '.join(parts)})"
 
@@ -64,6 +65,7 @@ def command_line(choice: Choice) -> str:
     else:
         words += ["--repeats", choice.repeats.strip()]
         words += ["--sequential"] if choice.sequential else []
+    words += ["--on", choice.on.strip()] if choice.on.strip() else []
     words += ["--yes"] if choice.url.strip() else []
     return shlex.join(["python", "-m", "kit", *words])
 

@@ -115,6 +115,8 @@ function render({ model, el: root }) {
     plain("url", "URL", "http://HOST:8000, grpc://HOST:8001"),
     plain("model", "model", "what the container or the URL serves"),
     when(() => choice.url.trim(), flag("agreed", "this traffic may go to that server"), problem("agreed")));
+  const cluster = el("details", {}, el("summary", { text: "Hosts of a Dask cluster" }),
+    plain("on", "scheduler", "tcp://HOST:8786; empty: this machine"), traffic(fields.load_hosts));
   const goals = when(() => choice.question === "limit", ...fields.goals.map(([name, hint]) => text(
     `goals.${name}`, name, hint, () => choice.goals[name] || "", (value) => { choice.goals[name] = value; })));
   const claim = when(() => choice.question === "soak",
@@ -160,7 +162,7 @@ function render({ model, el: root }) {
   const editable = el("fieldset", { class: "kit-editable" },
     el("legend", { text: "What to run" }),
     plain("question", "question", "", fields.questions),
-    releases.group, others, scenarios.group, flag("own", "my own traffic, in place of scenarios"),
+    releases.group, others, cluster, scenarios.group, flag("own", "my own traffic, in place of scenarios"),
     text("engine", "engine", "", () => choice.engine, (v) => { choice.engine = v; }, fields.engines),
     ...shown.map(traffic),
     el("details", {}, el("summary", { text: "More of the traffic" }), ...more.map(traffic)),
@@ -211,6 +213,7 @@ function render({ model, el: root }) {
     delete choice.version;
     releases.set(); scenarios.set(); for (const set of inputs) set();
     others.open = Boolean(choice.images || choice.url);
+    cluster.open = Boolean(choice.on);
     drawConditions(); show();
   };
   delete choice.version; delete choice.loaded;

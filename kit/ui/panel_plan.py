@@ -24,20 +24,25 @@ def plan_sentences(
     budget: float | None,
     *,
     parallel: int | None = None,
+    on: str | None = None,
 ) -> list[str]:
     """What Run will do, before it is pressed: its product, time, servers and memory.
 
-    budget: minutes; None: no limit. parallel: trials at a time; None: one a core.
+    budget: minutes; None: no limit. parallel: trials at a time; None: one a core. on: a Dask
+    cluster that runs the trials, of which it is not known how many at a time.
     """
     at_once = _at_once(spec, trials, parallel)
     kinds = {server.kind for server in spec.servers}
     if kinds == {ServerKind.ATTACHED}:
         labels = ", ".join(server.label for server in spec.servers)
         most = "" if budget is None else f"; for {_minutes(budget)} at the most"
+        source = f" from hosts of {on}" if spec.has_load_hosts else ""
         return [
             _product(spec, trials),
-            f"sends to {labels}, which is {_what_is_done(spec)}{most}",
+            f"sends to {labels}{source}, which is {_what_is_done(spec)}{most}",
         ]
+    if on is not None:
+        return [_product(spec, trials), *_on_hosts(on, budget)]
     time = f"about {_minutes(minutes)}, {at_once} at a time, by the pace of recorded trials"
     if budget is not None and budget < minutes:
         time += f"; the budget of {_minutes(budget)} ends it at about "
@@ -56,6 +61,12 @@ def plan_sentences(
     else:
         said.append("images that are not here yet are pulled first, some 10 to 20 GB each")
     return said
+
+
+def _on_hosts(on: str, budget: float | None) -> list[str]:
+    """What is known of trials on a cluster."""
+    said = [f"runs on the hosts of {on}, one trial at a time on each, with the servers there"]
+    return said if budget is None else [*said, f"{_minutes(budget)} at the most"]
 
 
 def _what_is_done(spec: StudySpec) -> str:

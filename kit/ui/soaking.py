@@ -12,6 +12,7 @@ from kit.study.soak import SoakClaim
 from kit.ui.arguments import folder as as_folder
 
 if TYPE_CHECKING:
+    from kit.runner.dask_cluster import Cluster
     from kit.runner.study import StudyProgress
     from kit.study.spec import Engine, ServerSpec, StudySpec, Workload
     from kit.ui.study_view import Study
@@ -28,6 +29,7 @@ def soak(
     engine: str | Engine | None = None,
     name: str = "soak",
     seed: int = 0,
+    on: Cluster | None = None,
     folder: str | Path | None = None,
     progress: bool | Callable[[StudyProgress], None] = True,
     yes: bool = False,
@@ -38,7 +40,7 @@ def soak(
     """Send as many requests as it takes to claim "less than one crash in N", and look for leaks.
 
     server: a release, or a server (kit.attach, kit.container). scenario, workload, engine, name,
-        seed, folder, progress, yes, most_requests, most_minutes, **traffic: as for kit.run, one
+        seed, on, folder, progress, yes, most_requests, most_minutes, **traffic: as for kit.run, one
         value each; disconnects, deadlines and a trace as production has them.
     one_in, confidence: the claim, which decides the number of requests: 2,995 for one in 1,000 at
         95 %, if none crashes. failed: share of the requests that may fail.
@@ -70,7 +72,7 @@ def soak(
     )
     where = None if folder is None else as_folder("folder", folder)
     cap = Cap(requests=most_requests, minutes=most_minutes, yes=yes)
-    return conduct(spec, where, parallel=1, progress=progress, cap=cap)
+    return conduct(spec, where, parallel=1, on=on, progress=progress, cap=cap)
 
 
 def soak_spec(

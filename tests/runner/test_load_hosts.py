@@ -14,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import distributed
 import msgspec
 import pytest
 from scripted_server import Script, ScriptedServer, answer, generate
 
-from kit.errors import SpecError
+import kit
+from kit.errors import ClusterError, SpecError
 from kit.load.worker.counters import CountsElsewhere, Elsewhere
 from kit.runner.dask_load_host import Ask, _Load
 from kit.runner.dask_load_place import check_reach
@@ -34,6 +36,9 @@ from kit.ui.cli import main
 from kit.ui.console import FAILED
 
 PATIENCE_S = 60.0
+#: A key and its certificate, which is its own authority.
+TLS = Path(__file__).parents[1] / "load" / "tls"
+COMM = "DASK_DISTRIBUTED__COMM__"
 REQUESTS = 120
 #: What does not depend on when it was sent, nor by whom.
 SAME = (
@@ -51,8 +56,13 @@ def respond(head: bytes, body: bytes) -> Script:
 
 
 @contextmanager
-def two_workers(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler's address, and two workers, each of which declares that it may be a host."""
+def two_workers(
+    folder: Path, *, scheme: str = "tcp", **settings: str
+) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler's address, and two workers, each of which declares that it may be a host.
+
+    scheme: of its addresses. settings: environment variables of all three.
+    """
     told = folder / "scheduler.json"
     common = ("--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(told))
     own = ("--nthreads", "1", "--no-nanny", "--resources", "trial=1")
@@ -60,7 +70,7 @@ def two_workers(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes
 
     def start(*words: str) -> None:
         command = [sys.executable, "-m", "dask", *words, *common]
-        environment = {**os.environ, "DASK_TEMPORARY_DIRECTORY": str(folder)}
+        environment = {**os.environ, "DASK_TEMPORARY_DIRECTORY": str(folder), **settings}
         with (folder / "dask.log").open("ab") as log:
             started.append(
                 subprocess.Popen(
@@ -69,7 +79,7 @@ def two_workers(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes
             )
 
     try:
-        start("scheduler", "--port", "0")
+        start("scheduler", "--port", "0", "--protocol", scheme)
         for _ in range(2):
             start("worker", *own, "--local-directory", str(folder))
         eventually(told.exists, "no scheduler")
@@ -135,6 +145,20 @@ def test_two_hosts_send_what_one_machine_sends_and_one_that_is_killed_is_named(
         assert not (both.path / "hosts").exists()
         assert client_limits(study)["trial_id"].tolist() == [both.spec.trial_id]
 
+        found = kit.find_limit(
+            kit.attach(f"http://127.0.0.1:{server.port}", model="m"),
+            p95_e2e_ms=20_000,
+            high=4,
+            requests=20,
+            most_trials=2,
+            load_hosts=2,
+            on=address,
+            folder=tmp_path / "limit",
+            progress=False,
+        )
+        assert set(found.load_hosts["label"]) == {"host 1, worker 1", "host 1, worker 2"}
+        assert set(found.limit.table["trial_id"]) == set(found.trials["trial_id"])
+
         def kill_one(progress: StudyProgress) -> None:
             # Which of the two processes is which host is not known: something has come of both.
             arrived = list((tmp_path / "lost").glob("trials/*/hosts/requests-[01].arrows"))
@@ -165,6 +189,31 @@ def test_two_hosts_send_what_one_machine_sends_and_one_that_is_killed_is_named(
         assert gone.requests > 0, "what had come is kept"
         assert lost.requests().num_rows == sum(h.requests for h in lost.result.load_hosts)
         eventually(lambda: {r.name for r in registered()} <= before, "scratch folders are left")
+
+
+@pytest.mark.slow
+def test_load_comes_from_hosts_of_a_cluster_that_wants_certificates(tmp_path: Path) -> None:
+    pem, key = str(TLS / "certificate.pem"), str(TLS / "key.pem")
+    settings = {f"{COMM}REQUIRE_ENCRYPTION": "true", f"{COMM}TLS__CA_FILE": pem}
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        settings |= {f"{COMM}TLS__{role}__CERT": pem, f"{COMM}TLS__{role}__KEY": key}
+    security = distributed.Security(
+        require_encryption=True, tls_ca_file=pem, tls_client_cert=pem, tls_client_key=key
+    )
+    with (
+        two_workers(tmp_path, scheme="tls", **settings) as (address, _),
+        ScriptedServer(respond) as server,
+    ):
+        assert address.startswith("tls://")
+        spec = spec_for(server.port, Workload(concurrency=4, requests=40, load_hosts=2))
+        with pytest.raises(ClusterError, match="certificate"):
+            run_study(spec, tmp_path / "none", on=address)
+        with distributed.Client(address, security=security, set_as_default=False) as client:
+            trial = only(run_study(spec, tmp_path / "two", on=client))
+        assert trial.result is not None
+        assert trial.result.verdict is Verdict.SURVIVED, trial.result.reason
+        assert [(host.unsent, host.failed) for host in trial.result.load_hosts] == [(0, "")] * 2
+        assert trial.requests().num_rows == 40
 
 
 def test_load_hosts_need_a_cluster_and_a_server_that_they_reach(

@@ -21,6 +21,7 @@ from synthetic_studies import finish_study, write_trial
 
 from kit.errors import DownloadError, SpecError
 from kit.study.folder import StudyFolder
+from kit.study.remarks import Remarks
 from kit.study.result import Verdict
 from kit.study.spec import StudySpec, Workload
 from kit.ui.choices import choose
@@ -28,8 +29,10 @@ from kit.ui.cli import parser
 from kit.ui.commands.study import spec_of
 from kit.ui.live import LiveReader, is_running, live_html
 from kit.ui.panel import Panel
-from kit.ui.panel_choice import Choice, check, load, save, saved
+from kit.ui.panel_choice import Choice, check
+from kit.ui.panel_saved import load, save, saved
 
+URL = {"url": "http://10.0.0.5:8000", "model": "m", "agreed": True}
 TWO = Choice(releases=("23.10", "24.05"), scenarios=("cancel-race",))
 
 
@@ -122,6 +125,59 @@ def test_the_plan_is_the_product_with_time_servers_and_memory() -> None:
     assert started.startswith("starts 12 servers on 127.0.0.1")
     assert started.endswith("23.10, 24.05")
     assert "GiB" in memory
+
+
+def test_trials_on_a_cluster_are_run_there_and_its_remarks_shown(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def run(spec: StudySpec, folder: Path, *, stop: threading.Event, on: str) -> StudyFolder:
+        study = run_at_once(spec, folder, stop=stop)
+        Remarks(folder).keep(("the hosts differ in \x1b[2J<b>cores",))
+        asked.append(on)
+        return study
+
+    shown = panel(tmp_path, run)
+    shown.choice = changed(on=" tcp://scheduler:8786 ")
+    plan = shown.widget.view["plan"]
+    assert "runs on the hosts of tcp://scheduler:8786" in plan[1]
+    assert "on='tcp://scheduler:8786'" in shown.widget.view["python"]
+    assert "--on tcp://scheduler:8786" in shown.widget.view["command"]
+    click(shown)
+    assert asked == ["tcp://scheduler:8786"]
+    assert "the hosts differ in" in shown.widget.live
+    assert "<b>" not in shown.widget.live
+    assert "\x1b" not in shown.widget.live
+
+
+@pytest.mark.parametrize(
+    ("fields", "beside", "said"),
+    [
+        ({"on": "scheduler"}, "on", "tcp://HOST:PORT"),
+        ({"on": "http://scheduler:8786"}, "on", "tcp://HOST:PORT"),
+        ({"traffic": {"load_hosts": "2"}}, "", "without the hosts"),
+        ({"on": "tcp://s:1", "traffic": {"load_hosts": "2"}}, "", "23.10"),
+        ({"on": "tcp://s:1", "traffic": {"load_hosts": "999"}}, "traffic.load_hosts", "64 at most"),
+        ({"on": "tcp://s:1", "releases": [], **URL}, "", "give load_hosts="),
+        (
+            {"on": "tcp://s:1", "releases": ["24.05"], "question": "limit", "goals": {"kv": "0.5"}},
+            "",
+            "one host",
+        ),
+    ],
+)
+def test_what_cannot_be_run_on_a_cluster_is_said_before(
+    fields: dict[str, Any], beside: str, said: str
+) -> None:
+    assert said in check(changed(**fields)).problems[beside]
+
+
+def test_load_from_hosts_of_a_cluster_goes_to_the_url() -> None:
+    fields = {"on": "tcp://s:1", "releases": [], "traffic": {"load_hosts": "2, 4"}, **URL}
+    checked = check(changed(**fields))
+    assert checked.problems == {}
+    assert "from hosts of tcp://s:1" in checked.plan[1]
+    assert checked.budget_min is not None
+    assert "load_hosts=[2, 4], " in checked.python
 
 
 def test_a_budget_that_is_too_small_says_how_far_it_goes() -> None:

@@ -14,6 +14,7 @@ from kit.ui.options import (
     add_command,
     add_folder,
     add_json,
+    add_on,
     add_reports,
     add_traffic,
     traffic_of,
@@ -46,6 +47,7 @@ def add(commands: Subparsers) -> None:
         "--protocol openai-chat-stream --trace conv.csv --high 256",
     )
     add_server(parser)
+    add_on(parser, "with --load-hosts N, send from so many hosts of this Dask cluster")
     group = parser.add_argument_group("goals, of which one is needed")
     for name, help in GOALS.items():
         group.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="X", help=help)
@@ -125,6 +127,7 @@ def limit(args: Namespace) -> int:
         args.out or study_folder(spec),
         1,
         Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes),
+        on=args.on,
     )
     return _print(study, args)
 

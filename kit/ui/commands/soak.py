@@ -14,10 +14,14 @@ from kit.ui.options import (
     add_command,
     add_folder,
     add_json,
+    add_on,
     add_reports,
     add_traffic,
 )
 from kit.ui.server_words import server_of
+
+#: What --on is for.
+ON = "run it on a host of this Dask cluster; with --load-hosts N, send from so many of them"
 
 
 def add(commands: Subparsers) -> None:
@@ -34,6 +38,7 @@ def add(commands: Subparsers) -> None:
         "https://llm.example --model llama --protocol openai-chat-stream --one-in 10000",
     )
     add_server(parser)
+    add_on(parser, ON)
     parser.add_argument(
         "--one-in", type=int, default=1000, metavar="N", help="less than one crash in N (1000)"
     )
@@ -76,6 +81,7 @@ def soak(args: Namespace) -> int:
         args.out or study_folder(spec),
         1,
         Cap(requests=args.most_requests, minutes=args.most_minutes, yes=args.yes),
+        on=args.on,
     )
 
     from kit.report.page import write_report
