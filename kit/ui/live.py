@@ -285,7 +285,8 @@ def live_html(live: LiveStudy) -> str:
         f"<li>{safe_html(' '.join(name_of(spec).split()))} {safe_html(ending_of(result))}</li>"
         for spec, result in live.done[:-9:-1]
     )
-    remarks = "".join(f"<p><small>{safe_html(text)}</small></p>" for text in live.remarks)
+    when = "" if live.is_running else "while it ran: "
+    remarks = "".join(f"<p><small>{when}{safe_html(text)}</small></p>" for text in live.remarks)
     return (
         f'<div class="kit-progress"><p>{head}</p>{remarks}{crash_html(live)}{running}'
         f'<ul class="kit-ended">{ended}</ul></div>'

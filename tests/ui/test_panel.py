@@ -144,7 +144,7 @@ def test_trials_on_a_cluster_are_run_there_and_its_remarks_shown(tmp_path: Path)
     assert "--on tcp://scheduler:8786" in shown.widget.view["command"]
     click(shown)
     assert asked == ["tcp://scheduler:8786"]
-    assert "the hosts differ in" in shown.widget.live
+    assert "while it ran: the hosts differ in" in shown.widget.live
     assert "<b>" not in shown.widget.live
     assert "\x1b" not in shown.widget.live
 
