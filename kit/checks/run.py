@@ -8,9 +8,11 @@ from typing import Final
 
 from kit.checks.cache import cache_findings
 from kit.checks.finding import VLLM, Finding, Preflight, Severity, in_order_of_gravity
+from kit.checks.gpu import vllm_gpu_findings
 from kit.checks.here import here_findings
 from kit.checks.known import release_findings
 from kit.checks.telling import GPU, METRICS
+from kit.servers.gpu import gpus_here
 from kit.study.hybrids import NO_RELEASE
 from kit.study.plan import first_of_each_cell
 from kit.study.releases import get_release
@@ -85,10 +87,19 @@ def _embedded(server: ServerSpec, trials: Sequence[TrialSpec]) -> Iterator[Findi
         own = release.vllm or "none"
         found = f"{version or 'the newest tested'} for the CPU; the release's own image has {own}"
         yield _note(VLLM, found, server)
+    engines = dict.fromkeys(t.engine for t in trials if t.engine.kind is EngineKind.VLLM)
+    for engine in engines:
+        own = release.vllm or "none"
+        found = (
+            f"{engine.version or 'the newest tried'} on the GPU; the release's own image has {own}"
+        )
+        yield _note(VLLM, found, server)
+        yield from vllm_gpu_findings(engine.gpus, gpus_here(), cuda=None, server=server.label)
     yield from cache_findings(trials, server.label)
     told = "the kit's model puts KV usage on the metrics port and into the log"
     yield replace(_note(METRICS, told, server), severity=Severity.OK)
-    yield _note(GPU, "none: embedded servers of this study run on the processor", server)
+    if not engines:
+        yield _note(GPU, "none: embedded servers of this study run on the processor", server)
 
 
 def _note(topic: str, found: str, server: ServerSpec) -> Finding:

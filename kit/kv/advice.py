@@ -14,8 +14,8 @@ from kit.kv.expect import Expectation, Footprint, expect, fits_up_to, footprint,
 from kit.kv.seen import Seen, room, seen
 from kit.servers.repository import served_models
 from kit.servers.watch.names import NOT_EXPORTED, SOURCE_WORDS
+from kit.study.engines import SIMULATED_MODEL, VLLM_MODEL
 from kit.study.folder import StudyFolder, TrialFolder
-from kit.study.plan import SIMULATED_MODEL, VLLM_MODEL
 from kit.study.recorded import open_study
 from kit.study.spec import ArrivalKind, Engine, TrialSpec
 from kit.study.words import listing
@@ -114,7 +114,8 @@ def _traffic_advice(trials: Sequence[TrialFolder]) -> list[CacheAdvice]:
     if not chosen:
         return []
     spec = chosen[0].spec
-    within = room(spec.engine, _footprint(spec), _clients(spec))
+    known = spec.engine.has_known_cache
+    within = room(spec.engine, _footprint(spec), _clients(spec)) if known else None
     found = [seen(trial.samples(), within) for trial in chosen]
     measured = _fullest(found)
     cut_short = not lived or bool(spec.workload.faults)
@@ -174,6 +175,7 @@ def _is_foreseeable(spec: TrialSpec, is_engine_known: bool = False) -> bool:
         and load.trace is None
         and not load.shared_prefix_tokens
         and (is_engine_known or spec.server.model is None)  # of another, its size is not known
+        and spec.engine.has_known_cache
         and _has_engine(spec)
     )
 

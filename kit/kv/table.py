@@ -28,8 +28,8 @@ from kit.servers.watch.names import (
     kv_state,
 )
 from kit.stats.trial_keys import engine_labels
+from kit.study.engines import VLLM_MODEL
 from kit.study.folder import StudyFolder
-from kit.study.plan import VLLM_MODEL
 from kit.study.recorded import open_study
 from kit.study.spec import TrialSpec
 
@@ -75,9 +75,12 @@ def table_row(spec: TrialSpec, samples: pa.Table, engine: str) -> dict[str, obje
     """The row of one trial; engine: its name in the table."""
     workload = spec.workload
     concurrency = workload.arrivals.concurrency or 1
-    one = footprint(spec.engine, workload.prompt_tokens, workload.output_tokens)
-    expected = expect(spec.engine, one, concurrency)
-    found = {row.source: row for row in seen(samples, room(spec.engine, one, concurrency))}
+    one = expected = within = None
+    if spec.engine.has_known_cache:
+        one = footprint(spec.engine, workload.prompt_tokens, workload.output_tokens)
+        expected = expect(spec.engine, one, concurrency)
+        within = room(spec.engine, one, concurrency)
+    found = {row.source: row for row in seen(samples, within)}
     steps = found.get(ENGINE_STEPS)
     fullest = steps or max(found.values(), key=lambda row: row.peak_fraction, default=None)
     preempted = _told(found, lambda row: row.preemptions)
@@ -88,9 +91,9 @@ def table_row(spec: TrialSpec, samples: pa.Table, engine: str) -> dict[str, obje
         "trial_id": spec.trial_id,
         "engine": engine,
         "concurrency": concurrency,
-        "varied": one.varied,
-        "expected_peak": expected.peak_fraction,
-        "expected_mean": expected.mean_fraction,
+        "varied": one.varied if one else None,
+        "expected_peak": expected.peak_fraction if expected else np.nan,
+        "expected_mean": expected.mean_fraction if expected else np.nan,
         "sources": str(kv_state(samples)),
         "via": remedies(spec, samples),
         "log_peak": _peak(found.get(ENGINE_LOG)),

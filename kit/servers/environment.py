@@ -79,6 +79,7 @@ def server_environment(
         links.mkdir()
         (links / f"libpython{python.version}.so.1.0").symlink_to(python.libpython)
         libraries.append(str(links))
+    libraries += map(str, python.libraries)
     programs = _virtual_environment(python, numpy, folder / "python")
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
     environment["PATH"] = os.pathsep.join([str(programs), environment.get("PATH", os.defpath)])

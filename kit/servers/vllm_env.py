@@ -48,6 +48,10 @@ def environment_for(engine: Engine) -> VllmEnvironment | None:
     Raises:
         DownloadError: that vLLM is not installed here.
     """
+    if engine.kind is EngineKind.VLLM:
+        from kit.servers.vllm_cuda import cuda_environment
+
+        return cuda_environment(engine)
     if engine.kind is not EngineKind.VLLM_CPU:
         return None
     version = engine.version or VERSIONS[0]

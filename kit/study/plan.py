@@ -12,6 +12,7 @@ from zlib import crc32
 import msgspec
 
 from kit.errors import SpecError
+from kit.study.engines import SIMULATED_MODEL, check_conductible, engine_tag, on_real_vllm
 from kit.study.grid import FIELDS, points, tag_of, with_traffic
 from kit.study.hybrids import get_hybrid, unread_option
 from kit.study.releases import get_release
@@ -32,56 +33,16 @@ from kit.study.spec import (
 from kit.study.traces.pinned import pinned
 from kit.study.traffic_field import Point
 
-#: Folders of kit/servers/models with the same inputs, outputs and ways to ask for cancellation.
-SIMULATED_MODEL = "simulated"
-VLLM_MODEL = "vllm"
-#: Real vLLM takes 20 s to start on a quiet machine.
-VLLM_READY_S = 300.0
 #: A container may fetch its model first.
 CONTAINER_VLLM_READY_S = 1800.0
 #: The name under which a container serves `ServerSpec.model` (kit.servers.vllm_repository).
 CONTAINER_VLLM_MODEL = "vllm_model"
-#: What a trial can put behind the server that it starts, which is an embedded one.
-ENGINES = (EngineKind.SIMULATED, EngineKind.VLLM_CPU)
 #: Least time for a trial's load; one that by its rate or duration takes longer gets longer.
 LOAD_S = 120.0
 #: A soak ends with its requests, however long they take.
 SOAK_S = 7 * 24 * 3600.0
 #: Of a server that is not ours nobody knows how fast it is.
 ATTACHED_LOAD_S = 24 * 3600.0
-
-
-def check_conductible(engine: Engine, server: ServerKind, *, model: str | None = None) -> None:
-    """Refuse what would run as something else under its name.
-
-    model: what a container serves; None: one of the kit's own models.
-
-    Raises:
-        SpecError: no trial can put that engine behind a server of that kind.
-    """
-    if server is ServerKind.HYBRID and engine.kind is not EngineKind.SIMULATED:
-        raise SpecError(
-            f"engine {engine.kind.value!r} behind a hybrid",
-            f"{EngineKind.SIMULATED.value!r}",
-            "leave out engine: a hybrid serves the kit's simulated engine",
-        )
-    if server is ServerKind.CONTAINER:
-        wanted = EngineKind.VLLM if model else EngineKind.SIMULATED
-        if engine.kind is not wanted:
-            raise SpecError(
-                f"engine {engine.kind.value!r} in a container "
-                + (f"that serves {model!r}" if model else "without a model of its own"),
-                f"{wanted.value!r}: with a model the image's own vLLM serves it, without one the "
-                "kit's simulated engine",
-                "leave out engine, and make two studies of containers with a model and others",
-            )
-        return
-    if server is not ServerKind.ATTACHED and engine.kind not in ENGINES:
-        raise SpecError(
-            f"engine {engine.kind.value!r}, which needs a GPU and a server of its own",
-            f"one of {', '.join(ENGINES)}",
-            "take vllm-cpu, real vLLM on this machine's processor, or the simulated engine",
-        )
 
 
 def not_applicable(spec: StudySpec) -> dict[tuple[str, str], str]:
@@ -269,11 +230,11 @@ def _trial(
     point: Point,
     repeat: int,
 ) -> TrialSpec:
-    engine_tag = f"_{_engine_tag(engine)}" if len(spec.engines) > 1 else ""
+    own_tag = f"_{engine_tag(engine)}" if len(spec.engines) > 1 else ""
     loop_tag = f"_c{workload.concurrency}" if workload.concurrency else ""
     others = [f"_{tag_of(name, point[name])}" for name in point if name != "concurrency"]
     trial = TrialSpec(
-        trial_id=f"{tag}_{scenario}{engine_tag}{loop_tag}{''.join(others)}_r{repeat}",
+        trial_id=f"{tag}_{scenario}{own_tag}{loop_tag}{''.join(others)}_r{repeat}",
         server=server,
         scenario=scenario,
         model=_model(server, scenario),
@@ -287,7 +248,7 @@ def _trial(
         return _on_attached(trial)
     if server.kind is ServerKind.CONTAINER and server.model:
         return _on_official_vllm(trial)
-    return on_real_vllm(trial) if engine.kind is EngineKind.VLLM_CPU else trial
+    return trial if engine.kind is EngineKind.SIMULATED else on_real_vllm(trial)
 
 
 def _model(server: ServerSpec, scenario: str) -> str:
@@ -364,37 +325,3 @@ def _server_tags(spec: StudySpec) -> dict[ServerSpec, str]:
             tag = f"{tag}-{crc32(msgspec.json.encode(server)) & 0xFFFF:04x}"
         tags[server] = tag
     return tags
-
-
-def on_real_vllm(trial: TrialSpec) -> TrialSpec:
-    """The same traffic for real vLLM in place of the simulated engine.
-
-    Its words cannot be known beforehand, so only the echo of the prompt is checked. An answer
-    that is not streamed shows nothing before it is whole, and a processor may need long for it,
-    so no silence is a hang that a client would still wait through.
-
-    Raises:
-        SpecError: the scenario is not about the simulated engine's model.
-    """
-    if trial.model != SIMULATED_MODEL:
-        raise SpecError(
-            f"the scenario {trial.scenario!r} on real vLLM",
-            f"a scenario of the model {SIMULATED_MODEL!r}; this one serves {trial.model!r}",
-            "leave it out, or run it on the simulated engine",
-        )
-    check = trial.workload.answer_check
-    if check is AnswerCheck.EXACT:
-        check = AnswerCheck.ECHO
-    return replace(
-        trial,
-        model=VLLM_MODEL,
-        workload=replace(trial.workload, answer_check=check),
-        ready_timeout_s=max(trial.ready_timeout_s, VLLM_READY_S),
-        hang_after_s=max(trial.hang_after_s, trial.workload.timeout_s),
-    )
-
-
-def _engine_tag(engine: Engine) -> str:
-    """Short and different for engines that differ in anything."""
-    digest = crc32(msgspec.json.encode(engine)) & 0xFFFF
-    return "-".join(filter(None, (engine.kind.value, engine.version, f"{digest:04x}")))

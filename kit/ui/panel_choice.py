@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 
 from kit.errors import KitError, SpecError
+from kit.study.engines import ENGINES
 from kit.study.grid import FIELDS, as_grid, several
 from kit.study.hybrids import load_hybrids
-from kit.study.plan import ENGINES, most_trials, trials_of
+from kit.study.plan import most_trials, trials_of
 from kit.study.releases import embedded_releases
 from kit.study.scenarios import load_scenarios
 from kit.study.soak import SoakClaim

@@ -41,13 +41,19 @@ class PreflightCard(Preflight):
     def __repr__(self) -> str:
         lines = wrapped(self.summary, indent="")
         for one in self.findings:
-            about = f"{one.topic}, {one.server}" if one.server else one.topic
-            lines += ["", *wrapped(f"{MARKS[one.severity]}  {about}: {one.found}", indent="")]
-            if one.reason:
-                lines += wrapped(f"why: {one.reason}")
-            if one.hint:
-                lines += wrapped(f"hint: {one.hint}")
+            lines += ["", *finding_lines(one)]
         return clean_text("\n".join(lines))
+
+
+def finding_lines(one: Finding) -> list[str]:
+    """One finding for a terminal: what was found, why it matters, what to do."""
+    about = f"{one.topic}, {one.server}" if one.server else one.topic
+    lines = wrapped(f"{MARKS[one.severity]}  {about}: {one.found}", indent="")
+    if one.reason:
+        lines += wrapped(f"why: {one.reason}")
+    if one.hint:
+        lines += wrapped(f"hint: {one.hint}")
+    return lines
 
 
 def _row(one: Finding) -> str:

@@ -12,7 +12,8 @@ import pytest
 from kit.errors import DownloadError, SpecError
 from kit.servers import vllm_env
 from kit.servers.tiny_llama import write_tiny_llama
-from kit.study.plan import VLLM_MODEL, plan
+from kit.study.engines import VLLM_MODEL
+from kit.study.plan import plan
 from kit.study.spec import AnswerCheck, Engine, EngineKind, StudySpec, embedded
 from kit.ui.cli import main
 

