@@ -12,7 +12,14 @@ from kit.plots.axes import key, percent_axis
 from kit.plots.columns import check_frame
 from kit.plots.style import colour
 from kit.plots.titles import set_title
-from kit.servers.watch.names import ENGINE_LOG, NOT_EXPORTED, TRITON_METRICS, VLLM_METRICS, WAITING
+from kit.servers.watch.names import (
+    ENGINE_LOG,
+    NOT_EXPORTED,
+    NVML,
+    TRITON_METRICS,
+    VLLM_METRICS,
+    WAITING,
+)
 from kit.study.releases import in_order
 from kit.study.words import listing, percent
 
@@ -99,7 +106,10 @@ def plot_gpu(samples: pd.DataFrame, trials: pd.DataFrame, ax: Axes) -> Axes:
     peak = 0.0
     for trial, release in zip(trials["trial_id"], trials["release"], strict=True):
         own = samples[samples["trial_id"] == trial]
-        for gpu, rows in own[own["name"].str.startswith("nv_gpu_")].groupby("labels"):
+        gpus = own[own["name"].str.startswith("nv_gpu_")]
+        if (gpus["source"] == NVML).any():  # the driver's own word; Triton's says the same again
+            gpus = gpus[gpus["source"] == NVML]
+        for gpu, rows in gpus.groupby("labels"):
             wide = rows.pivot_table(index="t_s", columns="name", values="value").ffill()
             lines: dict[str, tuple[Any, Any]] = {"busy": (wide.get(GPU_BUSY), "-")}
             if {GPU_USED, GPU_TOTAL} <= set(wide):

@@ -216,7 +216,7 @@ def drawings(
         if has_gpu(seen):
             yield Drawing(
                 name=f"gpu-{scenario}",
-                caption=f"{scenario}: GPU utilisation and memory as Triton exports them.",
+                caption=f"{scenario}: GPU utilisation and memory, as its driver or Triton tells.",
                 plot=partial(plot_gpu, seen, own),
                 size_in=(WIDTH_IN, 2.6),
                 note=note,

@@ -33,10 +33,11 @@ from kit.load.worker.workers import Workers, local_worker
 from kit.runner.access import access_to
 from kit.runner.outside import Outside, shortage
 from kit.servers.base import End, Server
-from kit.servers.factory import server_for, watched_models
+from kit.servers.factory import server_for, watched_gpus, watched_models
 from kit.servers.processes import SHM, stopped_below
 from kit.servers.startlog import was_too_slow
 from kit.servers.traces import sweep
+from kit.servers.watch.gpus import xid_words
 from kit.servers.watch.liveness import Health
 from kit.servers.watch.sampler import Watcher
 from kit.study.files import read_end, write_whole
@@ -113,6 +114,9 @@ class Trial:
             self._ready_ns = time.monotonic_ns()
             self._under_load(server, endpoint)
         verdict, reason = judge(self._evidence(server))
+        samples = self.folder.samples()
+        xids = xid_words(samples["name"].to_pylist(), samples["value"].to_pylist())
+        reason = f"{reason} {xids}".strip()
         return self._finish(verdict, reason, server)
 
     def _of_start(self, server: Server, error: ServerStartError) -> tuple[Verdict, str]:
@@ -136,6 +140,7 @@ class Trial:
             model=self.spec.model,
             called=watched_models(self.spec),
             access=access_to(self.spec.server),
+            gpus=watched_gpus(self.spec),
         )
         make = self._hosts.make if self._hosts else local_worker
         load = Workers(self.spec, endpoint, self.folder, make)

@@ -15,12 +15,13 @@ from kit.servers.owner_commands import commands_for
 from kit.servers.repository import build_repository, served_models
 from kit.servers.vllm_env import environment_for
 from kit.servers.vllm_repository import write_vllm_repository
+from kit.servers.watch.gpus import GpuWatch, nvml_library
 from kit.study.engines import check_conductible
 from kit.study.folder import TrialFolder
 from kit.study.hybrids import get_hybrid
 from kit.study.releases import get_release
 from kit.study.scenarios import get_scenario
-from kit.study.spec import ServerKind, TrialSpec
+from kit.study.spec import EngineKind, ServerKind, TrialSpec
 
 #: The kit's models say in their configuration all that they have; asking them costs 1.5 s.
 LAUNCH_ARGS = ("--disable-auto-complete-config",)
@@ -118,6 +119,18 @@ def _container(spec: TrialSpec, folder: TrialFolder) -> Iterator[Server]:
         yield server
     finally:
         server.stop(patience_s=0.0)  # all that it can tell is on disk
+
+
+def watched_gpus(spec: TrialSpec) -> GpuWatch | None:
+    """The GPUs of this machine that the trial's server has; None: it has none, or they are on
+    another."""
+    server = spec.server
+    if server.kind is ServerKind.EMBEDDED and spec.engine.kind is EngineKind.VLLM:
+        return GpuWatch(spec.engine.gpus, library=nvml_library())
+    is_elsewhere = bool(server.host or os.environ.get("DOCKER_HOST", "unix:")[:5] != "unix:")
+    if server.kind is ServerKind.CONTAINER and server.gpus and not is_elsewhere:
+        return GpuWatch(server.gpus, library=nvml_library())
+    return None
 
 
 def watched_models(spec: TrialSpec) -> list[str]:

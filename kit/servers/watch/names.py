@@ -37,11 +37,15 @@ STUB_CPU: Final = "stub_cpu_s"
 SERVER_READY: Final = "server_ready"  # 1 or 0
 MODEL_READY: Final = "model_ready"
 
+# What the GPUs' driver says; Triton's own names stay as they are (nv_gpu_utilization and others).
+GPU_XID: Final = "gpu_xid"  # the number of an error, each time that there is one
+
 # Where a sample came from.
 ENGINE_LOG: Final = "engine_log"
 TRITON_METRICS: Final = "triton_metrics"
 VLLM_METRICS: Final = "vllm_metrics"
 PROCESS: Final = "process"
+NVML: Final = "nvml"
 HEALTH: Final = "health"
 
 #: What the log says of single engine steps: the engine's own word, not a sample of it. Its rows

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from kit.servers.base import Access
 from kit.servers.watch.engine_log import EngineLog
 from kit.servers.watch.fetch import Answer, NoAnswer, get
+from kit.servers.watch.gpus import GpuWatch
 from kit.servers.watch.liveness import Health, ServerProcesses
 from kit.servers.watch.metrics_text import parse_metrics
 from kit.servers.watch.names import (
@@ -60,6 +61,7 @@ class Watcher:
 
     access: headers and certificates for its health endpoints.
     model: whose readiness is asked. called: further models whose metrics are kept, which it calls.
+    gpus: closed at the end; None: the server has none on this machine.
     The engine's figures are written at every tick, `nv_` metrics and `_info` when they change.
     """
 
@@ -73,6 +75,7 @@ class Watcher:
         model: str,
         called: Collection[str] = (),
         access: Access | None = None,
+        gpus: GpuWatch | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._endpoint = endpoint
@@ -83,6 +86,7 @@ class Watcher:
         self._models = frozenset({model, *called})
         self._clock_ns = clock_ns
         self._processes = None if pid is None else ServerProcesses(pid)
+        self._gpus = gpus
         self._tail = Tail(folder.log)
         self._engine_log = EngineLog()
         self._rows: deque[Sample] = deque(maxlen=MAX_ROWS_HELD)
@@ -126,6 +130,7 @@ class Watcher:
             ("log", min(LOG_INTERVAL_S, self._interval_s), self._read_log),
             ("metrics", self._interval_s, self._scrape),
             ("processes", self._interval_s, self._read_processes),
+            ("GPUs", self._interval_s, self._read_gpus),
             ("health", max(HEALTH_INTERVAL_S, self._interval_s), self._ask_health),
             ("writing", FLUSH_INTERVAL_S, self._write),
         )
@@ -146,6 +151,7 @@ class Watcher:
         self._ask_metrics_from_ns = 0
         for name, step in (
             ("processes", self._read_processes),
+            ("GPUs", self._read_gpus),
             ("metrics", partial(self._scrape, LAST_SCRAPE_S)),
             ("log", self._read_rest_of_log),
             ("writing", self._write_rest),
@@ -168,6 +174,8 @@ class Watcher:
             await self._write()
         finally:
             self._appender.close()
+            if self._gpus is not None:
+                self._gpus.close()
 
     def _note_fault(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -218,6 +226,11 @@ class Watcher:
         if self._processes is not None:
             self._rows.extend(self._processes.read(t_ns=self._clock_ns()))
             self._health = replace(self._health, stubs_alive=self._processes.stubs_alive())
+
+    async def _read_gpus(self) -> None:
+        """In a thread: a driver that has lost its GPU may take seconds to say so."""
+        if self._gpus is not None:
+            self._rows.extend(await asyncio.to_thread(self._gpus.read, t_ns=self._clock_ns()))
 
     async def _ask_health(self) -> None:
         if (port := self._endpoint.http_port) is None:
