@@ -15,7 +15,7 @@ from kit.runner.agenda import FixedAgenda
 from kit.runner.place import TrialRun
 from kit.runner.study import StudyProgress, run_trials
 from kit.servers.prepare import prepare_servers
-from kit.servers.vllm_env import environment_for
+from kit.servers.vllm_env import check_engines
 from kit.study.encoding import to_json
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder
@@ -55,7 +55,7 @@ def shrink_in(
     study = StudyFolder.create(folder, _study(trial, budget))
     if launch is None:
         prepare_servers([trial.server])
-        environment_for(trial.engine)
+        check_engines([trial.server], [trial.engine])
 
     def run(specs: Sequence[TrialSpec]) -> list[TrialResult]:
         for spec in specs:

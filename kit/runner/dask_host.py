@@ -28,7 +28,7 @@ from kit.servers.platform import libc_here
 from kit.servers.prepare import prepare_servers
 from kit.servers.runs import register
 from kit.servers.traces import sweep
-from kit.servers.vllm_env import environment_for
+from kit.servers.vllm_env import check_engines
 from kit.study.encoding import from_json, to_json
 from kit.study.folder import StudyFolder
 from kit.study.hosts import HostFacts
@@ -62,8 +62,7 @@ def look_over(kit: str, source: str, study: bytes) -> bytes:
             with contextlib.suppress(OSError):  # another worker of the machine removed it first
                 sweep()
             prepare_servers(spec.servers)
-            for engine in spec.engines:
-                environment_for(engine)
+            check_engines(spec.servers, spec.engines)
         except KitError as error:
             refused = str(error)
     return to_json(host_here(refused))

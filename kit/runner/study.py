@@ -17,7 +17,7 @@ from kit.runner.limit import check_search
 from kit.runner.place import INTERRUPT_S, POLL_S, Here, RunningTrial, TrialPlace, TrialRun
 from kit.servers.prepare import prepare_servers
 from kit.servers.traces import sweep
-from kit.servers.vllm_env import environment_for
+from kit.servers.vllm_env import check_engines
 from kit.study.files import write_whole
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.plan import plan
@@ -104,8 +104,7 @@ def run_study(
             )
         return study
     prepare_servers(dict.fromkeys(trial.server for trial in trials))
-    for engine in spec.engines:
-        environment_for(engine)
+    check_engines(spec.servers, spec.engines)
     here = Here(parallel or os.cpu_count() or 1)
     run_trials(
         agenda,

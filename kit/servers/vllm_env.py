@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from kit.servers.cache import cache_root, cached, file_sha256, is_whole
 from kit.servers.python import ServerPython, choose_python, python_at
 from kit.servers.tiny_llama import EDITION, write_tiny_llama
 from kit.study.paths import DATA
-from kit.study.spec import Engine, EngineKind
+from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec
 
 #: Versions that were tested inside Triton, the default first.
 VERSIONS: Final = ("0.32.0", "0.27.1")
@@ -63,6 +63,19 @@ def environment_for(engine: Engine) -> VllmEnvironment | None:
             f"make vllm, or: python -m kit vllm install --version {version}",
         )
     return found
+
+
+def check_engines(servers: Iterable[ServerSpec], engines: Iterable[Engine]) -> None:
+    """Refuse engines that a server of this machine would need, and that are not installed here.
+
+    A container's engine is its image's, and that of a server that runs already its own.
+
+    Raises:
+        DownloadError: one is not installed.
+    """
+    if any(server.kind is ServerKind.EMBEDDED for server in servers):
+        for engine in engines:
+            environment_for(engine)
 
 
 def installed(version: str) -> VllmEnvironment | None:
