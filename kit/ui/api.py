@@ -33,7 +33,7 @@ def run(
     name: str | None = None,
     engine: str | Engine | Iterable[str | Engine] | None = None,
     requests: int | Iterable[int] | None = None,
-    repeats: int = 3,
+    repeats: int | None = None,
     least_repeats: int = 1,
     sequential: bool | TrialTest = False,
     seed: int = 0,
@@ -55,7 +55,8 @@ def run(
     scenario: names of kit.scenarios(), "all" for every one. In its place `workload`, traffic of
         your own (kit.Workload); a server that runs already needs neither.
     engine: what generates tokens: "simulated" (the default), "vllm-cpu".
-    requests: of one trial; None: as the scenario or the workload says. repeats: trials of a cell.
+    requests: of one trial; None: as the scenario or the workload says. repeats: trials of a cell;
+        None: 3, or 1 of a server that runs already and that nobody restarts.
     **traffic: fields of the traffic to change: concurrency, rate, protocol, prompt_tokens,
         output_tokens, trace (a traffic file to replay) and the others of kit.study.grid.FIELDS.
     sequential: stop a cell's trials once they decide it; least_repeats: it gets at least so many.

@@ -29,6 +29,8 @@ from kit.study.spec import Engine, EngineKind, ServerKind, ServerSpec, StudySpec
 from kit.ui.server_words import ALL, HERE, hybrid_server
 
 STUDIES = "studies"
+#: Trials of a cell if nothing else is said.
+REPEATS = 3
 #: One server, or several.
 Servers = str | ServerSpec | Iterable[str | ServerSpec]
 
@@ -41,7 +43,7 @@ def choose(
     name: str,
     engine: str | Engine | Iterable[str | Engine] | None = None,
     requests: int | Iterable[int] | None = None,
-    repeats: int = 3,
+    repeats: int | None = None,
     least_repeats: int = 1,
     sequential: bool | TrialTest | None = False,
     seed: int = 0,
@@ -53,6 +55,8 @@ def choose(
         machine can run), or servers (kit.study.spec.ServerSpec).
     scenario: names ("all": every one there is). In their place `workload`, traffic of one's own;
         a server that runs already needs neither.
+    repeats: trials of a cell; None: REPEATS, or one of a server that runs already and that nobody
+        restarts: after a death the others would find none.
     sequential: True is the usual test.
     traffic: words of kit.study.grid.FIELDS, such as concurrency, rate or output_tokens; what is
         not given is as the scenario or the workload says.
@@ -97,7 +101,7 @@ def choose(
         workload=workload,
         grid=dict(sweep),
         requests=_whole("requests", counts[0]) if len(counts) == 1 else None,
-        repeats=_whole("repeats", repeats),
+        repeats=_repeats(picked, sequential) if repeats is None else _whole("repeats", repeats),
         sequential=(TrialTest() if sequential is True else sequential) or None,
         least_repeats=_whole("least_repeats", least_repeats),
         seed=seed,
@@ -108,6 +112,17 @@ def choose(
             embedded_wheel(get_release(server.release))
     count(spec)
     return spec
+
+
+def _repeats(servers: Iterable[ServerSpec], sequential: object) -> int:
+    """Trials of a cell if nobody says how many."""
+    lone = [server for server in servers if server.kind is ServerKind.ATTACHED]
+    if not lone or sequential:
+        return REPEATS
+    from kit.servers.owner_commands import commands_for
+
+    restarts = all(commands_for(server.url or "", os.environ).restart for server in lone)
+    return REPEATS if restarts else 1
 
 
 _ARGUMENTS = (

@@ -127,7 +127,12 @@ def add_grid(parser: ArgumentParser) -> None:
         metavar="URL,IMAGE",
     )
     add_list(parser, "--scenario", "scenarios; all", metavar="NAME,NAME")
-    parser.add_argument("--repeats", type=int, metavar="N", help="trials of each cell (3)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        metavar="N",
+        help="trials of each cell (3; 1 of a URL that nobody restarts)",
+    )
     parser.add_argument("--parallel", type=int, metavar="N", help="trials at a time (one a core)")
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_studies import finish_study
 
+import kit
 from kit.errors import LibpythonMissingError, SpecError, UnknownReleaseError, UnknownScenarioError
 from kit.servers.prepare import releases_here
 from kit.servers.vllm_env import VERSIONS
@@ -216,3 +217,14 @@ def test_a_sequential_study_may_have_a_test_of_its_own() -> None:
     assert spec(sequential=mine).sequential == mine
     assert spec(sequential=True).sequential == TrialTest()
     assert spec(sequential=False).sequential is None
+
+
+def test_a_server_that_nobody_restarts_gets_one_trial_unless_more_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = kit.attach("http://127.0.0.1:9", model="m")
+    assert choose(server, name="a").repeats == 1
+    assert choose(server, name="a", repeats=4).repeats == 4
+    assert choose("24.05", "control", name="a").repeats == 3
+    monkeypatch.setenv("KIT_RESTART_COMMAND", "docker restart triton")
+    assert choose(server, name="a").repeats == 3

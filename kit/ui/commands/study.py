@@ -44,8 +44,6 @@ ON = (
     "run the trials on a Dask cluster: tcp://scheduler:8786, or local; with --load-hosts N, send "
     "from so many of its hosts to --server"
 )
-#: Trials of a cell if nothing else is said.
-REPEATS = 3
 #: Of a cell that a sequential test cannot decide; see kit.study.sequential for what is usual.
 MOST_TRIALS = 12
 #: Of a cell of the map: a death in its first trial decides that it crashes, and says little of
@@ -198,13 +196,13 @@ def spec_of(args: Namespace) -> StudySpec:
             "name them (`kit releases` and `kit scenarios` list them), or give --spec FILE",
         )
     sequential = _test(args)
-    default_repeats = MOST_TRIALS if sequential else REPEATS
+    repeats = MOST_TRIALS if sequential and args.repeats is None else args.repeats
     return choose(
         servers,
         args.scenario,
         None if args.scenario else Workload(),
         name=args.name,
-        repeats=args.repeats if args.repeats is not None else default_repeats,
+        repeats=repeats,
         sequential=sequential,
         least_repeats=args.least_repeats,
         seed=args.seed,
