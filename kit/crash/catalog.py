@@ -26,7 +26,9 @@ from kit.study.releases import load_releases
 
 CATALOG = DATA / "crashes.yaml"
 #: The recorded studies whose deaths it counts (`kit dev measured`), the first of a cell deciding.
-MEASURED_IN = (RECORDED / "release_map", RECORDED / "frontends_of_2026")
+MEASURED_IN = tuple(
+    RECORDED / name for name in ("release_map", "cancelled_streams", "frontends_of_2026")
+)
 KINDS = frozenset({"crash", "hang", "cross-talk", "leak", "slowdown", "error", "false-health"})
 EVIDENCE = frozenset({"reported", "maintainer", "git", "measured", "inferred"})
 #: Of a hybrid, the parts that its frontends' release decides.

@@ -132,10 +132,10 @@ def hero(
     )
 
 
-def map_drawing(study: StudyFolder, beside: StudyFolder | None = None) -> Drawing:
-    """The map of a study, with the cells that only another one has, such as those of hybrids."""
-    parts = map_parts(study, beside)
-    notes = [provenance_of(one) for one in (study, beside) if one is not None]
+def map_drawing(study: StudyFolder, *beside: StudyFolder | None) -> Drawing:
+    """The map of a study, with the cells that only others have, such as those of hybrids."""
+    parts = map_parts(study, *beside)
+    notes = [provenance_of(one) for one in (study, *beside) if one is not None]
     return Drawing(
         name="map",
         caption="Every release under every scenario.",

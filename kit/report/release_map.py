@@ -55,12 +55,12 @@ class MapParts:
         return 2.4 + 0.62 * self.columns, 1.8 + 0.46 * self.rows
 
 
-def map_parts(study: StudyFolder, beside: StudyFolder | None = None) -> MapParts:
-    """The map of a study, with the cells that only another one has, such as those of hybrids.
+def map_parts(study: StudyFolder, *beside: StudyFolder | None) -> MapParts:
+    """The map of a study, with the cells that only others have, such as those of hybrids.
 
-    Every cell is of one study, as it was run: nothing is added up.
+    Every cell is of one study, the first that has it, as it was run: nothing is added up.
     """
-    studies = [one for one in (study, beside) if one is not None]
+    studies = [study, *(one for one in beside if one is not None)]
     frames = [trials_frame(one) for one in studies]
     maps = [release_map(f, decided(one)) for f, one in zip(frames, studies, strict=True)]
     skipped: dict[tuple[str, str], str] = {}
@@ -68,19 +68,24 @@ def map_parts(study: StudyFolder, beside: StudyFolder | None = None) -> MapParts
         names = set(frame["scenario"])
         found = {cell: why for cell, why in _skips(one).items() if cell[1] in names}
         skipped = {**found, **skipped}
-    first = set(pairs_of(maps[0]))
-    new = [cell not in first for cell in pairs_of(maps[-1])] if beside is not None else []
-    parts = [maps[0], maps[1][new]] if beside is not None else maps
+    had: set[tuple[str, str]] = set()
+    parts = []
+    for own in maps:
+        pairs = pairs_of(own)
+        parts.append(own[[cell not in had for cell in pairs]])
+        had |= set(pairs)
     cells = pd.concat([part for part in parts if len(part)])
     order = scenarios_in_order(pd.concat(frames))
     cells = cells.sort_values("scenario", key=lambda s: s.map(order.index), kind="stable")
     test = study.spec.sequential
-    is_mixed = test is not None and beside is not None and beside.spec.sequential is None
+    # Of those whose number of trials no test decided.
+    fixed = [own for own, one in zip(parts, studies, strict=True) if one.spec.sequential is None]
+    few = [int(own["trials"].max()) for own in fixed if len(own)]
     return MapParts(
         cells=cells.reset_index(drop=True),
         skipped={cell: why for cell, why in skipped.items() if cell not in set(pairs_of(cells))},
         error=None if test is None else test.beta,
-        untested=int(maps[1]["trials"].max()) if is_mixed else None,
+        untested=max(few) if few and test is not None else None,
     )
 
 

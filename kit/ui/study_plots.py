@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -86,11 +86,13 @@ class StudyPlots:
         part, note = self._study._drawable(one_scenario=True)
         return _draw(lambda axes: plot_queue(part.samples, part.trials, axes), note, 3.0, ax=ax)
 
-    def plot_map(self, ax: Axes | None = None, *, beside: Study | None = None) -> Axes:
+    def plot_map(
+        self, ax: Axes | None = None, *, beside: Study | Iterable[Study] | None = None
+    ) -> Axes:
         """Draw which release dies under which scenario: a cell for each pair.
 
-        ax: as for plot_crashes. beside: another study, whose cells are drawn where this one has
-        none, such as those of hybrids.
+        ax: as for plot_crashes. beside: another study, or several, whose cells are drawn where this
+        one has none, such as those of hybrids.
 
         >>> import kit
         >>> newest = kit.recorded("frontends_of_2026")
@@ -100,8 +102,9 @@ class StudyPlots:
         from kit.plots.release_map import plot_release_map, signature_key
         from kit.report.release_map import map_parts
 
-        both = [self._study, *([beside] if beside is not None else [])]
-        parts = map_parts(*(one._folder for one in both))
+        others = beside if isinstance(beside, Iterable) else filter(None, [beside])
+        all_of = [self._study, *others]
+        parts = map_parts(*(one._folder for one in all_of))
         width_in, height_in = parts.size_in
         return _draw(
             lambda axes: plot_release_map(
@@ -111,7 +114,7 @@ class StudyPlots:
                 error=parts.error,
                 untested=parts.untested,
             ),
-            "  ·  ".join([*signature_key(parts.cells), *(one.provenance for one in both)]),
+            "  ·  ".join([*signature_key(parts.cells), *(one.provenance for one in all_of)]),
             height_in,
             width_in=max(7.2, width_in),
             ax=ax,

@@ -17,7 +17,7 @@ def test_a_measured_crash_is_named_with_its_trials_and_label() -> None:
     found = advise(release="24.05", traffic=["grpc-stream-cancel"])
     (risk,) = [r for r in found.risks if r.crash == "grpc-stream-cancel-state-race"]
     assert risk.labels == ("measured here", "read in source")
-    assert risk.seen == "measured here: 5 of 5 trials died on 24.05"
+    assert risk.seen == "measured here: 14 of 15 trials died on 24.05"
     assert "grpc-stream-cancel-state-race (measured here)" in found.summary
 
 

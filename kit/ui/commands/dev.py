@@ -21,7 +21,8 @@ def add(commands: Subparsers) -> None:
         "measured",
         write_measured,
         "count the deaths of studies by known crash, into data/crashes.yaml",
-        examples="data/recorded/release_map data/recorded/frontends_of_2026",
+        examples="data/recorded/release_map data/recorded/cancelled_streams "
+        "data/recorded/frontends_of_2026",
     )
     measured.add_argument(
         "study",
