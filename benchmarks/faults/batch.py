@@ -23,7 +23,7 @@ Group = Callable[[random.Random, Path], list[Fault]]
 
 def groups() -> dict[str, Group]:
     """All groups of faults by name."""
-    from benchmarks.faults import leftovers, processes, readers, servers
+    from benchmarks.faults import clocks, leftovers, processes, readers, resources, servers, wheels
 
     return {
         "http": servers.http,
@@ -37,6 +37,10 @@ def groups() -> dict[str, Group]:
         "guards": leftovers.guards,
         "workers": processes.workers,
         "trials": processes.trials,
+        "disks": resources.disks,
+        "limits": resources.limits,
+        "clocks": clocks.clocks,
+        "wheels": wheels.wheels,
     }
 
 
