@@ -23,7 +23,7 @@ Group = Callable[[random.Random, Path], list[Fault]]
 
 def groups() -> dict[str, Group]:
     """All groups of faults by name."""
-    from benchmarks.faults import clocks, leftovers, processes, readers, resources, servers, wheels
+    from benchmarks.faults import clocks, commands, leftovers, pages, pairs, processes, readers, resources, servers, wheels
 
     return {
         "http": servers.http,
@@ -41,6 +41,12 @@ def groups() -> dict[str, Group]:
         "limits": resources.limits,
         "clocks": clocks.clocks,
         "wheels": wheels.wheels,
+        "inputs": commands.inputs,
+        "pairs": pairs.pairs,
+        "pages": pages.pages,
+        "notebooks": pages.notebooks,
+        "strikes": commands.strikes,
+        "foreigners": commands.foreigners,
     }
 
 

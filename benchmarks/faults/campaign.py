@@ -40,6 +40,12 @@ WEIGHTS = {
     "limits": 2,
     "clocks": 4,
     "wheels": 4,
+    "pairs": 2,
+    "pages": 2,
+    "notebooks": 1,
+    "inputs": 6,
+    "strikes": 3,
+    "foreigners": 2,
 }
 #: Groups that mount file systems, in a mount namespace of their own.
 MOUNTING = frozenset({"disks"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -92,3 +93,40 @@ def test_under_a_limit_of_files_sizes_no_compiled_module_is_written(tmp_path: Pa
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(2):  # the second one would read what the first wrote short
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_command_without_its_standard_files_ends_in_order(closed: str, tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("Segmentation fault\n")
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" {closed}', "-", sys.executable, "-m", "kit", "diagnose", log],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupt_while_the_command_line_is_loaded_ends_it_without_a_traceback(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "argparse.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "-m", "kit", "scenarios"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_an_interrupt_after_the_last_word_ends_it_without_a_traceback() -> None:
+    code = (
+        "import atexit, os, signal, sys, threading; sys.argv = ['kit', 'scenarios']; "
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT)); "
+        "from kit.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
