@@ -23,7 +23,19 @@ Group = Callable[[random.Random, Path], list[Fault]]
 
 def groups() -> dict[str, Group]:
     """All groups of faults by name."""
-    from benchmarks.faults import clocks, commands, leftovers, pages, pairs, processes, readers, resources, servers, wheels
+    from benchmarks.faults import (
+        clocks,
+        commands,
+        leftovers,
+        pages,
+        pairs,
+        processes,
+        readers,
+        resources,
+        servers,
+        studies,
+        wheels,
+    )
 
     return {
         "http": servers.http,
@@ -41,6 +53,8 @@ def groups() -> dict[str, Group]:
         "limits": resources.limits,
         "clocks": clocks.clocks,
         "wheels": wheels.wheels,
+        "studies": studies.studies,
+        "short": studies.short,
         "inputs": commands.inputs,
         "pairs": pairs.pairs,
         "pages": pages.pages,

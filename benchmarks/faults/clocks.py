@@ -38,7 +38,7 @@ JUMPS: dict[str, Callable[[random.Random], list[tuple[float, int]]]] = {
     "5 ms back": lambda rng: [(0, -S // 200)],
     "to the year 1980": lambda rng: [(0, -45 * 365 * 86400 * S)],
     "to the year 2050": lambda rng: [(0, 25 * 365 * 86400 * S)],
-    "to and fro": lambda rng: [(n * 0.05, rng.randrange(-5, 5) * S) for n in range(60)],
+    "this way and that": lambda rng: [(n * 0.05, rng.randrange(-5, 5) * S) for n in range(60)],
     "slewed by 500 ppm": lambda rng: [(n * 0.01, n * 5_000) for n in range(400)],
 }
 
@@ -152,7 +152,10 @@ def _of_study(study: Path, began_ns: int, ended_ns: int) -> str:
     result = trial.result
     assert result is not None
     times = [result.started_ns, result.ready_ns, result.load_started_ns, result.ended_ns]
-    if times != sorted(times, key=lambda t: t or 0) or not began_ns <= result.started_ns <= ended_ns:
+    if (
+        times != sorted(times, key=lambda t: t or 0)
+        or not began_ns <= result.started_ns <= ended_ns
+    ):
         return f"the trial's times are in disorder: {times}"
     for row in trial.requests().to_pylist():
         if not row["sent_ns"] <= row["first_ns"] <= row["end_ns"]:

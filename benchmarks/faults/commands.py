@@ -125,24 +125,31 @@ INPUTS: dict[str, Callable[[random.Random, Path], Asked]] = {
         words=["run", "--spec", _hostile_path(rng, f), "--out", f / "s", "--yes"]
     ),
     "`run` with a hostile word": lambda rng, f: Asked(
-        words=["run", "--server", NOBODY, "--model", "m", "--requests", "2", "--yes"]
-        + ["--out", f / "s", rng.choice(["--scenario", "--engine", "--protocol", "--seed"])]
-        + [_hostile_word(rng)]
+        words=[
+            *("run", "--server", NOBODY, "--model", "m", "--requests", "2", "--yes", "--out"),
+            *(f / "s", rng.choice(["--scenario", "--engine", "--protocol", "--seed"])),
+            _hostile_word(rng),
+        ]
     ),
     "`map` with a hostile word": lambda rng, f: Asked(
         words=["map", "--release", _hostile_word(rng), "--out", f / "s"]
     ),
     "`bisect` with a hostile word": lambda rng, f: Asked(
-        words=["bisect", _hostile_word(rng), "--out", f / "s"]
+        words=["bisect", _hostile_word(rng), "--release", "24.05", "--out", f / "s"]
     ),
     "`load` with a hostile word": lambda rng, f: Asked(
-        words=["load", NOBODY, "--model", _hostile_word(rng), "--requests", "2", "--out", f / "s"]
-        + [rng.choice(["--concurrency", "--rate", "--protocol", "--prompt-set", "--workload"])]
-        + [_hostile_word(rng)]
+        words=[
+            *("load", NOBODY, "--model", _hostile_word(rng), "--requests", "2", "--out", f / "s"),
+            rng.choice(["--concurrency", "--rate", "--protocol", "--prompt-set", "--workload"]),
+            _hostile_word(rng),
+        ]
     ),
     "`load` of a hostile address": lambda rng, f: Asked(
-        words=["load", rng.choice(["http://", "http://[::", "http://a..b", "x:y", "http://1:99999"])]
-        + ["--model", "m", "--out", f / "s"]
+        words=[
+            "load",
+            rng.choice(["http://", "http://[::", "http://a..b", "x:y", "http://1:99999"]),
+            *("--model", "m", "--out", f / "s"),
+        ]
     ),
     "`load` with hostile secrets": lambda rng, f: Asked(
         words=["load", NOBODY, "--model", "m", "--requests", "2", "--out", f / "s"],
@@ -202,7 +209,7 @@ def inputs(rng: random.Random, folder: Path) -> list[Fault]:
             stdout=asked.stdout,
         )
         why = command.wrong(ITS_OWN, 100.0)
-        if not why and Path("/tmp/P").exists():  # noqa: S108 (what a hostile word names)
+        if not why and Path("/tmp/P").exists():
             why = "a word was run by a shell"
         words = " ".join(map(repr, map(str, asked.words)))
         found.append((f"input: {name}", why and f"{why} ({words}, {asked.environment})"[:600]))

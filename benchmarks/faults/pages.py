@@ -37,9 +37,12 @@ def _get(path: str, *headers: str) -> Callable[[random.Random, int], bytes]:
 
 def _post(path: str, length: int | str, body: bytes) -> Callable[[random.Random, int], bytes]:
     return lambda rng, port: (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {length}\r\n"
-        "Content-Type: application/json\r\nConnection: close\r\n\r\n"
-    ).encode() + body
+        (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {length}\r\n"
+            "Content-Type: application/json\r\nConnection: close\r\n\r\n"
+        ).encode()
+        + body
+    )
 
 
 _UPGRADE = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
@@ -62,9 +65,7 @@ ASKED: dict[str, Callable[[random.Random, int], bytes]] = {
     "a huge length": _post("/api/kernels", 10**15, b"{}"),
     "a negative length": _post("/api/kernels", -5, b"{}"),
     "a websocket": _get(_KERNEL, *_UPGRADE, _KEY),
-    "a websocket of another origin": _get(
-        _KERNEL, *_UPGRADE, _KEY, "Origin: https://evil.example"
-    ),
+    "a websocket of another origin": _get(_KERNEL, *_UPGRADE, _KEY, "Origin: https://evil.example"),
     "a websocket, then garbage": lambda rng, port: (
         _get(_KERNEL, *_UPGRADE, _KEY)(rng, port) + rng.randbytes(4000)
     ),
@@ -241,8 +242,10 @@ def _said(client: object, name: str) -> str:
             interrupted = content["ename"] == "KeyboardInterrupt" and name.startswith("interr")
             return "" if interrupted else f"{content['ename']}: {content['evalue'][:300]}"
         text += str(content.get("text", ""))
-        if message["msg_type"] == "status" and content["execution_state"] == "idle" and (
-            "OVER" in text or name.startswith("interrupted")
+        if (
+            message["msg_type"] == "status"
+            and content["execution_state"] == "idle"
+            and ("OVER" in text or name.startswith("interrupted"))
         ):
             return "" if clean_text(text) == text else "terminal control"
     return "the cell did not end"

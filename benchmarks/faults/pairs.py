@@ -1,4 +1,4 @@
-"""Two at once: in one study's folder, in one cache, both cleaning, one that reads what is written."""
+"""Two at once: in one study's folder, in one cache, both cleaning, one reading what is written."""
 
 from __future__ import annotations
 
@@ -93,8 +93,9 @@ def _reports(rng: random.Random, folder: Path) -> str:
     words = ["report", study, "--out", folder / "r"]
     commands = [Command(words, folder / f"c{number}") for number in range(2)]
     why = next((why for c in commands if (why := c.wrong(frozenset({0})))), "")
-    [page] = (folder / "r").glob("*.html")
-    return why or ("" if page.read_text().rstrip().endswith("</html>") else "half a page")
+    pages = [path.read_text().rstrip() for path in (folder / "r").glob("*.html")]
+    whole = pages and all(page.endswith("</html>") for page in pages)
+    return why or ("" if whole else f"half a page of {len(pages)}")
 
 
 def _packs(rng: random.Random, folder: Path) -> str:

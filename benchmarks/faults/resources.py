@@ -42,7 +42,7 @@ class Disk:
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        _mount("-t", "tmpfs", "-o", "size=32m,nr_inodes=400,mode=1777", "faults", path)
+        _mount("-t", "tmpfs", "-o", "size=32m,nr_inodes=3000,mode=1777", "faults", path)
 
     def fill(self) -> None:
         """Not a byte is left."""
@@ -55,7 +55,7 @@ class Disk:
     def use_inodes(self) -> None:
         """Not a file more can be made."""
         with contextlib.suppress(OSError):
-            for number in range(1000):
+            for number in range(4000):
                 (self.path / f"{FILLER}{number}").touch()
 
     def make_read_only(self) -> None:
@@ -137,8 +137,11 @@ def _load(rng: random.Random, folder: Path) -> Fault:
 
             def run(name: str) -> Command:
                 return Command(
-                    ["load", f"http://127.0.0.1:{server.port}", "--model", "m", "--out", study]
-                    + ["--requests", str(REQUESTS), "--concurrency", str(CLIENTS)],
+                    [
+                        *("load", f"http://127.0.0.1:{server.port}", "--model", "m"),
+                        *("--requests", str(REQUESTS), "--concurrency", str(CLIENTS)),
+                        *("--out", study),
+                    ],
                     folder / name,
                     environment={"TRITON_CRASH_KIT_CACHE": str(places["the cache"])},
                     temp=places["TMPDIR"],

@@ -97,9 +97,7 @@ class Command:
             self.process.kill()
             self.process.wait()
             raise
-        texts = [
-            path.read_text(errors="replace") if path.is_file() else "" for path in self._files
-        ]
+        texts = [path.read_text(errors="replace") if path.is_file() else "" for path in self._files]
         return Ended(code=code, out=texts[0], err=texts[1])
 
     def left(self) -> str:

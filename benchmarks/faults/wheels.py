@@ -17,6 +17,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -65,7 +66,9 @@ GOOD = _zip([])
 #: Wheels whose hash is the catalog's: what is in them must not leave the entry's folder.
 PINNED: dict[str, Callable[[random.Random], bytes]] = {
     "well": lambda rng: GOOD,
-    "names that lead out": lambda rng: _zip([("../../outside", b"x"), ("a/../../../outside", b"x")]),
+    "names that lead out": lambda rng: _zip(
+        [("../../outside", b"x"), ("a/../../../outside", b"x")]
+    ),
     "absolute names": lambda rng: _zip([("/tmp/faults-outside", b"x")]),
     "links out": lambda rng: _zip([(_link("tck_fault/l", "/etc"), b"/etc"), ("tck_fault/l2", b"")]),
     "a name of controls": lambda rng: _zip([("tck_fault/\x1b[2J\u202e", b"x")]),
@@ -99,8 +102,10 @@ PAGES: dict[str, Callable[[random.Random], bytes]] = {
     "no such file": lambda rng: b"<html></html>",
     "garbage": lambda rng: rng.randbytes(20_000),
     "a link out": lambda rng: f'<a href="file:///etc/passwd#{FILE}">{FILE}</a>'.encode(),
-    "a name that leads out": lambda rng: b'<a href="/f/..%2f..%2ftck_fault-1.0-py3-none-any.whl">'
-    b"../../tck_fault-1.0-py3-none-any.whl</a>",
+    "a name that leads out": lambda rng: (
+        b'<a href="/f/..%2f..%2ftck_fault-1.0-py3-none-any.whl">'
+        b"../../tck_fault-1.0-py3-none-any.whl</a>"
+    ),
     "a million links": lambda rng: b'<a href="/f/x-1.0-py3-none-any.whl">x</a>' * 100_000,
 }
 
@@ -172,7 +177,7 @@ def wheels(rng: random.Random, folder: Path) -> list[Fault]:
     os.environ["TMPDIR"] = str(folder)
     fetch.MOST_BYTES = MOST_BYTES
     found = []
-    for number in range(3):
+    for _ in range(3):
         kind = rng.choice(["file", "file", "page", "content"])
         if kind == "content":
             name = rng.choice(list(PINNED))
@@ -183,9 +188,8 @@ def wheels(rng: random.Random, folder: Path) -> list[Fault]:
             found.append((f"wheel: an index's page: {name}", _fetched(page, lambda: [], GOOD)))
         else:
             name = rng.choice(list(SERVED))
-            script = SERVED[name]
-            seed = rng.random()
-            why = _fetched(_page(), lambda: script(random.Random(seed)), GOOD)
+            seeded = random.Random(rng.random())
+            why = _fetched(_page(), partial(SERVED[name], seeded), GOOD)
             if name == "endless" and Sent.most > 2 * MOST_BYTES:
                 why = f"{Sent.most} bytes were taken"
             found.append((f"wheel: {name}", why))
@@ -232,7 +236,7 @@ def _fetched(page: bytes, script: Callable[[], Iterable[Step]], pinned: bytes) -
 
 
 def _pinned(name: str, data: bytes) -> str:
-    outside = Path("/tmp/faults-outside")  # noqa: S108 (what the archive names)
+    outside = Path("/tmp/faults-outside")
     outside.unlink(missing_ok=True)
     why = _fetched(_page(), lambda: [_ok(len(data)), data], data)
     entries = cache_root() / "wheels"
@@ -326,6 +330,6 @@ def _unbundled(place: Path, name: str, path: Path) -> str:
         manifest = json.loads((place / "manifest.json").read_bytes())
         named = {row["path"] for row in manifest["files"]}
         why = "" if data == (b"{}", bytes(150_000)) and len(named) == 2 else f"{path.name}: taken"
-    if Path("/tmp/faults-outside").exists() or (place.parent.parent / "outside").exists():  # noqa: S108
+    if Path("/tmp/faults-outside").exists() or (place.parent.parent / "outside").exists():
         why = "wrote outside"
     return why or ("slow" if time.monotonic() - began > 30 else "")
