@@ -23,7 +23,19 @@ Group = Callable[[random.Random, Path], list[Fault]]
 
 def groups() -> dict[str, Group]:
     """All groups of faults by name."""
-    from benchmarks.faults import leftovers, processes, readers, servers
+    from benchmarks.faults import (
+        clocks,
+        commands,
+        leftovers,
+        pages,
+        pairs,
+        processes,
+        readers,
+        resources,
+        servers,
+        studies,
+        wheels,
+    )
 
     return {
         "http": servers.http,
@@ -37,6 +49,18 @@ def groups() -> dict[str, Group]:
         "guards": leftovers.guards,
         "workers": processes.workers,
         "trials": processes.trials,
+        "disks": resources.disks,
+        "limits": resources.limits,
+        "clocks": clocks.clocks,
+        "wheels": wheels.wheels,
+        "studies": studies.studies,
+        "short": studies.short,
+        "inputs": commands.inputs,
+        "pairs": pairs.pairs,
+        "pages": pages.pages,
+        "notebooks": pages.notebooks,
+        "strikes": commands.strikes,
+        "foreigners": commands.foreigners,
     }
 
 

@@ -14,29 +14,50 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from benchmarks.tools import HOME
+from kit.servers.cache import cache_root
 
 ROOT = Path(__file__).resolve().parents[2]
 SHM = Path("/dev/shm")
 _RUN = re.compile("[0-9a-f]{12}")
 #: How often a group is drawn, which goes by what a batch of it costs.
 WEIGHTS = {
-    "http": 4,
+    "http": 5,
     "grpc": 3,
-    "raw": 4,
-    "metrics": 2,
-    "folders": 6,
-    "logs": 6,
-    "specs": 2,
-    "registers": 4,
-    "guards": 6,
-    "workers": 6,
-    "trials": 2,
+    "raw": 3,
+    "metrics": 3,
+    "folders": 5,
+    "logs": 4,
+    "specs": 3,
+    "registers": 3,
+    "guards": 4,
+    "workers": 5,
+    "trials": 14,
+    "studies": 5,
+    "short": 2,
+    "disks": 4,
+    "limits": 3,
+    "clocks": 4,
+    "wheels": 5,
+    "pairs": 2,
+    "pages": 2,
+    "notebooks": 1,
+    "inputs": 3,
+    "strikes": 3,
+    "foreigners": 2,
 }
+#: Groups that mount file systems, in a mount namespace of their own.
+MOUNTING = frozenset({"disks", "short"})
+#: Groups with real servers, whose wheels are those of the user's own cache.
+REAL = frozenset({"trials", "studies", "short"})
+#: What they take of it, by links; everything else of theirs is the batch's own.
+TAKEN = ("wheels", "libc", "pythons.json")
 #: A batch that takes longer than this hangs.
 LIMIT_S = 400.0
 
@@ -48,28 +69,45 @@ def run(
     faults: int,
     minutes: float | None = None,
     groups: Sequence[str] = tuple(WEIGHTS),
+    parallel: int = 1,
 ) -> list[tuple[str, str, str]]:
-    """Run batches until `faults` were tried or the time is up; all of (group, kind, problem)."""
+    """Run batches until `faults` were tried or the time is up; all of (group, kind, problem).
+
+    parallel: batches at a time. They are kept in the order of their numbers, so that the same seed
+    draws the same, whatever ends first.
+    """
     done = read(path)
     until = None if minutes is None else time.monotonic() + 60 * minutes
-    while sum(len(batch["faults"]) for batch in done) < faults:
-        if until is not None and time.monotonic() >= until:
-            break
-        number = len(done)
-        rng = random.Random(f"{seed}-{number}")
-        group = rng.choices(groups, [WEIGHTS[name] for name in groups])[0]
-        batch = _batch(group, f"{seed}-{number}")
-        with path.open("a") as file:
-            file.write(json.dumps(batch) + "\n")
-        done.append(batch)
-        bad = [fault for fault in batch["faults"] if fault[1]]
-        print(f"{number:4} {group:10} {len(batch['faults']):3} faults", flush=True)
-        for kind, problem in bad:
-            print(f"     {kind}: {problem}", flush=True)
+    running: deque[Future[dict[str, Any]]] = deque()
+
+    def goes_on() -> bool:
+        tried = sum(len(batch["faults"]) for batch in done)
+        return tried < faults and (until is None or time.monotonic() < until)
+
+    with ThreadPoolExecutor(parallel) as executor:
+        while goes_on() or running:
+            while goes_on() and len(running) < parallel:
+                number = len(done) + len(running)
+                rng = random.Random(f"{seed}-{number}")
+                group = rng.choices(groups, [WEIGHTS[name] for name in groups])[0]
+                running.append(executor.submit(_batch, group, f"{seed}-{number}"))
+            batch = running.popleft().result()
+            with path.open("a") as file:
+                file.write(json.dumps(batch) + "\n")
+            _print(len(done), batch)
+            done.append(batch)
     return [(batch["group"], kind, why) for batch in done for kind, why in batch["faults"]]
 
 
-def read(path: Path) -> list[dict[str, list[tuple[str, str]]]]:
+def _print(number: int, batch: dict[str, Any]) -> None:
+    took = f"{batch['s']:6.1f} s" if "s" in batch else ""
+    print(f"{number:4} {batch['group']:10} {len(batch['faults']):3} faults {took}", flush=True)
+    for kind, problem in batch["faults"]:
+        if problem:
+            print(f"     {kind}: {problem}", flush=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
     """The batches of an earlier run; a line that was cut short is run again."""
     if not path.exists():
         return []
@@ -83,14 +121,18 @@ def read(path: Path) -> list[dict[str, list[tuple[str, str]]]]:
     return done
 
 
-def _batch(group: str, seed: str) -> dict[str, object]:
+def _batch(group: str, seed: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         cache = Path(scratch) / "cache"
         environment = {**os.environ, "TRITON_CRASH_KIT_CACHE": str(cache)}
-        if group == "trials":  # they need the wheels of the user's own cache
-            environment = dict(os.environ)
+        if group in REAL:
+            cache.mkdir()
+            for name in TAKEN:
+                if (cache_root() / name).exists():
+                    (cache / name).symlink_to(cache_root() / name)
         began = time.monotonic()
-        command = [sys.executable, "-m", "benchmarks.faults.batch", group, seed, scratch]
+        command = [*_apart(group), sys.executable, "-m", "benchmarks.faults.batch"]
+        command += [group, seed, scratch]
         try:
             done = subprocess.run(
                 command,
@@ -117,6 +159,14 @@ def _batch(group: str, seed: str) -> dict[str, object]:
     }
 
 
+def _apart(group: str) -> list[str]:
+    """What starts the batch in a mount namespace of its own, if it mounts something."""
+    if group not in MOUNTING:
+        return []
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    return apart if os.geteuid() == 0 else [*apart, "--map-root-user"]
+
+
 def _left(cache: Path) -> list[str]:
     """Runs of the batch that are still on its register, and what is left of their memory."""
     runs = {path.stem for path in (cache / "runs").glob("*.json") if _RUN.fullmatch(path.stem)}
@@ -140,6 +190,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--faults", type=int, default=1000, help="how many in all (1000)")
     parser.add_argument("--minutes", type=float, help="stop after so long; go on another time")
     parser.add_argument("--seed", type=int, default=1, help="of the draws (1)")
+    parser.add_argument("--parallel", type=int, default=1, help="batches at a time (1)")
     parser.add_argument("--groups", nargs="+", choices=WEIGHTS, default=list(WEIGHTS))
     parser.add_argument("--file", type=Path, help="what was tried so far (CACHE/bench/faults-SEED)")
     given = parser.parse_args(arguments)
@@ -151,6 +202,7 @@ def main(arguments: Sequence[str]) -> int:
         faults=given.faults,
         minutes=given.minutes,
         groups=given.groups,
+        parallel=given.parallel,
     )
     print(table(found))
     return int(any(why for _, _, why in found))

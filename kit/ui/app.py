@@ -10,10 +10,16 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from kit.servers.processes import ending_with_us
 
 HERE = Path(__file__).parent
 CELL = """from pathlib import Path
@@ -50,6 +56,7 @@ def voila_command(notebook: Path, *, ip: str, port: int, token: str) -> list[str
     command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}"]
     command += [f"--Voila.ip={ip}", f"--Voila.token={token}", "--strip_sources=True"]
     command += ["--template=kit", "--theme=light"]
+    command += [f"--Voila.connection_dir_root={notebook.parent}"]  # else it stays in /tmp
     return [*command, "--VoilaConfiguration.show_tracebacks=True"]
 
 
@@ -68,13 +75,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--studies", type=Path, default=Path("studies"), metavar="DIR")
     chosen = parser.parse_args(arguments)
     token = "" if chosen.no_token else secrets.token_urlsafe(24)
+    query = f"?token={token}" if token else ""
+    address = f"http://{chosen.ip}:{chosen.port}/{query}"
     with tempfile.TemporaryDirectory(prefix="kit-app-") as folder:
         notebook = app_notebook(Path(folder), chosen.studies.resolve())
-        query = f"?token={token}" if token else ""
-        print(f"Open http://{chosen.ip}:{chosen.port}/{query}", flush=True)
         command = voila_command(notebook, ip=chosen.ip, port=chosen.port, token=token)
-        code = os.spawnve(os.P_WAIT, sys.executable, command, voila_environment())  # noqa: S606
+        code = _serve(command, address)
     sys.exit(code)
+
+
+def _serve(command: Sequence[str], address: str) -> int:
+    """Run Voilà until it ends, by itself or since this process is told to; its exit code.
+
+    Killed, this process takes Voilà with it, on Linux; the temp folder then stays.
+    """
+    end: Any = ending_with_us() if sys.platform == "linux" else None
+    asked: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        if voila is not None:
+            voila.terminate()
+
+    voila: subprocess.Popen[bytes] | None = None
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
+            signal.signal(getattr(signal, name), stop)
+    voila = subprocess.Popen(command, env=voila_environment(), preexec_fn=end)
+    print(f"Open {address}", flush=True)
+    if asked:  # before there was anything to end
+        voila.terminate()
+    code = voila.wait()
+    return 128 + asked[0] if asked else code
 
 
 if __name__ == "__main__":

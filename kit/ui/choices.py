@@ -71,8 +71,8 @@ def choose(
         (5.0, 20.0)
     """
     check_names(traffic, [*FIELDS, *_ARGUMENTS])
+    names = _pick_scenarios(scenario)  # first: to find out which servers run here may take long
     picked = _pick_servers(servers)
-    names = _pick_scenarios(scenario)
     is_attached = all(server.kind is ServerKind.ATTACHED for server in picked)
     has_own_vllm = all(server.model is not None for server in picked)
     if workload is not None and not isinstance(workload, Workload):

@@ -38,6 +38,7 @@ from kit.ui.commands import (
     vllm,
 )
 from kit.ui.console import BY_SIGNAL, DONE, FAILED, print_error
+from kit.ui.process_limits import check_limits, lacking
 
 #: In the order in which the help lists them.
 FAMILIES = (
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, stop)
     try:
         args = parser().parse_args(arguments)
+        check_limits()
         code: int = args.function(args)
         sys.stdout.flush()
     except KitError as error:
@@ -103,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except (OSError, MemoryError) as error:  # what the machine refuses is no fault of the kit's
+        print_error(lacking(error))
+        return FAILED
     return code
 
 

@@ -166,7 +166,19 @@ def test_a_help_is_there_before_any_heavy_library_is_loaded() -> None:
 
 def test_the_console_script_is_the_same_command_line() -> None:
     script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["kit"]
-    assert script == "kit.ui.cli:main"
+    assert script == "kit.__main__:main"
+
+
+@pytest.mark.parametrize("words", [["bisect", "no-such"], ["map", "--scenario", "no-such"]])
+def test_a_mistake_is_named_before_any_server_is_fetched(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetched(*_: object) -> list[str]:
+        raise AssertionError("it looked for what runs here")
+
+    monkeypatch.setattr("kit.servers.prepare.releases_here", fetched)
+    assert main(words) == 1
+    assert "no-such" in capsys.readouterr().err
 
 
 @pytest.mark.slow

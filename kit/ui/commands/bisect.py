@@ -42,10 +42,12 @@ def bisect(args: Namespace) -> int:
     from kit.servers.prepare import releases_here
     from kit.stats.bisect import Assumptions
     from kit.study.folder import StudyFolder
+    from kit.study.scenarios import get_scenario
     from kit.ui.choices import choose, study_folder
     from kit.ui.results import advice_lines
     from kit.ui.study_view import Study
 
+    get_scenario(args.scenario)  # before anything is fetched
     spec = choose(
         args.release or releases_here(remark),
         args.scenario,

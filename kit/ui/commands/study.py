@@ -149,12 +149,16 @@ def run(args: Namespace) -> int:
 def release_map(args: Namespace) -> int:
     """Every embedded release under every scenario, each cell until it is decided; its report."""
     from kit.servers.prepare import releases_here
+    from kit.study.scenarios import get_scenario
     from kit.ui.choices import study_folder
     from kit.ui.consent import Cap
 
+    args.scenario = args.scenario or [ALL]
+    for name in args.scenario:  # before anything is fetched
+        if name != ALL:
+            get_scenario(name)
     if args.release == [HERE] or not (args.release or args.server):
         args.release = releases_here(remark)
-    args.scenario = args.scenario or [ALL]
     args.sequential = True
     args.least_repeats = min(LEAST_TRIALS, args.repeats or MOST_TRIALS)
     spec = spec_of(args)
