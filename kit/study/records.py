@@ -14,12 +14,16 @@ from typing import TypeVar
 import pyarrow as pa
 
 from kit.errors import SpecError, StoreError
-from kit.study.arrow_file import SUMS, listed_rows, read_rows
+from kit.study.arrow_file import SUMS, Loss, listed_rows, read_rows
 from kit.study.encoding import from_json
 from kit.study.files import read_file
 from kit.study.packed import LISTING, Packed, read_listing, read_part
 
 T = TypeVar("T")
+
+#: What every row has, in whichever table the column is. One without it, in a stranger's file, is
+#: no row.
+NEVER_NULL = ("request", "outcome", "t_ns", "source", "name", "value")
 
 
 def arrow_files(folder: Path, table: str) -> list[Path]:
@@ -59,9 +63,11 @@ def stream_records(
     if listing is not None:
         for part in listing.tables.get(table, ()):
             try:
-                yield read_part(folder, part, schema, within=within, columns=columns)
+                found = read_part(folder, part, schema, within=within, columns=columns)
             except StoreError as error:
                 damage.append(f"{part.rows:,} rows lost: {error.given}")
+            else:
+                yield _complete(found, folder / part.file, damage)
         return
     for path in arrow_files(folder, table):
         try:
@@ -70,7 +76,18 @@ def stream_records(
             damage.append(error.given)
         else:
             damage += map(str, rows.losses)
-            yield rows.table if columns is None else rows.table.select(list(columns))
+            found = _complete(rows.table, path, damage)
+            yield found if columns is None else found.select(list(columns))
+
+
+def _complete(table: pa.Table, path: Path, damage: list[str]) -> pa.Table:
+    """The rows that have what every row has."""
+    for name in NEVER_NULL:
+        if name in table.column_names and (lacking := table[name].null_count):
+            loss = Loss(path=path, rows=lacking, reason=f"they have no {name}")
+            damage.append(str(loss))
+            table = table.filter(table[name].is_valid())
+    return table
 
 
 def count_records(folder: Path, table: str, *, within: Path) -> int:

@@ -44,6 +44,11 @@ class Quotations:
         self._mark: str | None = None
         self._held: deque[tuple[int, str]] = deque()
 
+    @property
+    def is_open(self) -> bool:
+        """A quotation was opened and is not closed."""
+        return self._mark is not None
+
     def feed(self, number: int, line: str) -> Iterator[tuple[int, str]]:
         """The lines that are known to be the log's own now, in their order."""
         if self._mark is not None:
