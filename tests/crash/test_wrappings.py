@@ -11,6 +11,7 @@ import lzma
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,30 @@ QUOTED = st.one_of(
 def test_prose_and_quotations_are_no_death(text: str) -> None:
     found = diagnose(text)
     assert not found.died, (found.summary, found.line)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a#012free(): invalid pointer#012",
+        'x"}#012free(): invalid pointer#012',
+        'x"}\n#012free(): invalid pointer',
+        "it's #012Aborted (core dumped)#012'}",
+    ],
+)
+@pytest.mark.parametrize("asked", ["{}", "prompt: {!r}, params: SamplingParams(n=1)", "syslog"])
+def test_what_a_client_writes_as_syslog_does_is_not_read_so(words: str, asked: str) -> None:
+    said = json.dumps({"text_input": words})
+    record = {"{}": said, "syslog": json.dumps({"log": f"request: {said}\n"})}
+    line = record.get(asked) or asked.format(words)
+    assert not diagnose(f"I0101 10:00:01.000000 1 model.py:20] {line}\n").died
+    assert diagnose("I0101 10:00:01.000000 1 model.py:20] a#012free(): invalid pointer").died
+
+
+def test_a_line_with_countless_ways_to_read_a_name_in_it_is_read_at_once() -> None:
+    began = time.process_time()
+    diagnose(" 0# 0x00007F" + "$" * 16_000 + " in tritonserver\n")
+    assert time.process_time() - began < 5
 
 
 def test_words_about_an_exit_are_no_exit() -> None:
