@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -75,7 +76,9 @@ def test_a_campaign_goes_on_where_it_stopped_and_counts_anew_from_a_finding(
 ) -> None:
     findings = ["", "IndexError: one", "", "", ""]
 
-    def fuzz(target: campaign.Target, *, seed: int, cpu_s: float, folder: Path) -> campaign.Run:
+    def fuzz(
+        target: campaign.Target, *, seed: int, cpu_s: float, folder: Path, over: Event
+    ) -> campaign.Run:
         figures = {"executions": 100, "coverage": 7, "features": 9, "inputs": 2}
         said = findings.pop(0)
         return campaign.Run(target=target.name, seed=seed, cpu_s=cpu_s, finding=said, **figures)

@@ -18,8 +18,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,8 @@ def install() -> None:
     (home / ".made").touch()
 
 
-def fuzz(target: Target, *, seed: int, cpu_s: float, folder: Path) -> Run:
-    """Run one target for so much processor time, or until its first finding."""
+def fuzz(target: Target, *, seed: int, cpu_s: float, folder: Path, over: threading.Event) -> Run:
+    """Run one target for so much processor time, until its first finding, or until it is `over`."""
     corpus, found = folder / target.name / "corpus", folder / target.name / "findings"
     seeds = folder / target.name / "seeds"
     for one in (corpus, found, seeds):
@@ -96,7 +98,7 @@ def fuzz(target: Target, *, seed: int, cpu_s: float, folder: Path) -> Run:
     ]
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory) as scratch:
-        used_s, said = _run(command, cpu_s, Path(scratch))
+        used_s, said = _run(command, cpu_s, Path(scratch), over)
     file = _WRITTEN.search(said)
     status = [tuple(map(int, one)) for one in _STATUS.findall(said)] or [(0, 0, 0)]
     executions = _EXECUTIONS.search(said)
@@ -114,7 +116,9 @@ def fuzz(target: Target, *, seed: int, cpu_s: float, folder: Path) -> Run:
     )
 
 
-def _run(command: Sequence[str], cpu_s: float, scratch: Path) -> tuple[float, str]:
+def _run(
+    command: Sequence[str], cpu_s: float, scratch: Path, over: threading.Event
+) -> tuple[float, str]:
     """Run it until it has used its time; the time used since it began, and what it said."""
     path = [str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     log = scratch / "log"
@@ -136,7 +140,7 @@ def _run(command: Sequence[str], cpu_s: float, scratch: Path) -> tuple[float, st
         used_s, asked_s, before_s = 0.0, 0.0, -1.0
         try:
             process = psutil.Process(child.pid)
-            while child.poll() is None:
+            while child.poll() is None and not over.is_set():
                 try:
                     times = process.cpu_times()
                 except psutil.NoSuchProcess:
@@ -152,7 +156,7 @@ def _run(command: Sequence[str], cpu_s: float, scratch: Path) -> tuple[float, st
                     child.kill()
                 time.sleep(0.2)
         finally:
-            if child.poll() is None and not asked_s:
+            if child.poll() is None and (over.is_set() or not asked_s):
                 child.kill()
             child.wait()
     return used_s, log.read_text("utf-8", "replace")
@@ -234,26 +238,41 @@ def table(runs: Sequence[Run], targets: dict[str, Target]) -> str:
     return "\n".join(lines)
 
 
-def run(path: Path, targets: Sequence[Target], *, seed: int, minutes: float) -> list[Run]:
-    """Bring each target to so many CPU minutes without a finding, or to its first one."""
+def run(
+    path: Path, targets: Sequence[Target], *, seed: int, minutes: float, jobs: int = 1
+) -> list[Run]:
+    """Bring each target to so many CPU minutes without a finding, or to its first one.
+
+    jobs: so many targets at a time.
+    """
     runs = read(path)
     path.write_text("".join(map(_as_line, runs)))  # without a line that was cut short
-    folder = path.with_suffix("")
-    for target in targets:
-        while True:
+    lock, over = threading.Lock(), threading.Event()
+
+    def bring(target: Target) -> None:
+        while not over.is_set():
             own = [one for one in runs if one.target == target.name]
             left_s = 60 * minutes - sum(one.cpu_s for one in since_finding(own))
             if left_s <= 0:
-                break
-            cpu_s = min(left_s, SLICE_S)
-            found = fuzz(target, seed=seed + len(own), cpu_s=cpu_s, folder=folder)
-            runs.append(found)
-            with path.open("a") as file:
+                return
+            cpu_s, folder = min(left_s, SLICE_S), path.with_suffix("")
+            found = fuzz(target, seed=seed + len(own), cpu_s=cpu_s, folder=folder, over=over)
+            if over.is_set():
+                return  # it was cut off
+            with lock, path.open("a") as file:
+                runs.append(found)
                 file.write(_as_line(found))
-            print(_line(found), flush=True)
-            if found.finding:
-                print(f"     {found.finding}\n     {found.file}", flush=True)
-                break
+                print(_line(found), flush=True)
+                if found.finding:
+                    print(f"     {found.finding}\n     {found.file}", flush=True)
+                    return
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for done in [pool.submit(bring, target) for target in targets]:
+                done.result()
+        finally:
+            over.set()
     return runs
 
 
@@ -272,6 +291,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--parsers", nargs="+", metavar="TARGET", help="some of them (all)")
     parser.add_argument("--minutes", type=float, default=10, help="of processor time each (10)")
     parser.add_argument("--seed", type=int, default=1, help="of the draws (1)")
+    parser.add_argument("--jobs", type=int, default=1, help="targets at a time (1)")
     parser.add_argument("--file", type=Path, help="what was tried so far (CACHE/bench/fuzz.jsonl)")
     parser.add_argument("--table", action="store_true", help="print the table alone")
     parser.add_argument("--keep", nargs=2, metavar=("FILE", "TARGET"), help="keep an input")
@@ -292,6 +312,7 @@ def main(arguments: Sequence[str]) -> int:
     before = len(runs)
     if not given.table:
         install()
-        runs = run(path, chosen, seed=given.seed, minutes=given.minutes)
+        wanted = {"seed": given.seed, "minutes": given.minutes, "jobs": given.jobs}
+        runs = run(path, chosen, **wanted)
     print(table(runs, {target.name: target for target in chosen}))
     return int(any(one.finding for one in runs[before:]))
