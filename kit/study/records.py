@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kit.errors import SpecError, StoreError
 from kit.study.arrow_file import SUMS, Loss, listed_rows, read_rows
@@ -67,7 +68,7 @@ def stream_records(
             except StoreError as error:
                 damage.append(f"{part.rows:,} rows lost: {error.given}")
             else:
-                yield _complete(found, folder / part.file, damage)
+                yield complete_rows(found, folder / part.file, damage)
         return
     for path in arrow_files(folder, table):
         try:
@@ -76,17 +77,21 @@ def stream_records(
             damage.append(error.given)
         else:
             damage += map(str, rows.losses)
-            found = _complete(rows.table, path, damage)
+            found = complete_rows(rows.table, path, damage)
             yield found if columns is None else found.select(list(columns))
 
 
-def _complete(table: pa.Table, path: Path, damage: list[str]) -> pa.Table:
-    """The rows that have what every row has."""
+def complete_rows(table: pa.Table, path: Path, damage: list[str]) -> pa.Table:
+    """The rows that have what every row has. damage: what is lost is added to it."""
     for name in NEVER_NULL:
-        if name in table.column_names and (lacking := table[name].null_count):
-            loss = Loss(path=path, rows=lacking, reason=f"they have no {name}")
-            damage.append(str(loss))
-            table = table.filter(table[name].is_valid())
+        if name in table.column_names:
+            there = table[name].is_valid()
+            if name == "value":
+                there = pc.and_(there, pc.fill_null(pc.is_finite(table[name]), fill_value=False))
+            if lacking := table.num_rows - (pc.sum(there).as_py() or 0):
+                loss = Loss(path=path, rows=lacking, reason=f"they have no {name}")
+                damage.append(str(loss))
+                table = table.filter(there)
     return table
 
 
