@@ -19,12 +19,14 @@ from kit.study.arrow_file import SUMS, Loss, listed_rows, read_rows
 from kit.study.encoding import from_json
 from kit.study.files import read_file
 from kit.study.packed import LISTING, Packed, read_listing, read_part
+from kit.study.result import Outcome
 
 T = TypeVar("T")
 
 #: What every row has, in whichever table the column is. One without it, in a stranger's file, is
 #: no row.
 NEVER_NULL = ("request", "outcome", "t_ns", "source", "name", "value")
+_OUTCOMES = pa.array([outcome.value for outcome in Outcome])
 
 
 def arrow_files(folder: Path, table: str) -> list[Path]:
@@ -85,14 +87,19 @@ def complete_rows(table: pa.Table, path: Path, damage: list[str]) -> pa.Table:
     """The rows that have what every row has. damage: what is lost is added to it."""
     for name in NEVER_NULL:
         if name in table.column_names:
-            there = table[name].is_valid()
-            if name == "value":
-                there = pc.and_(there, pc.fill_null(pc.is_finite(table[name]), fill_value=False))
-            if lacking := table.num_rows - (pc.sum(there).as_py() or 0):
-                loss = Loss(path=path, rows=lacking, reason=f"they have no {name}")
+            sound = _sound(name, table[name])
+            if lacking := table.num_rows - (pc.sum(sound).as_py() or 0):
+                loss = Loss(path=path, rows=lacking, reason=f"they have no sound {name}")
                 damage.append(str(loss))
-                table = table.filter(there)
+                table = table.filter(sound)
     return table
+
+
+def _sound(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Of each row, whether it has a value that can be: a number, an outcome that is known."""
+    if name == "value":
+        return pc.fill_null(pc.is_finite(column), fill_value=False)
+    return pc.is_in(column, _OUTCOMES) if name == "outcome" else column.is_valid()
 
 
 def count_records(folder: Path, table: str, *, within: Path) -> int:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -305,7 +306,7 @@ def test_a_file_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "column", "values"),
     [
-        ("requests", "outcome", [None]),
+        ("requests", "outcome", [None, "\x1b[2J", ""]),
         ("requests", "request", [None]),
         ("samples", "t_ns", [None]),
         ("samples", "value", [None, float("nan"), float("inf")]),
@@ -313,7 +314,7 @@ def test_a_file_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("form", ["arrow", "packed", "recorded"])
 def test_rows_without_what_every_row_has_are_lost_with_a_word(
-    tmp_path: Path, table: str, column: str, values: list[float | None], form: str
+    tmp_path: Path, table: str, column: str, values: list[Any], form: str
 ) -> None:
     study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
     trial = write_trial(study, "24.05", requests=20, crash_after=12)
@@ -335,7 +336,7 @@ def test_rows_without_what_every_row_has_are_lost_with_a_word(
         pack_trial(trial)
     (trial,) = study.trials()
     with pytest.warns(
-        DamagedStudyWarning, match=f"{len(values)} row.* lost: they have no {column}"
+        DamagedStudyWarning, match=f"{len(values)} row.* lost: they have no sound {column}"
     ):
         assert len(getattr(trial, table)()) == len(rows) - len(values)
     with warnings.catch_warnings():
