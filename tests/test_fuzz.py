@@ -22,7 +22,7 @@ from benchmarks.fuzz.mutate import mutated  # noqa: E402
 from benchmarks.fuzz.targets import TARGETS  # noqa: E402
 
 #: Processor time for the random inputs of one target, and how many at the most.
-MOST_S = 0.4
+MOST_S = 0.3
 MOST_INPUTS = 300
 
 
