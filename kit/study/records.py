@@ -26,7 +26,6 @@ T = TypeVar("T")
 #: What every row has, in whichever table the column is. One without it, in a stranger's file, is
 #: no row.
 NEVER_NULL = ("request", "outcome", "t_ns", "source", "name", "value")
-_OUTCOMES = pa.array([outcome.value for outcome in Outcome])
 
 
 def arrow_files(folder: Path, table: str) -> list[Path]:
@@ -99,7 +98,9 @@ def _sound(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Of each row, whether it has a value that can be: a number, an outcome that is known."""
     if name == "value":
         return pc.fill_null(pc.is_finite(column), fill_value=False)
-    return pc.is_in(column, _OUTCOMES) if name == "outcome" else column.is_valid()
+    if name == "outcome":
+        return pc.is_in(column, pa.array([outcome.value for outcome in Outcome]))
+    return column.is_valid()
 
 
 def count_records(folder: Path, table: str, *, within: Path) -> int:
