@@ -1,6 +1,7 @@
 """`python -m benchmarks [install | CASE ...]`: the load generator beside its peers.
 
-`python -m benchmarks faults` tries what breaks the kit instead (benchmarks.faults.campaign), and
+`python -m benchmarks faults` tries what breaks the kit instead (benchmarks.faults.campaign),
+`python -m benchmarks fuzz` feeds its parsers what nobody wrote (benchmarks.fuzz.campaign),
 `python -m benchmarks big` packs and asks a study that does not fit into memory (benchmarks.big),
 `python -m benchmarks dask` runs trials on eight "machines" (benchmarks.hosts).
 
@@ -17,6 +18,7 @@ import sys
 from benchmarks import big, hosts, readme
 from benchmarks.cases import CASES
 from benchmarks.faults import campaign as faults
+from benchmarks.fuzz import campaign as fuzz
 from benchmarks.install import install
 from benchmarks.results import PATH, Result, Results, summary
 from benchmarks.tools import PEERS
@@ -25,6 +27,8 @@ from benchmarks.tools import PEERS
 def main() -> int:
     if sys.argv[1:2] == ["faults"]:
         return faults.main(sys.argv[2:])
+    if sys.argv[1:2] == ["fuzz"]:
+        return fuzz.main(sys.argv[2:])
     if sys.argv[1:2] == ["big"]:
         return big.main(sys.argv[2:])
     if sys.argv[1:2] == ["dask"]:

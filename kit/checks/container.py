@@ -170,7 +170,7 @@ def _cache(trials: Sequence[TrialSpec], server: str) -> Iterator[Finding]:
         return
     try:
         limit = json.loads(spec.engine_args or "{}").get("max_model_len")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         limit = None  # refused, with its name, when the container is made
     yield from length_findings(trials, limit, server)
     yield from cache_findings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -168,8 +169,8 @@ def _driver(driver: str, cuda: str | None, server: str, *, what: str = "an image
 
 
 def _major(version: str) -> int:
-    first = version.partition(".")[0]
-    return int(first) if first.isdigit() else 0
+    found = re.match(r"[0-9]{1,6}(?![^.])", version)
+    return int(found[0]) if found else 0
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from kit.kv.expect import Footprint, usable_blocks
 from kit.servers.watch.names import (
@@ -127,5 +128,18 @@ def _held_back(moment: Moment, within: Room) -> bool:
 @lru_cache(maxsize=4096)
 def _engine_of(labels: str) -> tuple[str, bool]:
     """Which engine a row is about ("" = the only one), and whether about a single step."""
-    found = json.loads(labels) if labels else {}
+    found = labels_of(labels)
     return str(found.get("engine", "")), STEP in found
+
+
+def labels_of(text: str) -> dict[str, Any]:
+    """A sample's labels; {}: it has none, or a stranger's study has no labels there.
+
+    >>> labels_of('{"engine": "0"}'), labels_of("[1"), labels_of("")
+    ({'engine': '0'}, {}, {})
+    """
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kit.kv.expect import expect, footprint
-from kit.kv.seen import Seen, room, seen
+from kit.kv.seen import Seen, labels_of, room, seen
 from kit.servers.watch.agree import agreement, by_chance
 from kit.servers.watch.names import (
     ENGINE_LOG,
@@ -122,7 +121,7 @@ def remedies(spec: TrialSpec, samples: pa.Table) -> str:
     """
     usage = samples.filter(pc.equal(samples["name"], KV_USAGE))
     texts = pc.unique(usage["labels"]).to_pylist()
-    words = {json.loads(text).get(VIA) for text in texts if text} - {None}
+    words = {str(via) for text in texts if text and (via := labels_of(text).get(VIA)) is not None}
     if spec.model == VLLM_MODEL and VIA_HOOK in words:
         words = words - {VIA_HOOK} | {VIA_MODEL}
     return ", ".join(sorted(words))

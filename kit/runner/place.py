@@ -164,5 +164,5 @@ def told(spec: TrialSpec, progress: bytes) -> RunningTrial:
             ended=int(seen["ended"]),
             in_flight=int(seen["in_flight"]),
         )
-    except (msgspec.DecodeError, KeyError, ValueError):
+    except (msgspec.DecodeError, KeyError, ValueError, RecursionError):
         return RunningTrial(spec=spec)

@@ -81,7 +81,7 @@ def is_whole(folder: Path) -> bool:
                 return False
             if status.st_mtime_ns != mtime_ns and file_sha256(folder / name) != sha256:
                 return False
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
     return True
 

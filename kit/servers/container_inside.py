@@ -65,7 +65,7 @@ def memory_map(container: Any, pid: int | None) -> bytes:
 def versions_inside(container: Any) -> dict[str, str]:
     """Versions of Python and vLLM as the image itself has them; {}: it has no Python."""
     code, said = execute(container, ["python3", "-c", _VERSIONS])
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
         if code == 0:
             return {str(name): str(version) for name, version in json.loads(said).items()}
     return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -78,12 +79,12 @@ def driver_folders(path: str | None = None) -> tuple[Path, ...]:
 
 
 def _gpu(row: Mapping[str, str]) -> Gpu:
-    major, _, minor = row.get(_CAPABILITY, "").strip().partition(".")
+    capability = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", row.get(_CAPABILITY, "").strip())
     return Gpu(
         index=row["index"].strip(),
         uuid=row["uuid"].strip(),
         name=row["name"].strip(),
-        capability=(int(major), int(minor)) if major.isdigit() and minor.isdigit() else None,
+        capability=(int(capability[1]), int(capability[2])) if capability else None,
         driver=row["driver_version"].strip(),
         memory_mib=_number(row["memory.total"]),
         used_mib=_number(row["memory.used"]),

@@ -97,7 +97,7 @@ def presets_by_url(environ: Mapping[str, str]) -> dict[str, str]:
     """What the environment says of servers by their URLs."""
     try:
         found = json.loads(environ.get(PRESETS_BY_URL) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 

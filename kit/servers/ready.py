@@ -9,6 +9,9 @@ import psutil
 
 from kit.study.spec import Endpoint
 
+#: Of an answer that says which version a server is.
+_MOST_BYTES = 1 << 20
+
 
 def serves(pid: int, endpoint: Endpoint) -> bool:
     """Whether the process listens on all ports of the endpoint and says that it is ready.
@@ -48,8 +51,11 @@ def server_version(endpoint: Endpoint) -> str | None:
     connection = http.client.HTTPConnection(endpoint.host, endpoint.http_port, timeout=5.0)
     try:
         connection.request("GET", "/v2")
-        found = json.loads(connection.getresponse().read())["version"]
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        found = json.loads(connection.getresponse().read(_MOST_BYTES))["version"]
+    except (
+        *(OSError, http.client.HTTPException),
+        *(ValueError, KeyError, TypeError, RecursionError),
+    ):
         return None
     finally:
         connection.close()

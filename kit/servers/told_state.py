@@ -129,7 +129,7 @@ def _of_columns(text: str) -> ToldState | None:
     if len(lines) < 2 or "State" not in lines[0]:
         return None
     row = dict(zip(lines[0], lines[-1], strict=False))
-    word = row["State"].split()[0] if row.get("State") else ""
+    word = next(iter(row.get("State", "").split()), "")
     status, _, number = row.get("ExitCode", "").partition(":")
     signal = _whole(number)
     return ToldState(

@@ -56,7 +56,7 @@ def engine_arguments(server: ServerSpec) -> dict[str, object]:
     """
     try:
         given = json.loads(server.engine_args or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
         raise SpecError(

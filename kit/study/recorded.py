@@ -30,6 +30,7 @@ from kit.study.files import MOST_JSON_BYTES, read_file, read_text, write_whole
 from kit.study.folder import SCHEMAS, StudyFolder, TrialFolder
 from kit.study.grid import number_of
 from kit.study.hybrids import beside_the_line, on_the_line
+from kit.study.records import complete_rows
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
 from kit.study.words import numbers_in_order
@@ -200,7 +201,11 @@ class RecordedStudy(StudyFolder):
 
     def _placed(self, name: str, count: int) -> tuple[pa.Table, list[int]]:
         """A table, and where the rows of each trial begin."""
-        table = self._parquet(name, pa.schema([("trial", pa.int32()), *TABLES[name]]))
+        damage: list[str] = []
+        found = self._parquet(name, pa.schema([("trial", pa.int32()), *TABLES[name]]))
+        table = complete_rows(found, self.path / f"{name}.parquet", damage)
+        for text in damage:
+            self._lose(text)
         column = table["trial"]
         places = column.to_numpy() if not column.null_count else np.array([-1])
         if places.size and (places[0] < 0 or places[-1] >= count or (np.diff(places) < 0).any()):

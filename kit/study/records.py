@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kit.errors import SpecError, StoreError
-from kit.study.arrow_file import SUMS, listed_rows, read_rows
+from kit.study.arrow_file import SUMS, Loss, listed_rows, read_rows
 from kit.study.encoding import from_json
 from kit.study.files import read_file
 from kit.study.packed import LISTING, Packed, read_listing, read_part
+from kit.study.result import Outcome
 
 T = TypeVar("T")
+
+#: What every row has, in whichever table the column is. One without it, in a stranger's file, is
+#: no row.
+NEVER_NULL = ("request", "outcome", "t_ns", "source", "name", "value")
 
 
 def arrow_files(folder: Path, table: str) -> list[Path]:
@@ -59,9 +65,11 @@ def stream_records(
     if listing is not None:
         for part in listing.tables.get(table, ()):
             try:
-                yield read_part(folder, part, schema, within=within, columns=columns)
+                found = read_part(folder, part, schema, within=within, columns=columns)
             except StoreError as error:
                 damage.append(f"{part.rows:,} rows lost: {error.given}")
+            else:
+                yield complete_rows(found, folder / part.file, damage)
         return
     for path in arrow_files(folder, table):
         try:
@@ -70,7 +78,29 @@ def stream_records(
             damage.append(error.given)
         else:
             damage += map(str, rows.losses)
-            yield rows.table if columns is None else rows.table.select(list(columns))
+            found = complete_rows(rows.table, path, damage)
+            yield found if columns is None else found.select(list(columns))
+
+
+def complete_rows(table: pa.Table, path: Path, damage: list[str]) -> pa.Table:
+    """The rows that have what every row has. damage: what is lost is added to it."""
+    for name in NEVER_NULL:
+        if name in table.column_names:
+            sound = _sound(name, table[name])
+            if lacking := table.num_rows - (pc.sum(sound).as_py() or 0):
+                loss = Loss(path=path, rows=lacking, reason=f"they have no sound {name}")
+                damage.append(str(loss))
+                table = table.filter(sound)
+    return table
+
+
+def _sound(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Of each row, whether it has a value that can be: a number, an outcome that is known."""
+    if name == "value":
+        return pc.fill_null(pc.is_finite(column), fill_value=False)
+    if name == "outcome":
+        return pc.is_in(column, pa.array([outcome.value for outcome in Outcome]))
+    return column.is_valid()
 
 
 def count_records(folder: Path, table: str, *, within: Path) -> int:

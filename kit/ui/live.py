@@ -185,15 +185,14 @@ def ask_to_stop(path: Path) -> None:
 def _live(folder: TrialFolder, spec: TrialSpec) -> LiveTrial:
     try:
         told = msgspec.json.decode(folder.progress.read_bytes(), type=dict[str, str | int])
-    except (OSError, msgspec.DecodeError):
+        counts = {name: int(told.get(name, 0)) for name in ("sent", "ended", "in_flight")}
+    except (OSError, msgspec.DecodeError, ValueError, RecursionError):
         return LiveTrial(spec=spec, phase="waiting")
     per_s, p50, p95 = _pace(folder)
     return LiveTrial(
         spec=spec,
         phase=str(told.get("phase", "")),
-        sent=int(told.get("sent", 0)),
-        ended=int(told.get("ended", 0)),
-        in_flight=int(told.get("in_flight", 0)),
+        **counts,
         per_s=per_s,
         p50_ms=p50,
         p95_ms=p95,

@@ -11,6 +11,7 @@ import lzma
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.crash.diagnose import diagnose, diagnose_file
+from kit.crash.diagnose import diagnose, diagnose_chunks, diagnose_file
 from kit.crash.log import source
 from kit.crash.several import diagnose_folder
 from kit.crash.state import State
@@ -293,6 +294,53 @@ QUOTED = st.one_of(
 def test_prose_and_quotations_are_no_death(text: str) -> None:
     found = diagnose(text)
     assert not found.died, (found.summary, found.line)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a#012free(): invalid pointer#012",
+        'x"}#012free(): invalid pointer#012',
+        'x"}\n#012free(): invalid pointer',
+        "it's #012Aborted (core dumped)#012'}",
+    ],
+)
+@pytest.mark.parametrize("asked", ["{}", "prompt: {!r}, params: SamplingParams(n=1)", "syslog"])
+def test_what_a_client_writes_as_syslog_does_is_not_read_so(words: str, asked: str) -> None:
+    said = json.dumps({"text_input": words})
+    record = {"{}": said, "syslog": json.dumps({"log": f"request: {said}\n"})}
+    line = record.get(asked) or asked.format(words)
+    assert not diagnose(f"I0101 10:00:01.000000 1 model.py:20] {line}\n").died
+    assert diagnose("I0101 10:00:01.000000 1 model.py:20] a#012free(): invalid pointer").died
+
+
+def test_a_line_with_countless_ways_to_read_a_name_in_it_is_read_at_once() -> None:
+    began = time.process_time()
+    diagnose(" 0# 0x00007F" + "$" * 16_000 + " in tritonserver\n")
+    assert time.process_time() - began < 5
+
+
+def test_words_about_an_exit_are_no_exit() -> None:
+    assert not diagnose("INFO [chat.py:88] the model says: Exited with code 137").died
+    assert diagnose("error: the container exited with code 137").died
+
+
+def test_a_quotation_that_began_among_lines_that_tell_nothing_is_still_one() -> None:
+    quiet = "".join(f"INFO 06-07 17:13:{n % 60:02d} api.py:1] all is well\n" for n in range(3000))
+    opened = "INFO 06-07 17:13:56 engine.py:436] Received request 7d1c: prompt: 'Explain this:\n"
+    quoted = (STACKS / "server-7332.log").read_text() + "', params: SamplingParams(n=1)\n"
+    assert not diagnose(quiet + opened + quoted).died
+    assert not diagnose_chunks([quiet, opened, "to me\n", quoted]).died, "as a pipe gives it"
+    assert diagnose(quiet + opened + "', params: SamplingParams(n=1)\n" + quoted).died
+
+
+@pytest.mark.parametrize("name", ["vllm-20361.log", "server-7332.log", "measured-23.10-1.log"])
+def test_a_stack_is_read_alike_wherever_the_log_is_cut(name: str) -> None:
+    lines = (STACKS / name).read_text().splitlines(keepends=True)
+    whole = diagnose_chunks(["".join(lines)])
+    for at in range(1, len(lines)):
+        parts = ["".join(lines[:at]), "".join(lines[at:])]
+        assert diagnose_chunks(parts) == whole, f"cut behind line {at}"
 
 
 def test_a_crash_behind_a_quotation_mark_that_nothing_closes_is_read() -> None:

@@ -73,6 +73,15 @@ def test_engines_have_a_peak_each_and_their_preemptions_add_up() -> None:
     assert row.preemptions == 9
 
 
+def test_labels_that_are_none_are_passed_over() -> None:
+    rows: list[Row] = [
+        (n, LOG, names.KV_USAGE, 0.5, labels)
+        for n, labels in enumerate(["[1]", "{", "[" * 5000, '"engine"', ""])
+    ]
+    (row,) = seen(table(rows))
+    assert (row.mean_fraction, row.engine_peaks) == (0.5, ())
+
+
 def test_what_the_log_says_of_single_steps_is_a_source_of_its_own() -> None:
     step = '{"engine": "000", "step": "7"}'
     rows = [*moment(0, 0.5, 1, 0), (0, LOG, names.KV_USAGE, 0.75, step)]

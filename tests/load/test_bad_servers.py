@@ -100,6 +100,8 @@ def redirect(head: bytes, body: bytes) -> Script:
     return [answer(b"", status="307 Temporary Redirect", headers=("Location: http://[::1]/x",))]
 
 
+DEEP = b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
+INTERIM = b"HTTP/1.1 199 Wait\r\nContent-Length: 3\r\n\r\n"
 UPGRADE = b"HTTP/1.1 101 X\r\nUpgrade: y\r\nConnection: Upgrade\r\n\r\n"
 CASES: list[tuple[str, Protocol, Respond, str, str]] = [
     ("reset", PLAIN, lambda h, b: [RESET], "reset", ""),
@@ -111,6 +113,13 @@ CASES: list[tuple[str, Protocol, Respond, str, str]] = [
     ("garbage", PLAIN, lambda h, b: [b"\x00\xff\x00\xff" * 50], "malformed", "not HTTP/1.1"),
     ("no JSON", PLAIN, lambda h, b: [answer(b"<html>")], "malformed", "not JSON"),
     ("no text", PLAIN, lambda h, b: [answer(b"{}")], "malformed", "without text_output"),
+    ("deep JSON", PLAIN, lambda h, b: [answer(DEEP)], "malformed", "recursion"),
+    ("deep JSON in an error", PLAIN, lambda h, b: [answer(DEEP, status="500 Error")],
+     "http_error", "HTTP 500: {"),
+    ("interim answer with a body", PLAIN, lambda h, b: [INTERIM + b"abc", answer(b"{}")],
+     "malformed", "an interim answer with a body"),
+    ("deep JSON in a stream", STREAM, lambda h, b: [STREAM_HEAD, chunk(b"data: %b\n\n" % DEEP),
+     chunk(b"")], "malformed", "recursion"),
     ("not UTF-8", PLAIN, lambda h, b: [answer(b'{"text_output":"\xff"}')], "malformed", "utf-8"),
     ("wrong", PLAIN, lambda h, b: [answer(b'{"text_output":"no"}')], "wrong_answer", "not begin"),
     ("500", PLAIN, lambda h, b: [answer(b'{"error":"boom"}', status="500 Error")], "http_error",

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from kit.errors import ContainerError, ServerStartError, SpecError
 from kit.servers.container import ContainerServer
 from kit.servers.container_engine import ContainerEngine, address_of
 from kit.servers.container_image import ensure_image, image_of
+from kit.servers.container_inside import versions_inside
 from kit.servers.containers_left import note_container
 from kit.servers.engine_errors import Asked, container_error
 from kit.servers.runs import register, registered
@@ -327,6 +329,13 @@ def test_a_run_whose_engine_does_not_answer_stays_on_the_register(tmp_path: Path
     note_container(run.record, f"unix://{tmp_path}/none.sock")
     assert remove(run).unreached
     assert [left.name for left in registered()] == [run.name]
+
+
+@pytest.mark.parametrize("said", [b"", b"[1]", b"[" * 100_000, b'{"vllm": "0.5"} and more'])
+def test_an_image_that_tells_no_versions_tells_none(said: bytes) -> None:
+    done = SimpleNamespace(exit_code=0, output=(said, None))
+    container = SimpleNamespace(exec_run=lambda command, *, demux: done)
+    assert versions_inside(container) == {}
 
 
 def test_unknown_words_of_an_engine_are_quoted() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from lacks import lacks
+from owner_states import STATES
 from real_engine import RealEngine
 
 import kit
@@ -110,62 +111,8 @@ def test_open_quotes_are_a_named_error() -> None:
 
 # --- what they say
 
-_POD = {
-    "status": {
-        "containerStatuses": [
-            {"name": "sidecar", "restartCount": 0, "state": {"running": {"startedAt": "t0"}}},
-            {
-                "name": "triton",
-                "restartCount": 3,
-                "state": {"running": {"startedAt": "t1"}},
-                "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
-            },
-        ]
-    }
-}
-_RUNS = {"Running": True, "ExitCode": 0, "OOMKilled": False, "StartedAt": "t1"}
 
-
-@pytest.mark.parametrize(
-    ("text", "state"),
-    [
-        (
-            json.dumps([{"State": _RUNS, "RestartCount": 1}]),
-            ToldState(runs=True, restarts=1, started="t1"),
-        ),
-        (
-            json.dumps([{"State": _RUNS | {"Running": False, "ExitCode": 137, "OOMKilled": True}}]),
-            ToldState(runs=False, started="t1", exit_code=-9, out_of_memory=True),
-        ),
-        (
-            json.dumps(_POD),
-            ToldState(runs=True, restarts=3, started="t1", exit_code=-9, out_of_memory=True),
-        ),
-        (
-            json.dumps({"items": [_POD]}),
-            ToldState(runs=True, restarts=3, started="t1", exit_code=-9, out_of_memory=True),
-        ),
-        (
-            "ActiveState=failed\nNRestarts=0\nExecMainCode=3\nExecMainStatus=11\nResult=core-dump",
-            ToldState(runs=False, restarts=0, exit_code=-11, out_of_memory=False),
-        ),
-        (
-            "ActiveState=active\nNRestarts=2\nExecMainStartTimestampMonotonic=7\nExecMainCode=0\n"
-            "ExecMainStatus=0\nResult=success\n",
-            ToldState(runs=True, restarts=2, started="7", out_of_memory=False),
-        ),
-        (
-            "State|ExitCode|Restarts|Start\nFAILED|0:11|0|2026-01-01T00:00:00\n",
-            ToldState(
-                runs=False,
-                restarts=0,
-                started="2026-01-01T00:00:00",
-                exit_code=-11,
-                out_of_memory=False,
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("text", "state"), STATES.items())
 def test_a_state_is_told_by_its_form(text: str, state: ToldState) -> None:
     assert state_of(text) == state
 

@@ -7,20 +7,24 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from effort import many
-from synthetic_studies import write_study, write_trial
+from synthetic_studies import append, finish_study, write_study, write_trial
 
 from kit.errors import DamagedStudyWarning, KitError, StoreError
 from kit.report.page import write_report
 from kit.stats.frames import requests_frame, samples_frame, trials_frame
 from kit.study.arrow_file import ArrowAppender, read_rows, sums_of
 from kit.study.files import read_file, write_whole
-from kit.study.folder import REQUESTS, StudyFolder
+from kit.study.folder import REQUESTS, SCHEMAS, StudyFolder
+from kit.study.pack import pack_trial
 from kit.study.recorded import open_study, record_study
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -297,6 +301,47 @@ def test_a_file_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b" " * 101)
     with pytest.raises(StoreError, match="more than 100 bytes"):
         read_file(tmp_path / "x.json", limit=100)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values"),
+    [
+        ("requests", "outcome", [None, "\x1b[2J", ""]),
+        ("requests", "request", [None]),
+        ("samples", "t_ns", [None]),
+        ("samples", "value", [None, float("nan"), float("inf")]),
+    ],
+)
+@pytest.mark.parametrize("form", ["arrow", "packed", "recorded"])
+def test_rows_without_what_every_row_has_are_lost_with_a_word(
+    tmp_path: Path, table: str, column: str, values: list[Any], form: str
+) -> None:
+    study = write_study(tmp_path / "s", ["24.05"], ["cancel-race"])
+    trial = write_trial(study, "24.05", requests=20, crash_after=12)
+    rows = getattr(trial, table)().to_pylist()
+    if form == "recorded":
+        study = open_study(record_study(finish_study(study), tmp_path / "r", about="a test"))
+        (study.path / "SHA256SUMS").unlink()
+        rows = [{"trial": 0, **row} for row in rows]
+    for number, value in enumerate(values):
+        rows[number][column] = value
+    if form == "recorded":
+        schema = pa.schema([("trial", pa.int32()), *SCHEMAS[table]])
+        pq.write_table(pa.Table.from_pylist(rows, schema), study.path / f"{table}.parquet")
+    else:
+        for path in trial.path.glob(f"{table}-*"):
+            path.unlink()
+        append(trial, f"{table}-0.arrows", SCHEMAS[table], rows)
+    if form == "packed":
+        pack_trial(trial)
+    (trial,) = study.trials()
+    with pytest.warns(
+        DamagedStudyWarning, match=f"{len(values)} row.* lost: they have no sound {column}"
+    ):
+        assert len(getattr(trial, table)()) == len(rows) - len(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert len(requests_frame(study)) > 0
 
 
 def test_columns_of_another_kit_cost_only_their_file(tmp_path: Path) -> None:

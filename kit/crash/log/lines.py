@@ -58,6 +58,11 @@ class LogText:
         self.lines = 0
         self._quotations = Quotations()
 
+    @property
+    def within_quotation(self) -> bool:
+        """A request is being quoted, and its closing mark has not come."""
+        return self._quotations.is_open
+
     def read(self, chunk: str) -> Iterator[tuple[int, str]]:
         """The lines of the log's next chunk."""
         for line in split_lines(chunk):

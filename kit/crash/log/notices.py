@@ -88,6 +88,12 @@ _SAYING = NO_NAMES - {
      "was", "were", "with", "without", "died", "dies", "ended", "exits", "failed",
      "fails", "returned", "returns", "crashed", "crashes", "reported",
 }  # fmt: skip
+#: What somebody's words follow. Of the others a colon makes a label: "error: it exited with ...".
+_VERBS = frozenset(["say", "says", "said", "wrote", "print", "prints", "printed", "quoted"])
+
+
+def _is_saying(word: str) -> bool:
+    return word in _SAYING or (word[-1:] == ":" and word[:-1] in _VERBS)
 
 
 #: Triton's core and its HTTP frontend, once they shut down. Behind another source it is a quote.
@@ -146,7 +152,7 @@ def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice | None:
     if status := groups.get("status"):
         got = _signal_of_status(int(status))
         fatal = fatal and int(status) != 0
-    if (who := groups.get("who")) and any(word in _SAYING for word in who.lower().split()):
+    if (who := groups.get("who")) and any(map(_is_saying, who.lower().split())):
         return None  # words of a sentence about something
     if name := groups.get("name"):
         if not is_servers(name):

@@ -40,9 +40,10 @@ _PIECE = re.compile(
     r"|[,;]"  # of a row of values
     r")"
 )
-#: A machine's, pod's or stream's name: it has a digit, hyphen or slash within.
+#: A machine's, pod's or stream's name: it has a digit, hyphen or slash within. Nothing is given
+#: back here either: a dollar may begin a part or stand in one, so there would be countless ways.
 _MACHINE = re.compile(
-    r"(?=[\w.\-/@:$]{0,120}[\d\-/@])[A-Za-z0-9][\w.\-]{0,120}(?:[/@:$][\w.\-\[\]$]{1,120}){0,6}"
+    r"(?=[\w.\-/@:$]{0,120}[\d\-/@])[A-Za-z0-9][\w.\-]{0,120}+(?:[/@:$][\w.\-\[\]$]{1,120}+){0,6}+"
     r"(?::(?=\s)|,|(?=[\s|]))"
 )
 _CONTAINER = re.compile(r"[a-z][a-z0-9_\-]{1,62}(?::(?=\s)|(?=\s))")

@@ -22,8 +22,12 @@ _OPENED = re.compile(
     r"(?:prompt|content|text|input|inputs|question|completion|query|text_input|generated_text"
     r"|user_input)s?[\"']?\s?[:=]\s?[rbu]?([\"'])"
 )
+#: Behind a backslash, or an odd number of them, a quotation mark is a part of the text.
+_UNESCAPED = r"(?<!\\)(?:\\\\)*+"
+_MARKS = {mark: re.compile(_UNESCAPED + mark) for mark in "\"'"}
 _CLOSED = re.compile(
-    r"[\"'](?:, (?:sampling_)?params\b|, prompt_token_ids|, lora_request|\s?[}\]]|, \"|,?\s*$)"
+    _UNESCAPED
+    + r"([\"'])(?:, (?:sampling_)?params\b|, prompt_token_ids|, lora_request|\s?[}\]]|, \"|,?\s*$)"
 )
 #: So many lines of a request are waited for; a crash behind an open quotation mark is read then.
 LONGEST_REQUEST = 400
@@ -44,11 +48,16 @@ class Quotations:
         self._mark: str | None = None
         self._held: deque[tuple[int, str]] = deque()
 
+    @property
+    def is_open(self) -> bool:
+        """A quotation was opened and is not closed."""
+        return self._mark is not None
+
     def feed(self, number: int, line: str) -> Iterator[tuple[int, str]]:
         """The lines that are known to be the log's own now, in their order."""
         if self._mark is not None:
             self._held.append((number, line))
-            if any(found[0][0] == self._mark for found in _CLOSED.finditer(line)):
+            if any(found[1] == self._mark for found in _CLOSED.finditer(line)):
                 self._mark = None
                 self._held.clear()
             elif len(self._held) >= LONGEST_REQUEST:
@@ -58,7 +67,7 @@ class Quotations:
             yield number, line
             return
         opened = _OPENED.search(line)
-        if opened and line.find(opened[1], opened.end()) < 0:
+        if opened and not _MARKS[opened[1]].search(line, opened.end()):
             self._mark = opened[1]
             self._held.append((number, ""))
         yield number, ""

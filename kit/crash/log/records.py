@@ -13,6 +13,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from kit.crash.log.quotes import quotes_a_request
+
 #: An escape sequence, also where its first byte is written out or was lost.
 _COLOUR = re.compile(
     r"(?:\x1b|\^\[|#033|\\{1,8}(?:x1[bB]|u001[bB]|033|e)|\u241b)(?:\[[0-9;?]{0,16}[A-Za-z]|\([AB0])"
@@ -121,7 +123,8 @@ def messages(line: str) -> list[str]:
     """The log lines that one line holds, one or more, without colours and borders."""
     if "[" in line or "\x1b" in line:
         line = _COLOUR.sub("", line)
-    if "#01" in line:
+    # Not of a client's words, which no syslog daemon has written: they stay one line.
+    if "#01" in line and not quotes_a_request(line.replace("\\", "")):
         for written, meant in _OCTAL.items():
             line = line.replace(written, meant)
     if "&" in line and _ENTITY.search(line):

@@ -7,12 +7,14 @@ telling word are counted and passed over.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from kit.crash.log.backtrace import LogReader, shows_stack
 from kit.crash.log.lines import LogText
 from kit.crash.log.notices import Notice, needles, phrases_in
 from kit.crash.log.phrases import Topic
+from kit.crash.log.quotes import LONGEST_REQUEST
 from kit.crash.log.words import Lines, Words
 
 #: Of each topic so many notices are kept, the first ones and the last; they repeat themselves.
@@ -31,6 +33,8 @@ _FRAME_MARKS = (
     "signal handler",
 )
 _STRETCH = 1 << 16
+#: Characters that are kept of stretches without a telling word.
+_MOST_PASSED = 1 << 18
 #: Who writes so is vLLM or a server of its kind: its processes name themselves in their lines.
 _ENGINES = re.compile(
     r"\b(?:EngineCore\w{0,20}|APIServer\w{0,20}|VllmWorker\w{0,20}|Worker_[TDP]P\w{0,20}|RayWorkerWrapper"
@@ -55,6 +59,7 @@ class Scan:
     def __init__(self, watched: Mapping[str, tuple[str, re.Pattern[str] | None]]) -> None:
         self._reader = LogReader()
         self._text = LogText()
+        self._passed: deque[str] = deque()  # the last stretches without a telling word
         self._watched = dict(watched)
         self._watched_words = Words((word, key) for key, (word, _) in watched.items())
         words = [*_FRAME_MARKS, *_RELEASE_MARKS, *needles(), *self._watched_words]
@@ -68,6 +73,8 @@ class Scan:
         """Read a whole log."""
         for chunk in chunks:
             self._feed(chunk)
+        for stretch in self._passed:
+            self._skip(stretch)
         self._lines(list(self._text.close()))
         self._reader.close()
         self.backtraces = self._reader.backtraces
@@ -91,12 +98,36 @@ class Scan:
         while start < len(chunk):
             end = _line_end(chunk, min(start + _STRETCH, len(chunk)))
             stretch = chunk[start:end]
-            if any(word in stretch for word in self._telling):
+            # What a stack or a quotation goes on with need not be telling by itself.
+            goes_on = self._reader.within_stack or self._text.within_quotation
+            if goes_on or any(word in stretch for word in self._telling):
+                self._go_back()
                 self._lines(list(self._text.read(stretch)))
             else:
-                self._text.skip(stretch.count("\n") or 1)
-                self._reader.skip(self._text.lines)
+                self._pass(stretch)
             start = end
+
+    def _pass(self, stretch: str) -> None:
+        """Nothing in it is telling; the last ones are kept for `_go_back`."""
+        self._passed.append(stretch)
+        while sum(map(len, self._passed)) > _MOST_PASSED:
+            self._skip(self._passed.popleft())
+
+    def _skip(self, text: str) -> None:
+        self._text.skip(text.count("\n") + (not text.endswith("\n")))
+        self._reader.skip(self._text.lines)
+
+    def _go_back(self) -> None:
+        """Read the lines before a telling one as well: a quotation may have begun in them."""
+        if not self._passed:
+            return
+        before, *rest = "".join(self._passed).rsplit("\n", LONGEST_REQUEST + 1)
+        self._passed.clear()
+        if len(rest) > LONGEST_REQUEST:
+            self._skip(f"{before}\n")
+        else:
+            rest.insert(0, before)
+        self._lines(list(self._text.read("\n".join(rest))))
 
     def _lines(self, numbered: Sequence[tuple[int, str]]) -> None:
         lines = [line for _, line in numbered]

@@ -20,7 +20,7 @@ from kit.load.answers import (
     too_much,
     whole_text,
 )
-from kit.load.http.dialect import DONE, NOTHING, Dialect, error_text, malformed
+from kit.load.http.dialect import DONE, NO_JSON, NOTHING, Dialect, error_text, malformed
 from kit.load.http.layout import EventLayout
 from kit.load.http.sse import SseParser
 from kit.load.traffic.call import NEVER, Call
@@ -196,7 +196,7 @@ def _refusal(status: int, body: bytes) -> Judgement:
     reason = clipped(text) or ""
     try:
         read = msgspec.json.decode(text, type=_Refusal)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         pass  # no JSON object: the text as it is
     else:
         reason = error_text(read.error) or error_text(read.message) or reason

@@ -97,6 +97,11 @@ def server_error(text: str) -> Judgement:
     return Judgement(Outcome.HTTP_ERROR, clipped(" ".join(text.split())), None)
 
 
+#: What msgspec raises for bytes that are not the JSON that was awaited; a server may nest deeper
+#: than any parser follows.
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class _Message(msgspec.Struct):
     message: str
 
@@ -112,6 +117,6 @@ def error_text(raw: bytes | msgspec.Raw) -> str:
         return ""
     try:
         read = msgspec.json.decode(text, type=str | _Message)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         return text.decode("utf-8", "backslashreplace")
     return read if isinstance(read, str) else read.message

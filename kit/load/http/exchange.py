@@ -198,9 +198,9 @@ class Exchange:
 
     def _close_up(self, call: Call, now: int, problem: Judgement | None) -> tuple[Event, ...]:
         """The answer is whole, or is none."""
-        if self._answer.complete:
-            return self._finish(call, now)
-        return self._end(call, problem, now) if problem is not None else _NOTHING
+        if problem is not None:
+            return self._end(call, problem, now)
+        return self._finish(call, now) if self._answer.complete else _NOTHING
 
     def _end(self, call: Call, judgement: Judgement, now: int) -> tuple[Event, ...]:
         call.end_ns = now

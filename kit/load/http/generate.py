@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from kit.load.answers import Judgement
-from kit.load.http.dialect import RequestTemplate, json_head, malformed, server_error
+from kit.load.http.dialect import NO_JSON, RequestTemplate, json_head, malformed, server_error
 from kit.load.http.target import HttpTarget
 from kit.load.traffic.call import Call
 from kit.study.spec import FaultKind
@@ -72,7 +72,7 @@ class Generate:
     def read_body(self, body: bytes) -> str | Judgement:
         try:
             answer = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NO_JSON as error:
             return malformed(f"the answer is not JSON of the generate extension: {error}", body)
         if answer.error is not None:
             return server_error(answer.error)
@@ -83,7 +83,7 @@ class Generate:
     def read_event(self, data: bytes) -> str | Judgement | None:
         try:
             answer = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NO_JSON as error:
             return malformed(f"an event is not JSON of the generate extension: {error}", data)
         if answer.error is not None:
             return server_error(answer.error)

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
+from kit.load.http.dialect import NO_JSON
 from kit.load.traffic.call import Call
 from kit.load.traffic.traffic import between_digits, continuation
 
@@ -122,5 +123,5 @@ def _read(found: list[bytes]) -> list[str] | None:
         if len(said.translate(None, _SPECIAL)) == len(said) - len(found) + 1:
             return said.decode().split("\n")
         return [msgspec.json.decode(b'"%b"' % text, type=str) for text in found]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         return None

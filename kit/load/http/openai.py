@@ -14,6 +14,7 @@ from kit.errors import SpecError
 from kit.load.answers import Judgement
 from kit.load.http.dialect import (
     DONE,
+    NO_JSON,
     NOTHING,
     RequestTemplate,
     error_text,
@@ -119,7 +120,7 @@ class OpenAi:
     def _read(self, data: bytes) -> str | Judgement | None:
         try:
             answer = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NO_JSON as error:
             return malformed(f"not JSON of the OpenAI protocol: {error}", data)
         told = error_text(answer.error)
         if told:

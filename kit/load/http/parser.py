@@ -44,6 +44,7 @@ class HttpAnswer:
         self.framed = False  # its head says where the body ends
         self.complete = False
         self.overrun = False  # and then came more
+        self._is_interim_body = False  # which RFC 9110 allows none
         self._without_body = 0  # bytes since the last piece of the body
         self.location: str | None = None
         self.reads.clear()
@@ -54,14 +55,21 @@ class HttpAnswer:
         if not self.headed and len(self.reads) < _READS_KEPT:
             self.reads.append(data)
         before = len(self.pieces)
+        problem = None
         try:
             self.feed(data)
         except httptools.HttpParserUpgrade:
-            return malformed("the server wants another protocol than HTTP/1.1", data)
+            problem = malformed("the server wants another protocol than HTTP/1.1", data)
         except httptools.HttpParserError as error:
-            if not self.complete:
-                return malformed(f"not HTTP/1.1: {error}", self.evidence or data)
-            self.overrun = True
+            if self.complete:
+                self.overrun = True
+            else:
+                problem = malformed(f"not HTTP/1.1: {error}", self.evidence or data)
+        if self._is_interim_body or (self.pieces and not self.headed):
+            self.pieces.clear()
+            return malformed("an interim answer with a body", self.evidence or data)
+        if problem is not None:
+            return problem
         if len(self.pieces) > before:
             self._without_body = 0
         elif not self.complete:
@@ -103,3 +111,4 @@ class HttpAnswer:
             self.keeps = self._parser.should_keep_alive()  # the parser forgets it afterwards
         else:
             self.framed = False  # an interim answer (100); the real one follows
+            self._is_interim_body = bool(self.pieces)

@@ -60,7 +60,7 @@ def credentials_from(environ: Mapping[str, str]) -> Credentials:
     if extra:
         try:
             given = json.loads(extra)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
             raise SpecError(

@@ -99,7 +99,7 @@ def _read_kept(path: Path, study: Path, sha256: str, state: int) -> tuple[TraceR
         if told.sha256 != sha256 or hashlib.sha256(lines).hexdigest() != told.rows_sha256:
             raise ValueError("its checksum is another")
         rows: list[TraceRow] = msgspec.json.Decoder(TraceRow).decode_lines(lines)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreError(
             f"{path} is damaged: {error}",
             "the requests of a traffic file as the kit wrote them",

@@ -175,7 +175,7 @@ def _sampled(place: Place, field: str, value: Any) -> int | None:
     text = place.text(field, _first_of(value))
     try:
         parameters = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         parameters = None
     if not isinstance(parameters, dict):
         raise place.wrong(field, text, "a JSON object in a text")

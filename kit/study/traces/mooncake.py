@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kit.study.traces.messages import dialogue_of
-from kit.study.traces.rows import Place, TraceRow
+from kit.study.traces.rows import MOST_ID, Place, TraceRow
 
 MOONCAKE = "mooncake"
 _LENGTHS = ("input_length", "input_tokens")
@@ -60,7 +60,7 @@ def read_mooncake(place: Place, row: Mapping[str, Any], sessions: dict[str, int]
         prompt_tokens=None if length is None else place.count("input_length", length),
         output_tokens=None if answer is None else place.count("output_length", answer),
         dialogue=dialogue,
-        blocks=tuple(place.count("hash_ids", one) for one in blocks),
+        blocks=tuple(place.count("hash_ids", one, MOST_ID) for one in blocks),
         conversation=conversation,
         delay_s=(_first(place, row, _DELAYS) or 0.0) / 1e3 if is_later else 0.0,
     )

@@ -173,7 +173,7 @@ def _json_lines(path: Path, text: str) -> tuple[str, list[TraceRow]] | None:
     lines = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
     try:
         first = msgspec.json.decode(next(lines)[1])
-    except (msgspec.DecodeError, StopIteration):
+    except (msgspec.DecodeError, RecursionError, StopIteration):
         return None
     if not isinstance(first, dict):
         return None
@@ -192,7 +192,7 @@ def _objects(path: Path, text: str) -> Iterator[tuple[Place, dict[str, Any]]]:
         place = Place(path, f"line {number}")
         try:
             row = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise place.wrong("its text", line, f"one JSON object a line ({error})") from error
         if not isinstance(row, dict):
             raise place.wrong("its text", line, "one JSON object a line")
@@ -203,7 +203,7 @@ def _json_document(path: Path, text: str) -> tuple[str, list[TraceRow]] | None:
     """Of a file that is one JSON value."""
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(
             f"the traffic file {path}, which is no JSON: {error}",
             _EXPECTED,

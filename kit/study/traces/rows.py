@@ -15,6 +15,12 @@ from kit.errors import SpecError
 MOONCAKE_BLOCK_TOKENS = 512
 
 
+#: Of a prompt or an answer: what the records of requests can hold.
+MOST_TOKENS = 2**31 - 1
+#: Of a block's id.
+MOST_ID = 2**63 - 1
+
+
 class TraceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One request. What a file does not give is None, and is then as the workload says."""
 
@@ -43,7 +49,10 @@ class Place:
 
     def wrong(self, field: str, value: Any, expected: str) -> SpecError:
         """The error for a field with a value that cannot be used."""
-        shown = repr(value)
+        try:
+            shown = repr(value)
+        except ValueError:  # Python prints no number of more than some thousand digits
+            shown = "a number of thousands of digits"
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         return SpecError(
             f"the traffic file {self._path}, {self._where}: {field} = {shown}",
@@ -67,23 +76,22 @@ class Place:
         """
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number):
             raise self.wrong(field, value, "a number")
         return number
 
-    def count(self, field: str, value: Any) -> int:
-        """A whole number, 0 or more ("12", 12 and 12.0 are one).
+    def count(self, field: str, value: Any, most: int = MOST_TOKENS) -> int:
+        """A whole number from 0 to `most` ("12", 12 and 12.0 are one).
 
         Raises:
             SpecError: it is none.
         """
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
-        number = self.number(field, value)
-        if number < 0 or number != int(number):
-            raise self.wrong(field, value, "a whole number, 0 or more")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        number = value if whole else self.number(field, value)
+        if not 0 <= number <= most or number != int(number):
+            raise self.wrong(field, value, f"a whole number from 0 to {most:,}")
         return int(number)
 
     def text(self, field: str, value: Any) -> str:

@@ -10,25 +10,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from metrics_bodies import TRITON
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from kit.servers.watch import names
 from kit.servers.watch.metrics_text import MAX_LINE_CHARS, parse_metrics
 from kit.servers.watch.names import Sample
 from kit.servers.watch.rates import CounterRates
-
-TRITON = b"""\
-# HELP nv_inference_request_success Number of successful inference requests, all batch sizes
-# TYPE nv_inference_request_success counter
-nv_inference_request_success{model="simulated",version="1"} 12
-nv_inference_request_success{model="other",version="1"} 99
-# TYPE nv_cpu_utilization gauge
-nv_cpu_utilization 0.25
-# TYPE vllm:kv_cache_usage_perc gauge
-vllm:kv_cache_usage_perc{model="simulated",version="1"} 0.5
-vllm:time_to_first_token_seconds_bucket{model="simulated",version="1",le="+Inf"} 1
-vllm:time_to_first_token_seconds_count{model="simulated",version="1"} 1
-"""
 
 
 def values(body: bytes, *models: str) -> dict[str, float]:
