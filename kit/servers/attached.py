@@ -22,6 +22,7 @@ from kit.servers.owner_commands import OwnerCommands
 from kit.servers.owner_runner import OwnerRunner
 from kit.servers.told_state import ToldState
 from kit.servers.watch.fetch import Answer, NoAnswer, get
+from kit.servers.watch.lives import RESTARTED, Lives
 from kit.study.files import write_whole
 from kit.study.folder import TrialFolder
 from kit.study.spec import Endpoint, Protocol, ServerSpec
@@ -30,6 +31,9 @@ PROBE_S: Final = 0.5
 PROBE_TIMEOUT_S: Final = 2.0
 #: How often its owner's command is asked for its state; one that restarts at once is seen so.
 STATE_S: Final = 5.0
+#: How often its counters are looked at; their pages are at most so large.
+COUNTERS_S: Final = 1.0
+METRICS_BYTES: Final = 4 * 1024 * 1024
 #: Who watches a server needs so long at most to tell that it ended.
 TOLD_S: Final = 10.0
 #: How long it must refuse connections: a restart takes longer, a full backlog does not.
@@ -108,7 +112,9 @@ class AttachedServer:
         self._ready_timeout_s = ready_timeout_s
         self._before: ToldState | None = None
         self._told: ToldState | None = None  # of its end
-        self._asked_ns = 0
+        self._asked_ns = self._counted_ns = 0
+        self._lives = Lives()
+        self._metrics: Endpoint | None = None  # where they are
         self._endpoint = endpoint_of(spec.url or "", protocol)
         self._folder = folder
         self._access = access or Access()
@@ -152,6 +158,7 @@ class AttachedServer:
         self._before, self._asked_ns = self._owner.state(), self._clock_ns()
         self._look()
         endpoint = self._with_metrics()
+        self._metrics = endpoint if endpoint.metrics_port is not None else None
         description = {
             "kind": "attached",
             "model": self._spec.model,
@@ -214,6 +221,7 @@ class AttachedServer:
         why, enough_s = self._silence()
         if why is None:
             self._has_answered, self._silent_since_ns = True, None
+            self._look_at_counters(began_ns)
             if began_ns - self._asked_ns >= STATE_S * 1e9:
                 self._asked_ns = began_ns
                 self._ask(began_ns)
@@ -223,6 +231,26 @@ class AttachedServer:
         if self._has_answered and silent_s >= enough_s:
             since_ns = self._silent_since_ns
             self._wait_until_told(since_ns, why)
+
+    def _look_at_counters(self, now_ns: int) -> None:
+        """Note its end where its metrics are those of another life."""
+        end, asked_s = self._metrics, (now_ns - self._counted_ns) / 1e9
+        if end is None or asked_s < COUNTERS_S:
+            return
+        self._counted_ns = now_ns
+        page = asyncio.run(
+            get(
+                end.metrics_host or end.host,
+                end.metrics_port or 0,
+                "/metrics",
+                timeout_s=PROBE_TIMEOUT_S,
+                limit_bytes=METRICS_BYTES,
+            )
+        )
+        since_ns = self._lives.note(page.body, t_ns=now_ns) if page.status == 200 else None
+        if since_ns is not None and not self._ask(since_ns, RESTARTED):
+            self._ended = End(at_ns=since_ns, how=RESTARTED)
+            self._changed.set()
 
     def _wait_until_told(self, since_ns: int, why: str) -> None:
         """Note its end, as its owner's command tells of it within TOLD_S, else as it was seen."""

@@ -34,7 +34,7 @@ ENGINES = (EngineKind.SIMULATED, EngineKind.VLLM_CPU, EngineKind.VLLM)
 #: size for 16 (CPU_ATTN: [MultipleOf(32)])", its 0.32.0).
 CPU_BLOCK_TOKENS = 32
 #: Fields of Engine that only vLLM on GPUs reads.
-_GPU_FIELDS: Final = ("model", "gpus", "tensor_parallel", "arguments")
+GPU_FIELDS: Final = ("model", "gpus", "tensor_parallel", "arguments")
 #: With a model of the user's own these are as vLLM chooses.
 _SIZES: Final = ("blocks", "block_size_tokens", "max_sequences", "max_model_tokens")
 #: Of kit/servers/models/vllm/1/model.json, those that are there for the tiny model on a processor.
@@ -96,7 +96,7 @@ def check_engine(engine: Engine) -> None:
     """
     usual = Engine()
     if engine.kind is not EngineKind.VLLM:
-        if said := [n for n in _GPU_FIELDS if getattr(engine, n) != getattr(usual, n)]:
+        if said := [n for n in GPU_FIELDS if getattr(engine, n) != getattr(usual, n)]:
             raise SpecError(
                 f"engine {engine.kind.value!r} with {said[0]}",
                 f"{EngineKind.VLLM.value!r}, vLLM on this machine's GPUs",
@@ -193,6 +193,6 @@ def engine_tag(engine: Engine) -> str:
     """Short and different for engines that differ in anything."""
     fields = msgspec.to_builtins(engine)
     if engine.kind is not EngineKind.VLLM:  # as ids of trials were before these fields
-        fields = {name: value for name, value in fields.items() if name not in _GPU_FIELDS}
+        fields = {name: value for name, value in fields.items() if name not in GPU_FIELDS}
     digest = crc32(msgspec.json.encode(fields)) & 0xFFFF
     return "-".join(filter(None, (engine.kind.value, engine.version, f"{digest:04x}")))
