@@ -70,7 +70,8 @@ def main(folder: Path) -> None:
     from real_image import write_images
 
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    for place in ("/run", "/var/lib/containers"):  # what podman keeps outside of its folders
+    # What podman keeps outside of its folders; its locks lie in shared memory.
+    for place in ("/run", "/var/lib/containers", "/dev/shm"):
         Path(place).mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
     config = folder / "containers.conf"

@@ -14,7 +14,10 @@ from lacks import lacks
 def test_a_crash_a_gpu_that_podman_drops_and_an_image_that_is_not_there(tmp_path: Path) -> None:
     if (what := podman_trials.missing()) is not None:
         lacks(what)
+    locks = Path("/dev/shm/libpod_lock")
+    there = locks.exists()  # of a podman that this machine's owner runs
     told = podman_trials.run_trials(tmp_path)
+    assert locks.exists() == there, "podman's locks stay"
     assert told["verdict"] == "crashed"
     assert told["signature"].startswith(signal.Signals.SIGSEGV.name)
     assert "TRITONBACKEND_ResponseFactoryIsCancelled" in told["signature"]
