@@ -11,11 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from lacks import lacks
 
 from kit.ui.app import voila_command
-
-if sys.platform == "win32":
-    pytest.skip("signals are those of Unix", allow_module_level=True)
 
 PATIENCE_S = 60.0
 
@@ -57,8 +55,9 @@ def test_an_application_that_is_told_to_end_takes_its_server_and_its_files_with_
     app.stdout.close()  # type: ignore[union-attr]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_an_application_that_is_killed_takes_its_server_with_it(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        lacks("Linux, whose kernel ends a process with its parent (PR_SET_PDEATHSIG)")
     app = started(tmp_path)
     children = psutil.Process(app.pid).children()
     app.kill()

@@ -16,9 +16,6 @@ from kit.ui import cli
 from kit.ui.commands import catalogs
 from kit.ui.process_limits import LEAST_FILES, lacking
 
-if sys.platform == "win32":
-    pytest.skip("limits of a process are those of Unix", allow_module_level=True)
-
 
 def limited(setting: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A command in a process with a limit, "NOFILE = 25": soft and hard."""
