@@ -13,9 +13,9 @@ GPU: Final = "GPU"
 DRIVER: Final = "driver"
 #: Images from this release on have no code for older GPUs.
 LEAST_CAPABILITY: Final = {"25.03": (7, 5)}
-#: What a PyTorch built for a CUDA from that one on has code for, the newest first; vLLM itself
-#: wants 7.0.
-LEAST_OF_CUDA: Final = (((13, 0), (7, 5)), ((0, 0), (7, 0)))
+#: vLLM's own least, and what a PyTorch built for a CUDA from that one on has code for.
+LEAST_OF_VLLM: Final = (7, 0)
+LEAST_OF_CUDA: Final = (((13, 0), (7, 5)),)
 #: And before that one, at most (NVIDIA's table of CUDA and compute capabilities).
 MOST_OF_CUDA: Final = (((11, 8), (8, 9)), ((12, 8), (9, 0)))
 #: The oldest driver that runs a CUDA of that major version (NVIDIA's table of minor-version
@@ -47,14 +47,13 @@ def gpu_findings(
             server=server,
         )
         return
-    names = [name.strip() for name in asked.split(",")]
-    chosen = [g for g in gpus if names == ["all"] or g.index in names or g.uuid in names]
+    chosen = _chosen(asked, gpus)
     if not chosen:
         yield _none_of(asked, gpus, server)
     since, of_images = next(iter(LEAST_CAPABILITY.items()))
     least = of_images if release is not None and release >= since else None
     for gpu in chosen:
-        yield from _one(gpu, least, f"images from {since} on want", server)
+        yield from _one(gpu, least, f"an image from {since} on", server)
     if chosen:
         yield _driver(chosen[0].driver, environment.get("CUDA_VERSION"), server)
 
@@ -75,14 +74,11 @@ def vllm_gpu_findings(
             server=server,
         )
         return
-    names = [name.strip() for name in (asked or "all").split(",")]
-    chosen = [g for g in gpus if names == ["all"] or g.index in names or g.uuid in names]
+    chosen = _chosen(asked or "all", gpus)
     if not chosen:
         yield _none_of(asked or "all", gpus, server)
         return
-    number = tuple(int(part) for part in cuda.split(".")[:2]) if cuda else (12, 1)
-    least = next(of for since, of in LEAST_OF_CUDA if number >= since)
-    most = next((of for until, of in MOST_OF_CUDA if number < until), None)
+    least, most = _capabilities(cuda)
     for gpu in chosen:
         if gpu.capability is not None and most is not None and gpu.capability > most:
             yield Finding(
@@ -94,9 +90,28 @@ def vllm_gpu_findings(
                 server=server,
             )
             continue
-        yield from _one(gpu, least, f"vLLM for CUDA {cuda or '?'} wants", server)
+        yield from _one(gpu, least, "vLLM" if cuda is None else f"vLLM for CUDA {cuda}", server)
     if cuda is not None:
         yield _driver(chosen[0].driver, cuda, server, what="vLLM for")
+
+
+def _capabilities(cuda: str | None) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """The least and the highest compute capability for a CUDA; None: the newest GPUs do as well.
+
+    >>> _capabilities("11.7"), _capabilities("13.0"), _capabilities(None)
+    (((7, 0), (8, 9)), ((7, 5), None), ((7, 0), None))
+    """
+    if cuda is None:
+        return LEAST_OF_VLLM, None
+    number = tuple(int(part) for part in cuda.split(".")[:2])
+    least = next((of for since, of in LEAST_OF_CUDA if number >= since), LEAST_OF_VLLM)
+    return least, next((of for until, of in MOST_OF_CUDA if number < until), None)
+
+
+def _chosen(asked: str, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """The GPUs that "all", indexes or UUIDs name."""
+    names = [name.strip() for name in asked.split(",")]
+    return [g for g in gpus if names == ["all"] or g.index in names or g.uuid in names]
 
 
 def _none_of(asked: str, gpus: Sequence[Gpu], server: str) -> Finding:
@@ -123,7 +138,7 @@ def _one(gpu: Gpu, least: tuple[int, int] | None, who: str, server: str) -> Iter
             topic=GPU,
             severity=Severity.WARNS,
             found=f"{what} has compute capability {_dotted(gpu.capability)}",
-            reason=f"{who} {_dotted(least)} or more",
+            reason=f"{who} wants {_dotted(least)} or more",
             hint="choose an earlier version or a newer GPU",
             server=server,
         )

@@ -8,11 +8,9 @@ from typing import Final
 
 from kit.checks.cache import cache_findings
 from kit.checks.finding import VLLM, Finding, Preflight, Severity, in_order_of_gravity
-from kit.checks.gpu import vllm_gpu_findings
 from kit.checks.here import here_findings
 from kit.checks.known import release_findings
 from kit.checks.telling import GPU, METRICS
-from kit.servers.gpu import gpus_here
 from kit.study.hybrids import NO_RELEASE
 from kit.study.plan import first_of_each_cell
 from kit.study.releases import get_release
@@ -88,13 +86,14 @@ def _embedded(server: ServerSpec, trials: Sequence[TrialSpec]) -> Iterator[Findi
         found = f"{version or 'the newest tested'} for the CPU; the release's own image has {own}"
         yield _note(VLLM, found, server)
     engines = dict.fromkeys(t.engine for t in trials if t.engine.kind is EngineKind.VLLM)
-    for engine in engines:
+    if engines:
+        from kit.checks.vllm_cuda import engine_findings
+
         own = release.vllm or "none"
-        found = (
-            f"{engine.version or 'the newest tried'} on the GPU; the release's own image has {own}"
-        )
-        yield _note(VLLM, found, server)
-        yield from vllm_gpu_findings(engine.gpus, gpus_here(), cuda=None, server=server.label)
+        for version in dict.fromkeys(engine.version for engine in engines):
+            found = f"{version or 'the newest tried'} on GPUs; the release's own image has {own}"
+            yield _note(VLLM, found, server)
+        yield from engine_findings(engines, server.label)
     yield from cache_findings(trials, server.label)
     told = "the kit's model puts KV usage on the metrics port and into the log"
     yield replace(_note(METRICS, told, server), severity=Severity.OK)

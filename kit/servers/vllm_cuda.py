@@ -153,6 +153,20 @@ def installed_cuda(version: str) -> bool:
     return all(is_whole(cache_root() / name) for name in (_name(version), _MODEL))
 
 
+def installed_for(version: str | None) -> str | None:
+    """The CUDA that an installed vLLM's PyTorch is built for, "12.1"; None: it does not tell, or is
+    not installed.
+
+    version: None: VERSION.
+    """
+    folder = cache_root() / _name(version or VERSION)
+    for path in folder.glob("lib/python*/site-packages/nvidia_cuda_runtime*.dist-info"):
+        name, _, number = path.name.removesuffix(".dist-info").partition("-")
+        if _CUDA.fullmatch(name.replace("_", "-")):
+            return ".".join(number.split(".")[:2])
+    return None
+
+
 def cuda_environment(engine: Engine) -> VllmEnvironment:
     """What a server needs to serve vLLM on this machine's GPUs.
 

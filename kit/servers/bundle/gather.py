@@ -44,7 +44,6 @@ from kit.study.files import open_regular, unwritable, write_whole
 from kit.study.locks import lock
 from kit.study.paths import ROOT
 
-#: Triton's Python stub breaks with numpy 2; and an OpenCV that still allows the one before.
 _LOCK: Final = ".bundle.lock"
 _SCRATCH: Final = ".bundle.new"
 _OURS: Final = {NAME, READ_ME, STARTER, FILES, PIECES, _LOCK, _SCRATCH}

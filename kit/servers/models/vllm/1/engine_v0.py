@@ -1,6 +1,7 @@
 """vLLM's V0 engine, which every version before 0.10 has: answers, statistics, end.
 
-Read in the sources of 0.2.1.post1, 0.3.2 and 0.5.5, as their packages have them. It needs a GPU.
+Read in the sources of 0.2.1.post1, 0.3.2, 0.5.5 and 0.9.2, as their packages have them. It needs a
+GPU.
 Its scheduler is looked at from outside, as the engine itself does for its log line.
 """
 

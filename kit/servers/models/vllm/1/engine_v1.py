@@ -1,4 +1,7 @@
-"""vLLM's V1 engine (0.10 and later): answers, statistics, end."""
+"""vLLM's V1 engine (0.10 and later): answers, statistics, end.
+
+Run with 0.32.0 for the CPU; read in the source of 0.10.0, as its package has it.
+"""
 
 from __future__ import annotations
 
