@@ -31,9 +31,11 @@ PROBE_S: Final = 0.5
 PROBE_TIMEOUT_S: Final = 2.0
 #: How often its owner's command is asked for its state; one that restarts at once is seen so.
 STATE_S: Final = 5.0
-#: How often its counters are looked at; their pages are at most so large.
+#: How often its counters are looked at.
 COUNTERS_S: Final = 1.0
+#: Of a page of metrics, and of any other answer to a probe.
 METRICS_BYTES: Final = 4 * 1024 * 1024
+MOST_BYTES: Final = 64 * 1024
 #: Who watches a server needs so long at most to tell that it ended.
 TOLD_S: Final = 10.0
 #: How long it must refuse connections: a restart takes longer, a full backlog does not.
@@ -158,7 +160,7 @@ class AttachedServer:
         self._before, self._asked_ns = self._owner.state(), self._clock_ns()
         self._look()
         endpoint = self._with_metrics()
-        self._metrics = endpoint if endpoint.metrics_port is not None else None
+        self._metrics = endpoint
         description = {
             "kind": "attached",
             "model": self._spec.model,
@@ -233,20 +235,24 @@ class AttachedServer:
             self._wait_until_told(since_ns, why)
 
     def _look_at_counters(self, now_ns: int) -> None:
-        """Note its end where its metrics are those of another life."""
-        end, asked_s = self._metrics, (now_ns - self._counted_ns) / 1e9
-        if end is None or asked_s < COUNTERS_S:
+        """Note its end where its metrics are those of another life.
+
+        They are asked for beside the watcher's own scrapes, which know nothing of the server's end.
+        """
+        end = self._metrics
+        if end is None or now_ns - self._counted_ns < COUNTERS_S * 1e9:
             return
         self._counted_ns = now_ns
-        page = asyncio.run(
-            get(
-                end.metrics_host or end.host,
-                end.metrics_port or 0,
-                "/metrics",
-                timeout_s=PROBE_TIMEOUT_S,
-                limit_bytes=METRICS_BYTES,
+        most = METRICS_BYTES
+        if (port := end.metrics_port) is not None:  # Triton's, in the clear whatever `tls` says
+            host = end.metrics_host
+            page = self._get(
+                port, "/metrics", tls=False, headers=False, host=host, limit_bytes=most
             )
-        )
+        elif (port := end.http_port) is not None:  # vLLM's own server has them on its one port
+            page = self._get(port, "/metrics", tls=end.tls, limit_bytes=most)
+        else:
+            return
         since_ns = self._lives.note(page.body, t_ns=now_ns) if page.status == 200 else None
         if since_ns is not None and not self._ask(since_ns, RESTARTED):
             self._ended = End(at_ns=since_ns, how=RESTARTED)
@@ -307,14 +313,23 @@ class AttachedServer:
             tls=end.tls,
         )
 
-    def _get(self, port: int, path: str, *, tls: bool, headers: bool = True) -> Answer:
+    def _get(
+        self,
+        port: int,
+        path: str,
+        *,
+        tls: bool,
+        headers: bool = True,
+        host: str | None = None,
+        limit_bytes: int = MOST_BYTES,
+    ) -> Answer:
         return asyncio.run(
             get(
-                self._endpoint.host,
+                host or self._endpoint.host,
                 port,
                 path,
                 timeout_s=PROBE_TIMEOUT_S,
-                limit_bytes=64 * 1024,
+                limit_bytes=limit_bytes,
                 tls=self._access.tls or tls if tls else False,
                 headers=self._access.headers if headers else (),
             )

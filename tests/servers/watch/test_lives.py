@@ -78,18 +78,22 @@ def counting() -> Iterator[tuple[int, list[int]]]:
         thread.join()
 
 
+@pytest.mark.parametrize("is_tritons", [True, False], ids=["triton", "vllm"])
 def test_a_server_that_was_restarted_in_a_moment_has_ended(
-    counting: tuple[int, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counting: tuple[int, list[int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_tritons: bool,
 ) -> None:
     monkeypatch.setattr(attached, "PROBE_S", 0.02)
     monkeypatch.setattr(attached, "COUNTERS_S", 0.02)
     port, count = counting
     url = f"http://127.0.0.1:{port}"
-    spec = ServerSpec(
-        kind=ServerKind.ATTACHED, url=url, model="m", metrics_url=f"http://127.0.0.1:{port}/metrics"
-    )
+    metrics_url = f"{url}/metrics" if is_tritons else None  # vLLM has them on its one port
+    spec = ServerSpec(kind=ServerKind.ATTACHED, url=url, model="m", metrics_url=metrics_url)
     trial = TrialSpec(trial_id="t", server=spec, scenario="workload", model="m")
-    server = AttachedServer(spec, Protocol.HTTP_GENERATE, TrialFolder.create(tmp_path / "t", trial))
+    protocol = Protocol.HTTP_GENERATE if is_tritons else Protocol.OPENAI_CHAT
+    server = AttachedServer(spec, protocol, TrialFolder.create(tmp_path / "t", trial))
     server.start()
     try:
         assert server.end(0.5) is None, "its counters grow"
