@@ -74,6 +74,7 @@ class Trial:
         self.spec = spec
         self._hosts = hosts
         self._load_hosts: tuple[LoadHost, ...] = ()
+        self._xids = ""  # a sentence about the GPUs' errors
         self.folder = folder
         self.interrupt = interrupt
         self.starting = False
@@ -114,9 +115,7 @@ class Trial:
             self._ready_ns = time.monotonic_ns()
             self._under_load(server, endpoint)
         verdict, reason = judge(self._evidence(server))
-        samples = self.folder.samples()
-        xids = xid_words(samples["name"].to_pylist(), samples["value"].to_pylist())
-        reason = f"{reason} {xids}".strip()
+        reason = f"{reason} {self._xids}".strip()
         return self._finish(verdict, reason, server)
 
     def _of_start(self, server: Server, error: ServerStartError) -> tuple[Verdict, str]:
@@ -132,6 +131,7 @@ class Trial:
         return Verdict.CRASHED, f"The server died of {signal_name(number)} before it was ready."
 
     def _under_load(self, server: Server, endpoint: Endpoint) -> None:
+        gpus = watched_gpus(self.spec)
         watcher = Watcher(
             endpoint,
             self.folder,
@@ -140,7 +140,7 @@ class Trial:
             model=self.spec.model,
             called=watched_models(self.spec),
             access=access_to(self.spec.server),
-            gpus=watched_gpus(self.spec),
+            gpus=gpus,
         )
         make = self._hosts.make if self._hosts else local_worker
         load = Workers(self.spec, endpoint, self.folder, make)
@@ -161,6 +161,7 @@ class Trial:
             if self._hosts is not None:
                 self._collect(self._hosts)
         self._health, self._watch_fault = watcher.health(), watcher.fault
+        self._xids = xid_words(gpus.xids) if gpus else ""
         self._tell("judging", load)
 
     def _collect(self, hosts: DaskLoad) -> None:

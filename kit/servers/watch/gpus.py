@@ -35,6 +35,7 @@ class GpuWatch:
 
     def __init__(self, only: str | None = None, *, library: Any | None = None) -> None:
         self._nvml: Any = library
+        self.xids: list[int] = []  # numbers of the errors so far
         self._gpus: list[tuple[Any, str]] = []  # handle and labels
         self._events: Any = None
         if library is None:
@@ -80,8 +81,9 @@ class GpuWatch:
                 event = nvml.nvmlEventSetWait_v2(self._events, 0)
             except nvml.NVMLError:  # no event within 0 ms
                 break
-            number = float(event.eventData)
-            found.append(Sample(t_ns=t_ns, source=NVML, name=GPU_XID, value=number))
+            self.xids.append(int(event.eventData))
+            value = float(self.xids[-1])
+            found.append(Sample(t_ns=t_ns, source=NVML, name=GPU_XID, value=value))
         return found
 
     def close(self) -> None:
@@ -123,17 +125,11 @@ def _text(given: str | bytes) -> str:
     return given.decode(errors="replace") if isinstance(given, bytes) else given
 
 
-def xid_words(names: Iterable[object], values: Iterable[object]) -> str:
-    """A sentence about the Xid errors among samples, by columns; "": there is none.
+def xid_words(xids: Iterable[int]) -> str:
+    """A sentence about Xid errors; "": there was none.
 
-    >>> xid_words(["gpu_xid", "gpu_xid"], [79.0, 79.0])
-    'Meanwhile the GPU reported Xid 79.'
+    >>> xid_words([79, 79, 13])
+    'Meanwhile the GPU reported Xid 79, 13.'
     """
-    found = [
-        f"{float(str(value)):.0f}"
-        for name, value in zip(names, values, strict=True)
-        if name == GPU_XID
-    ]
-    if not found:
-        return ""
-    return f"Meanwhile the GPU reported Xid {', '.join(dict.fromkeys(found))}."
+    found = ", ".join(map(str, dict.fromkeys(xids)))
+    return f"Meanwhile the GPU reported Xid {found}." if found else ""

@@ -122,10 +122,9 @@ def test_the_watcher_writes_them_into_the_trials_samples(tmp_path: Path) -> None
     watcher.stop()
     assert watcher.fault is None
     assert not nvml.is_open
-    samples = folder.samples().to_pandas()
-    assert {*FIGURES} <= set(samples["name"])
-    words = xid_words(samples["name"], samples["value"])
-    assert words == "Meanwhile the GPU reported Xid 79."
+    assert {*FIGURES, GPU_XID} <= set(folder.samples()["name"].to_pylist())
+    assert xid_words(gpus.xids) == "Meanwhile the GPU reported Xid 79."
+    assert xid_words([]) == ""
 
 
 def test_gpus_are_watched_where_the_server_has_some_on_this_machine(
