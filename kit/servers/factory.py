@@ -127,10 +127,12 @@ def watched_gpus(spec: TrialSpec) -> GpuWatch | None:
     server = spec.server
     if server.kind is ServerKind.EMBEDDED and spec.engine.kind is EngineKind.VLLM:
         return GpuWatch(spec.engine.gpus, library=nvml_library())
-    is_elsewhere = bool(server.host or os.environ.get("DOCKER_HOST", "unix:")[:5] != "unix:")
-    if server.kind is ServerKind.CONTAINER and server.gpus and not is_elsewhere:
-        return GpuWatch(server.gpus, library=nvml_library())
-    return None
+    if server.kind is not ServerKind.CONTAINER or not server.gpus:
+        return None
+    from kit.servers.container_engine import address_of
+
+    is_here = address_of(server.host, os.environ).destination is None
+    return GpuWatch(server.gpus, library=nvml_library()) if is_here else None
 
 
 def watched_models(spec: TrialSpec) -> list[str]:
