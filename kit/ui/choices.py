@@ -41,7 +41,7 @@ def choose(
     workload: Workload | None = None,
     *,
     name: str,
-    engine: str | Engine | Iterable[str | Engine] | None = None,
+    engine: str | Engine | Mapping[str, Any] | Iterable[str | Engine] | None = None,
     requests: int | Iterable[int] | None = None,
     repeats: int | None = None,
     least_repeats: int = 1,
@@ -141,7 +141,7 @@ def _pick_scenarios(names: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _pick_engines(
-    engines: str | Engine | Iterable[str | Engine] | None, has_own_vllm: bool
+    engines: str | Engine | Mapping[str, Any] | Iterable[str | Engine] | None, has_own_vllm: bool
 ) -> tuple[Engine, ...]:
     if engines is None:
         return (Engine(kind=EngineKind.VLLM if has_own_vllm else EngineKind.SIMULATED),)
