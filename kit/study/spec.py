@@ -58,7 +58,7 @@ class Engine:
     log_stats: bool = True
     log_interval_s: float = 1.0
     export_metrics: bool = True
-    model: str | None = None  # a hub's name or a folder; None = the kit's tiny one, of no sense
+    model: str | None = None  # a hub's name or a folder; None = the kit's tiny random one
     gpus: str | None = None  # indexes or UUIDs, "0,1"; None = all that there are
     tensor_parallel: int = 1  # GPUs that one model is spread over
     arguments: str = "{}"  # more of vLLM's engine arguments, a JSON object

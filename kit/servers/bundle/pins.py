@@ -237,9 +237,9 @@ def resolved_pins(
             if done.returncode != 0:  # some old packages have their source alone
                 done = run_program(command, own, cwd=folder)
         except OSError as error:
-            raise _unresolved(requirements, str(error)) from error
+            raise _unresolved(requirements, str(error), newest) from error
     if done.returncode != 0:
-        raise _unresolved(requirements, done.stderr)
+        raise _unresolved(requirements, done.stderr, newest)
     return read_pins(done.stdout, of)
 
 
@@ -274,13 +274,15 @@ def index_options() -> list[str]:
     return options
 
 
-def _unresolved(requirements: Sequence[str], said: str) -> DownloadError:
+def _unresolved(requirements: Sequence[str], said: str, newest: date | None) -> DownloadError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     named = ", ".join(requirements[:3]) + (" and more" if len(requirements) > 3 else "")
     said = " ".join(lines[-6:]) or "no reason given"
+    day = "" if newest is None else f" as of {newest}, which has to tell when its files came"
     return DownloadError(
         f"{named}, for which uv found no set of packages: {said}",
-        "versions that go together, for that Python and platform, on the index that pip is set to",
+        "versions that go together, for that Python and platform, on the index that pip is set to"
+        + day,
         "name another version, --python or --platform; PyTorch keeps its CPU builds on an index "
         "of its own, which PIP_EXTRA_INDEX_URL can name",
     )

@@ -7,12 +7,12 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from small_wheels import only_index, wheel
 
 from kit.errors import DownloadError, SpecError
 from kit.servers.bundle.download import download
@@ -90,33 +90,12 @@ def test_what_the_machine_has_is_left_out_by_pattern() -> None:
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with wheels of the test's own, which is all that pip and uv may look at."""
-    folder = tmp_path / "index"
-    folder.mkdir()
+    folder = only_index(tmp_path, monkeypatch)
     wheel(folder, "stand_in", "1.0", needs=('helper>=1; python_version < "3.12"', "other"))
     wheel(folder, "helper", "1.1")
     wheel(folder, "other", "2.0", tag="cp312-cp312-manylinux_2_28_x86_64")
     wheel(folder, "other", "2.0", tag="cp311-cp311-manylinux_2_28_x86_64")
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("UV_NO_CACHE", "1")
     return folder
-
-
-def wheel(
-    folder: Path, name: str, version: str, tag: str = "py3-none-any", needs: tuple[str, ...] = ()
-) -> Path:
-    path = folder / f"{name}-{version}-{tag}.whl"
-    info = f"{name}-{version}.dist-info"
-    about = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {n}" for n in needs)]
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}.py", f"TAG = {tag!r}\n")
-        archive.writestr(f"{info}/METADATA", "\n".join(["Metadata-Version: 2.1", *about]) + "\n")
-        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
-        archive.writestr(f"{info}/RECORD", f"{name}.py,,\n")
-    return path
 
 
 def quiet(_: str) -> None: ...
