@@ -170,7 +170,8 @@ def signature_letters(cells: pd.DataFrame) -> dict[str, str]:
 
 def signature_key(cells: pd.DataFrame) -> list[str]:
     """Lines for beneath the map: "A  SIGSEGV in TRITONBACKEND_ResponseFactoryIsCancelled"."""
-    return [f"{letter}  {text}" for text, letter in signature_letters(cells).items()]
+    letters = signature_letters(cells)
+    return [f"{letter}  {' '.join(text.split())}" for text, letter in letters.items()]
 
 
 def _draw_cell(

@@ -7,7 +7,7 @@ import pytest
 
 from kit.crash.catalog import MEASURED_IN, load_catalog
 from kit.crash.measured import measured_deaths
-from kit.plots.release_map import release_map, traffic_cells
+from kit.plots.release_map import release_map, signature_key, traffic_cells
 from kit.report.release_map import map_answer
 from kit.runner.agenda import decided
 from kit.runner.bisect import bisect_recorded
@@ -86,3 +86,8 @@ def test_the_catalog_holds_what_the_recorded_studies_measured(study: StudyFolder
         only_here = {name: row for name, row in held[crash].items() if name in rows}
         later = set(load_catalog()[crash].scenarios) & NOT_IN_THE_MAP
         assert only_here == rows or later, "a study beside the map adds to no cell of it"
+
+
+def test_the_key_has_no_gaps_where_a_log_line_had_some() -> None:
+    cells = pd.DataFrame({"signature": ["SIGABRT after a.h:9]          failed: false"] * 2})
+    assert signature_key(cells) == ["A  SIGABRT after a.h:9] failed: false"]
