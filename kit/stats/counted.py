@@ -48,7 +48,6 @@ _COLUMNS = (
 MEASURES = ("e2e_ms", "e2e_from_schedule_ms", "ttft_ms", "itl_ms_mean")
 
 
-@computed_once
 def latencies_frame(study: StudyFolder | Path) -> pd.DataFrame:
     """What latency figures read: requests_frame, or counts of it for more than MOST_ROWS requests.
 
@@ -65,8 +64,12 @@ def latencies_frame(study: StudyFolder | Path) -> pd.DataFrame:
     kit.stats.latency reads either.
     """
     opened = open_study(study)
-    if not is_large(opened):
-        return requests_frame(opened)
+    return _counts_frame(opened) if is_large(opened) else requests_frame(opened)
+
+
+@computed_once
+def _counts_frame(study: StudyFolder | Path) -> pd.DataFrame:
+    opened = open_study(study)
     folders = opened.trials()
     parts: list[pd.DataFrame] = []
     which: list[NDArray[np.intp]] = []

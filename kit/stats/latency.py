@@ -55,7 +55,8 @@ class LatencySample:
             SpecError: `latency` was not counted, of a study that is too large for a frame.
         """
         requests = _of_measure(requests, latency)
-        judged = requests[requests["judged"].to_numpy(bool)]
+        read = [c for c in ("ok", latency, "trial_id", COUNT) if c in requests]
+        judged = requests.loc[requests["judged"].to_numpy(bool), read]
         values = np.where(judged["ok"].to_numpy(bool), judged[latency].to_numpy(float), np.inf)
         values = np.where(np.isnan(values), np.inf, values)
         order = np.argsort(values, kind="stable")
@@ -211,6 +212,8 @@ def latency_table(
     is too small, with the reason in `lacks`.
     """
     rows = []
+    read = {*by, "judged", "ok", "trial_id", latency, COUNT, MEASURE}
+    requests = requests[[c for c in requests if c in read]]  # a group's rows are copied
     for key, group in requests.groupby(list(by), observed=True, sort=False, dropna=False):
         sample = LatencySample.of(group, latency)
         if not sample.n:

@@ -65,20 +65,23 @@ def request_timings(
     first_ms = (time["first"] - time["sent"]) / 1e6
     plain = table.drop_columns([n for n in table.column_names if n.endswith("_ns")])
     frame: pd.DataFrame = plain.to_pandas(types_mapper=DTYPES.get)
-    return frame.assign(
-        open_loop=open_loop,
-        ok=(frame["outcome"] == Outcome.OK.value).to_numpy(bool, na_value=False),
-        judged=_judged(frame),
-        t_s=(time["sent"] - zero_ns) / 1e9,
-        end_s=(time["end"] - zero_ns) / 1e9,
-        ttft_ms=np.where(streamed, first_ms, np.nan),
-        first_byte_ms=first_ms,
-        e2e_ms=(time["end"] - time["sent"]) / 1e6,
-        e2e_from_schedule_ms=(time["end"] - time["scheduled"]) / 1e6,
-        dispatch_ms=(time["sent"] - time["scheduled"]) / 1e6,
-        itl_ms_mean=mean,
-        itl_ms_max=longest,
-    )
+    told = {
+        "open_loop": open_loop,
+        "ok": (frame["outcome"] == Outcome.OK.value).to_numpy(bool, na_value=False),
+        "judged": _judged(frame),
+        "t_s": (time["sent"] - zero_ns) / 1e9,
+        "end_s": (time["end"] - zero_ns) / 1e9,
+        "ttft_ms": np.where(streamed, first_ms, np.nan),
+        "first_byte_ms": first_ms,
+        "e2e_ms": (time["end"] - time["sent"]) / 1e6,
+        "e2e_from_schedule_ms": (time["end"] - time["scheduled"]) / 1e6,
+        "dispatch_ms": (time["sent"] - time["scheduled"]) / 1e6,
+        "itl_ms_mean": mean,
+        "itl_ms_max": longest,
+    }
+    for name, values in told.items():  # in place: assign() copies the frame
+        frame[name] = values
+    return frame
 
 
 def token_gaps(table: pa.Table) -> tuple[pd.DataFrame, np.ndarray]:
