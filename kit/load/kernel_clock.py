@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from time import monotonic_ns
 
-from kit.load.link import Clock, Receiver, ignore
+from kit.load.link import Clock, PutOff, Receiver, ignore
 
 #: The socket option, and the type of the control message: asm-generic/socket.h.
 SO_TIMESTAMPNS = getattr(socket, "SO_TIMESTAMPNS", 35)
@@ -102,6 +102,7 @@ class StampedLink:
         self.in_ticks = False
         self.last_ns = 0  # when the last bytes came
         self.short_gaps = 0
+        self.later: PutOff | None = None  # where reads may be put off
         self._sock = sock
         self.recvmsg = sock.recvmsg
         self._poller = poller
@@ -303,7 +304,10 @@ class Poller:
                 at = self._clock()
                 link.receiver.unstamped()
             link.last_ns = at
-            if received(data, at):
+            later = link.later
+            if later is None or not later.keeps(data, at):
+                link.later = later = received(data, at)
+            if later is not None:
                 if link.in_ticks:
                     if at - last < SHORT_GAP_NS:
                         link.short_gaps += 1

@@ -16,11 +16,50 @@ from typing import Any, Protocol
 Clock = Callable[[], int]
 
 
+#: One read so large, or so many, are not put off any longer.
+LARGE_READ_BYTES = 32768
+MOST_PUT_OFF = 256
+
+
+class PutOff:
+    """Reads in the middle of a stream, kept with the times at which they came, to be parsed later.
+
+    middles: how a read ends after which more must come. A link may keep such a read here in the
+    place of handing it on; none: it hands on each.
+    """
+
+    __slots__ = ("middles", "reads", "times_ns")
+
+    def __init__(self) -> None:
+        self.middles: tuple[bytes, ...] = ()
+        self.reads: list[bytes] = []
+        self.times_ns: list[int] = []
+
+    def keeps(self, data: bytes, now_ns: int) -> bool:
+        """Keep what came at `now_ns` if it may be put off; whether it may."""
+        reads = self.reads
+        if (
+            data.endswith(self.middles)
+            and len(data) < LARGE_READ_BYTES
+            and len(reads) < MOST_PUT_OFF
+        ):
+            reads.append(data)
+            self.times_ns.append(now_ns)
+            return True
+        return False
+
+    def taken(self) -> tuple[list[bytes], list[int]]:
+        """What was put off, and when each came; from now on there is none."""
+        reads, self.reads = self.reads, []
+        times_ns, self.times_ns = self.times_ns, []
+        return reads, times_ns
+
+
 class Receiver(Protocol):
     """What a link tells of its connection."""
 
-    def received(self, data: bytes, now_ns: int) -> bool:
-        """`data` has come, at `now_ns`. True: what comes next need not be read at once."""
+    def received(self, data: bytes, now_ns: int) -> PutOff | None:
+        """`data` has come, at `now_ns`; where the next reads may be put off, or None: nowhere."""
 
     def unstamped(self) -> None:
         """The kernel has no time for what is received next: it has that of this process."""
@@ -75,7 +114,7 @@ class TransportLink(asyncio.Protocol):
         self._waits = False  # for the kernel to take bytes
         self._receiver = receiver
         self._clock = clock
-        self._received: Callable[[bytes, int], bool] = receiver.received
+        self._received: Callable[[bytes, int], PutOff | None] = receiver.received
         self._open = True
         self._transport: Any = None
         self._fd = -1  # written to directly; -1: through the transport (TLS)
@@ -147,6 +186,5 @@ class TransportLink(asyncio.Protocol):
             self._receiver.lost(error)
 
 
-def ignore(data: bytes, now_ns: int) -> bool:
+def ignore(data: bytes, now_ns: int) -> None:
     """What comes after an abort is nobody's."""
-    return False

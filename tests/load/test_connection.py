@@ -303,6 +303,48 @@ def test_an_event_is_stamped_when_it_came_though_only_its_length_came_before() -
     assert one.answer([b"\r\n".join(rest[3:])]) is Outcome.OK
 
 
+def test_each_event_has_the_time_of_the_read_that_it_came_in_however_late_it_is_parsed() -> None:
+    one = Client(Protocol.HTTP_GENERATE_STREAM)
+    head, _, body = stream(one.send(), a_chunk=1).partition(b"\r\n\r\n")
+    chunks = [b"%b\n\n\r\n" % part for part in body.split(b"\n\n\r\n")[:-1]]
+    call = one.call
+    one.connection.received(head + b"\r\n\r\n", 10)
+    # One event, two in one read, one.
+    for data, now_ns in ((chunks[0], 20), (chunks[1] + chunks[2], 30), (chunks[3], 40)):
+        one.connection.received(data, now_ns)
+    assert call.tokens == 0, "nothing is parsed before it must be"
+    one.connection.flush()
+    assert call.token_ns == [20, 30, 30, 40]
+    one.connection.received(chunks[4], 50)
+    one.connection.received(b"0\r\n\r\n", 60)  # the end is not put off
+    assert [judgement.outcome for _, judgement in one.endings] == [Outcome.OK]
+    assert (call.token_ns[-1], call.first_ns, call.end_ns) == (50, 20, 60)
+
+
+@pytest.mark.parametrize(
+    "end", [b"0\r\n\r\n", b"0;last\r\n\r\n", b"0\r\nX-Tokens: 5\r\n\r\n"], ids=repr
+)
+def test_no_end_of_a_stream_is_put_off(end: bytes) -> None:
+    one = Client(Protocol.HTTP_GENERATE_STREAM)
+    whole_stream = stream(one.send()).removesuffix(b"0\r\n\r\n")
+    one.answer([whole_stream[:200]])  # in the middle from now on
+    assert one.answer([whole_stream[200:] + end]) is Outcome.OK
+
+
+def test_what_is_no_http_in_put_off_reads_is_malformed() -> None:
+    one = Client(Protocol.HTTP_GENERATE_STREAM)
+    data = stream(one.send())
+    at = data.index(b"\n\n\r\n") + 4
+    one.connection.received(data[:at], 10)
+    one.connection.received(b"no chunk\n\n\r\n", 20)
+    one.connection.received(data[at:-5], 30)
+    one.connection.flush()
+    [(call, judgement)] = one.endings
+    assert judgement.outcome is Outcome.MALFORMED
+    assert "not HTTP/1.1" in (judgement.cause or "")
+    assert call.end_ns == 20
+
+
 def test_a_stream_that_repeats_its_text_so_far_is_right() -> None:
     one = Client(Protocol.HTTP_GENERATE_STREAM)
     prompt, tokens = asked(one.send().partition(b"\r\n\r\n")[2])

@@ -25,6 +25,7 @@ from kit.load.kernel_clock import (
     Poller,
     StampedLink,
 )
+from kit.load.link import PutOff
 from kit.load.links import Links
 from kit.study.spec import Protocol
 
@@ -69,9 +70,9 @@ class Receiver:
         self.times_written = 0
         self.end: list[Exception | None] = []
 
-    def received(self, data: bytes, now_ns: int) -> bool:
+    def received(self, data: bytes, now_ns: int) -> PutOff | None:
         self.came.append((data, now_ns))
-        return self.mid_stream
+        return PutOff() if self.mid_stream else None
 
     def unstamped(self) -> None:
         self.without_stamp += 1

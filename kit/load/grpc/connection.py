@@ -93,7 +93,7 @@ class GrpcConnection:
 
     # --- what the link calls
 
-    def received(self, data: bytes, now_ns: int) -> bool:
+    def received(self, data: bytes, now_ns: int) -> None:
         exchange = self.exchange
         for event in exchange.feed(data):
             caller: Caller | None = event.rpc.owner
@@ -116,7 +116,6 @@ class GrpcConnection:
                 self._end("the server takes nothing of what it is owed")
             else:
                 self._line.admit(self)
-        return False
 
     def unstamped(self) -> None:
         for caller in self.exchange.owners():

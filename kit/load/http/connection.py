@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from kit.load.answers import Judgement
 from kit.load.http.exchange import WELL, Ended, Event, Exchange
-from kit.load.link import Clock, Link
+from kit.load.link import Clock, Link, PutOff
 from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.faults import FaultPlan
 from kit.study.result import Outcome
@@ -93,14 +93,14 @@ class Connection:
 
     # --- what the link calls
 
-    def received(self, data: bytes, now_ns: int) -> bool:
+    def received(self, data: bytes, now_ns: int) -> PutOff | None:
         if self._fault is not None:
             self._receive_faulty(data, now_ns)
-            return False
+            return None
         feed = self._feed  # here and below: an attribute that is called costs a look-up in 3.11
         events = feed(data, now_ns)
         if not events:
-            return self._exchange.mid_stream
+            return self._exchange.later
         call = self._call
         if events is WELL and call is not None and not self.link.unsent:
             self._call = None
@@ -108,7 +108,7 @@ class Connection:
             on_well(call)
         else:
             self._handle(events)
-        return False
+        return None
 
     def unstamped(self) -> None:
         if self._call is not None:

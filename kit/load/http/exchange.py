@@ -35,13 +35,14 @@ from kit.load.http.body import AnswerBody
 from kit.load.http.dialect import Dialect, malformed
 from kit.load.http.layout import ResponseLayout
 from kit.load.http.parser import HttpAnswer
+from kit.load.link import PutOff
 from kit.load.traffic.call import Call
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck
 
-#: A stream's events are read at the latest after so many reads, or one so large.
-_READS_PUT_OFF = 256
-_LARGE_READ_BYTES = 32768
+#: A chunk that ends with an event, by either end of a line: no answer ends so, since its last line
+#: follows a chunk of its own ("0\r\n\r\n") or a trailer.
+_MIDDLES = (b"\n\n\r\n", b"\n\r\n\r\n")
 
 
 class Ended(NamedTuple):
@@ -91,10 +92,10 @@ class Exchange:
         self._answer = HttpAnswer(self._on_head)
         self._call: Call | None = None
         self._begun = False  # bytes of the answer have come
-        #: Pieces of a stream are being stamped, to be read later: nothing depends on how soon.
-        self.mid_stream = False
-        self._times: list[int] = []  # of the reads that were put off,
-        self._counts: list[int] = []  # and how many pieces of the body there were then
+        self._put_off = PutOff()
+        #: Where reads in the middle of a stream are kept, to be parsed later: nothing depends on
+        #: how soon. None: not in the middle of one.
+        self.later: PutOff | None = None
 
     def begin(self, call: Call) -> bytes:
         """The request of `call`, of which the answer is awaited from now on."""
@@ -113,8 +114,13 @@ class Exchange:
         call = self._call
         if call is None:
             return (Unasked(),)
-        if self.mid_stream:
-            return self._put_off(call, data, now_ns)
+        later = self.later
+        if later is not None:
+            if later.keeps(data, now_ns):
+                return _NOTHING
+            later.reads.append(data)
+            later.times_ns.append(now_ns)
+            return self.flush()
         known = self._known
         if self._learns and not self._begun and call.fault is None and known(call, data):
             call.received_bytes = len(data)
@@ -126,22 +132,34 @@ class Exchange:
 
     def flush(self) -> tuple[Event, ...]:
         """Read the events that were put off."""
-        if not self._times:
+        call = self._call
+        reads, times = self._put_off.taken()
+        if not reads or call is None:
             return _NOTHING
-        times, self._times = self._times, []
-        counts, self._counts = self._counts, []
-        pieces = self._answer.pieces[:]
-        self._answer.pieces.clear()
-        enough = None
-        # Mostly each read is one piece and each piece one event.
-        alone = next((k for k, end in enumerate(counts) if end != k + 1), len(counts))
-        begin = taken = self._body.feed_each(pieces[:alone], times[:alone]) if alone else 0
-        for now, end in zip(times[taken:], counts[taken:], strict=True):
-            if end > begin:
-                enough = enough or self._body.feed(b"".join(pieces[begin:end]), now)
-            begin = end
-        if enough is not None and self._call is not None:
-            return self._end(self._call, enough, times[-1])
+        call.received_bytes += sum(map(len, reads))
+        answer = self._answer
+        ends, problem = answer.take_each(reads)
+        pieces = answer.pieces[:]
+        answer.pieces.clear()
+        if len(pieces) == len(ends) == len(set(ends)) and pieces:  # mostly: one read, one piece
+            stamps = times
+        else:
+            stamps = [
+                now
+                for now, before, end in zip(times, [0, *ends], ends, strict=False)
+                for _ in range(before, end)
+            ]
+        enough, taken = None, 0
+        while taken < len(pieces) and enough is None:
+            known = self._body.feed_each(pieces[taken:], stamps[taken:])
+            taken += known
+            if not known:
+                enough = self._body.feed(pieces[taken], stamps[taken])
+                taken += 1
+        if enough is not None:
+            return self._end(call, enough, times[-1])
+        if answer.complete or problem is not None:
+            return self._close_up(call, times[len(ends) - 1], problem)
         return _NOTHING
 
     def eof(self, now_ns: int, error: Exception | None = None) -> tuple[Event, ...]:
@@ -158,19 +176,6 @@ class Exchange:
         return (Ended(Judgement(Outcome.RESET, clipped(f"{how}, {came}"))),)
 
     # --- reading
-
-    def _put_off(self, call: Call, data: bytes, now: int) -> tuple[Event, ...]:
-        """Stamp a piece of a stream; read its events later."""
-        call.received_bytes += len(data)
-        answer = self._answer
-        problem = answer.take(data)
-        self._times.append(now)
-        self._counts.append(len(answer.pieces))
-        if answer.complete or problem is not None:
-            return self.flush() or self._close_up(call, now, problem)
-        if len(self._times) >= _READS_PUT_OFF or len(data) >= _LARGE_READ_BYTES:
-            return self.flush()
-        return _NOTHING
 
     def _receive(self, call: Call, data: bytes, now: int) -> tuple[Event, ...]:
         call.received_bytes += len(data)
@@ -192,7 +197,9 @@ class Exchange:
         if call is not None:
             call.status = status
             self._body.begin(call, status)
-            self.mid_stream = self._dialect.streams and status == 200 and call.fault is None
+            if self._dialect.streams and status == 200 and call.fault is None:
+                self.later = self._put_off
+                self.later.middles = _MIDDLES
 
     # --- endings
 
@@ -224,6 +231,7 @@ class Exchange:
             if self._learns and reusable and len(answer.reads) == 1:
                 self._layout.learn_answer(call, answer.reads[0])
         self._call = None
-        self._begun = self.mid_stream = False
+        self._begun = False
+        self.later, self._put_off.middles = None, ()
         answer.clear()
         return (Ended(judgement, reusable, answered),)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import takewhile
 
 import msgspec
 
@@ -80,14 +81,24 @@ class EventLayout:
         return None if texts is None else (texts, chunk[end:])
 
     def texts_of_each(self, pieces: list[bytes]) -> list[str]:
-        """The texts of as many of the pieces as are one known event each, from the first on."""
-        # An answer's last event mostly says that it is the last, which no other does.
-        for count in (len(pieces), len(pieces) - 1):
-            found = self._cut_out(b"".join(pieces[:count]))
-            around = len(self._between)
-            if found and [*map(len, pieces[:count])] == [around + len(text) for text in found]:
-                return _read(found) or []
-        return []
+        """The texts of the pieces that are one known event each, up to the first that is not."""
+        before, after = self._before, self._after
+        if not before or not pieces[0].startswith(before):
+            return []
+        texts = self._text_of_each(pieces)
+        if texts is None:
+            # An answer's last events are like no other: one says that it is the last.
+            like = [*takewhile(lambda p: p.startswith(before) and p.endswith(after), pieces)]
+            texts = self._text_of_each(like) if len(like) < len(pieces) else None
+        return texts or []
+
+    def _text_of_each(self, pieces: list[bytes]) -> list[str] | None:
+        """The texts of the pieces, if each is one known event."""
+        found = self._cut_out(b"".join(pieces))
+        around = len(self._between)
+        if found and [*map(len, pieces)] == [around + len(text) for text in found]:
+            return _read(found)
+        return None
 
     def _cut_out(self, events: bytes) -> list[bytes] | None:
         """The texts, as they stand there, if `events` are known ones and nothing else."""

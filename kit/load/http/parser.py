@@ -20,6 +20,7 @@ _EVIDENCE_BYTES = 4096
 #: A head, a trailer, a line between two chunks, or any number of interim answers: bytes that bring
 #: no piece of the body. httptools keeps a header field until it is over, however long it is.
 LARGEST_HEAD_BYTES = 256 << 10
+_NO_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 
 class HttpAnswer:
@@ -58,13 +59,8 @@ class HttpAnswer:
         problem = None
         try:
             self.feed(data)
-        except httptools.HttpParserUpgrade:
-            problem = malformed("the server wants another protocol than HTTP/1.1", data)
-        except httptools.HttpParserError as error:
-            if self.complete:
-                self.overrun = True
-            else:
-                problem = malformed(f"not HTTP/1.1: {error}", self.evidence or data)
+        except _NO_HTTP as error:
+            problem = self._broken(error, data)
         if self._is_interim_body or (self.pieces and not self.headed):
             self.pieces.clear()
             return malformed("an interim answer with a body", self.evidence or data)
@@ -78,6 +74,38 @@ class HttpAnswer:
                 what = "trailer or chunk line" if self.headed else "head"
                 return malformed(f"a {what} of more than {LARGEST_HEAD_BYTES} bytes", data)
         return None
+
+    def take_each(self, reads: list[bytes]) -> tuple[list[int], Judgement | None]:
+        """Several reads of a body; how many pieces there were after each, up to one that is bad.
+
+        `pieces` is empty before.
+        """
+        feed, pieces = self.feed, self.pieces
+        ends: list[int] = []
+        problem = None
+        try:
+            for data in reads:
+                feed(data)
+                ends.append(len(pieces))
+        except _NO_HTTP as error:
+            problem = self._broken(error, reads[len(ends)])
+            ends.append(len(pieces))
+        # One that brings no piece is rare: most are one chunk.
+        for before, end, data in zip([0, *ends], ends, reads, strict=False):
+            self._without_body = 0 if end > before else self._without_body + len(data)
+        if self._without_body > LARGEST_HEAD_BYTES and not self.complete and problem is None:
+            what = f"a trailer or chunk line of more than {LARGEST_HEAD_BYTES} bytes"
+            problem = malformed(what, reads[-1])
+        return ends, problem
+
+    def _broken(self, error: Exception, data: bytes) -> Judgement | None:
+        """What the parser's error on `data` makes of the answer; None: it was over before."""
+        if isinstance(error, httptools.HttpParserUpgrade):
+            return malformed("the server wants another protocol than HTTP/1.1", data)
+        if self.complete:
+            self.overrun = True
+            return None
+        return malformed(f"not HTTP/1.1: {error}", self.evidence or data)
 
     @property
     def evidence(self) -> bytes:
