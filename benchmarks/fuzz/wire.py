@@ -321,18 +321,23 @@ def _blocks() -> Iterator[bytes]:
     yield b"\0\x20" + bytes([2]) + b"\x3f\xe1\x1f"
 
 
+#: Codecs that learn from one input how to read the next.
+_LEARNED = {streams: Infer("m", streams=streams, extra={}) for streams in (True, False)}
+
+
 def infer_response(data: bytes) -> None:
     """One message of Triton's infer protocol, of a stream and of a unary call."""
     for streams in (True, False):
         codec, call = Infer("m", streams=streams, extra={}), _call(streams=streams)
         read = codec.read(data)
+        assert _LEARNED[streams].read(data) == read
         if isinstance(read, Judgement):
             _fits_a_record(read)
         else:
             assert isinstance(read, Piece)
             assert read.text is None or read.text.encode() in data
         answer = GrpcAnswer(codec, AnswerCheck.EXACT, quotes=True)
-        answer.begin()
+        answer.begin(call)
         for now in range(3):
             judgement = answer.take(call, data, now)
             if judgement is not None:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from load_helpers import workload
+from tritonclient.grpc import service_pb2 as pb
 
+from kit.load.grpc.codec import Infer, Piece
 from kit.load.http.body import AnswerBody
 from kit.load.http.layout import EventLayout
 from kit.load.http.openai import OpenAi
@@ -162,3 +164,80 @@ def test_known_events_say_what_json_says(
         plain = stream[: len(stream) - len(rest)].split(b"\n\n")[:-1]
         said = [json.loads(event[6:])["choices"][0]["delta"]["content"] for event in plain]
         assert read == said
+
+
+def grpc_message(
+    text: bytes | None,
+    *,
+    final: bool | None,
+    streams: bool,
+    other: bytes | None = None,
+    behind: bytes | None = None,
+) -> bytes:
+    """A response of Triton's. text: of text_output; other, behind: of outputs around it."""
+    inner = pb.ModelInferResponse(model_name="m", model_version="1")
+    if final is not None:
+        inner.parameters["triton_final_response"].bool_param = final
+    for name, contents in (("other", other), ("text_output", text), ("behind", behind)):
+        if contents is not None:
+            inner.outputs.add(name=name, datatype="BYTES", shape=[1])
+            inner.raw_output_contents.append(len(contents).to_bytes(4, "little") + contents)
+    whole = pb.ModelStreamInferResponse(infer_response=inner) if streams else inner
+    return bytes(whole.SerializeToString())
+
+
+def test_a_known_grpc_message_is_read_without_decoding_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Infer("m", streams=True, extra={})
+    first = codec.read(grpc_message(b" 01234567:0", final=False, streams=True))
+    last = codec.read(grpc_message(None, final=True, streams=True))
+    monkeypatch.setattr("kit.load.grpc.codec.pb", None)
+    assert first == Piece(" 01234567:0", False)
+    later = codec.read(grpc_message(b" 89abcdef:9", final=False, streams=True))
+    assert later == Piece(" 89abcdef:9", False)
+    assert codec.read(grpc_message(None, final=True, streams=True)) == last == Piece(None, True)
+
+
+TEXTS = st.sampled_from([None, b"", b"a", b"b", b"ab", b"\0\0", "é".encode(), b"\xff\xff"])
+MESSAGES = st.lists(
+    st.tuples(TEXTS, st.sampled_from([None, False, True]), TEXTS, TEXTS), min_size=2, max_size=8
+)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@given(MESSAGES, st.lists(st.tuples(st.integers(0, 7), st.integers(0, 200), st.binary(max_size=2))))
+def test_a_codec_that_has_learned_reads_what_a_new_one_reads(
+    streams: bool,
+    messages: list[tuple[bytes | None, bool | None, bytes | None, bytes | None]],
+    changes: list[tuple[int, int, bytes]],
+) -> None:
+    wire = [
+        grpc_message(text, final=final, streams=streams, other=other, behind=behind)
+        for text, final, other, behind in messages
+    ]
+    for which, at, by in changes:  # damaged ones as well, of the same length
+        data = wire[which % len(wire)]
+        at %= len(data)
+        wire.append((data[:at] + by + data[at + len(by) :])[: len(data)])
+    learned = Infer("m", streams=streams, extra={})
+    for data in wire * 2:
+        assert learned.read(data) == Infer("m", streams=streams, extra={}).read(data)
+
+
+@pytest.mark.parametrize(
+    ("known", "read"),
+    [
+        ({"other": b"ab"}, {"other": b"cd"}),  # the text stands there twice
+        ({"behind": b"ab"}, {"behind": b"cd"}),
+        ({"behind": b"xy"}, {"behind": b"xy", "damage": b"\xff" * 6}),
+    ],
+)
+def test_only_what_surely_stands_around_a_text_is_learned(
+    known: dict[str, bytes], read: dict[str, bytes]
+) -> None:
+    damage = read.pop("damage", b"")
+    first = grpc_message(b"ab", final=False, streams=True, **known)
+    later = grpc_message(b"ab", final=False, streams=True, **read)
+    later = later[: len(later) - len(damage)] + damage
+    learned, fresh = (Infer("m", streams=True, extra={}) for _ in range(2))
+    assert isinstance(learned.read(first), Piece)
+    assert learned.read(later) == fresh.read(later)

@@ -12,7 +12,7 @@ from kit.load.answers import (
     too_much,
     whole_text,
 )
-from kit.load.grpc.codec import Infer
+from kit.load.grpc.codec import Infer, Piece
 from kit.load.grpc.status import GrpcStatus
 from kit.load.http.dialect import malformed
 from kit.load.traffic.call import NEVER, Call
@@ -23,6 +23,8 @@ from kit.study.spec import AnswerCheck
 class GrpcAnswer:
     """The answers to a client's calls, one after the other.
 
+    Tokens are stamped as they come and written into the call by `settle`, many at once.
+
     quotes: keep what the server answered, for the next turn's prompt.
     """
 
@@ -30,53 +32,70 @@ class GrpcAnswer:
         self.quoted: bytes | None = None  # the text of the last answer, escaped for JSON
         self.is_excessive = False  # so much has come that the rest is not to be read
         self._codec = codec
+        self._streams = codec.streams
+        self._read = codec.read
         self._check = check
         self._quotes = quotes
         self._pieces: list[str] = []
+        self._times_ns: list[int] = []  # of tokens that the call does not have yet
         self._messages = 0
+        self._most_messages = self._most_bytes = 0
         self._says_final = False
         self._message: bytes | None = None
 
-    def begin(self) -> None:
-        """The next answer is awaited."""
+    def begin(self, call: Call) -> None:
+        """The answer to `call` is awaited."""
         self._pieces = []
+        self._times_ns = []
+        self._most_messages, self._most_bytes = 4 * most_events(call), 16 * kept_bytes(call)
         self._messages = 0
         self._says_final = self.is_excessive = False
         self._message = None
 
     def take(self, call: Call, data: bytes, now_ns: int) -> Judgement | None:
         """One message; the judgement that it completes, if it completes one."""
-        if not self._codec.streams:
+        if not self._streams:
             return self._take_unary(call, data, now_ns)
         call.received_bytes += len(data)
-        call.end_ns = now_ns
-        call.status = GrpcStatus.OK
         self._messages += 1
-        piece = self._codec.read(data)
-        if isinstance(piece, Judgement):
-            return piece
+        piece = self._read(data)
+        judgement = piece if isinstance(piece, Judgement) else self._take_piece(call, piece, now_ns)
+        if judgement is not None:
+            call.end_ns = now_ns
+            call.status = GrpcStatus.OK
+        return judgement
+
+    def _take_piece(self, call: Call, piece: Piece, now_ns: int) -> Judgement | None:
         if piece.text:
-            if call.first_ns == NEVER:
-                call.first_ns = now_ns
-            call.stamp(now_ns, 1)
+            self._times_ns.append(now_ns)
             self._pieces.append(piece.text)
-        if piece.final is not None:
+        final = piece.final
+        if final is not None:
             self._says_final = True
-        if piece.final or (not self._says_final and call.tokens >= call.output_tokens):
+        if final or (not self._says_final and len(self._pieces) >= call.output_tokens):
             return self._judge_pieces(call)
-        if call.received_bytes > 16 * kept_bytes(call) or self._messages > 4 * most_events(call):
+        if self._messages > self._most_messages or call.received_bytes > self._most_bytes:
             self.is_excessive = True
             return too_much(call, "".join(self._pieces[:8]).encode())
         return None
 
+    def settle(self, call: Call) -> None:
+        """Write the stamps of the tokens that have come into their call."""
+        times_ns = self._times_ns
+        if times_ns:
+            self._times_ns = []
+            if call.first_ns == NEVER:
+                call.first_ns = times_ns[0]
+            call.stamp_each(times_ns)
+
     def finish(self, call: Call) -> Judgement:
         """The server has ended the call and says that it went well."""
-        if self._codec.streams:
+        if self._streams:
             return Judgement(Outcome.RESET, "the stream was closed before the final response")
         data = self._message
         if data is None:
             return malformed("an answer without a message", b"")
-        piece = self._codec.read(data)
+        piece = self._read(data)
         if isinstance(piece, Judgement):
             return piece
         if piece.text is None:

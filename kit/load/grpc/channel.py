@@ -87,7 +87,7 @@ class GrpcChannel:
         """Begin `call`; the channel has none open."""
         self.call = call
         call.begun_ns = self._host.clock()
-        self._answer.begin()
+        self._answer.begin(call)
         self._slowly = None
         self._deadline_ns = NEVER
         if self._codec.streams:
@@ -104,10 +104,13 @@ class GrpcChannel:
             self._report(call, expired(call))
 
     def flush(self) -> None:
-        """Nothing is put off."""
+        """Count the tokens that have come so far."""
+        if self.call is not None:
+            self._answer.settle(self.call)
 
     def abandon(self) -> Call | None:
         """Drop the open call, if any, without telling the host."""
+        self.flush()
         call, self.call = self.call, None
         if call is None:
             return None
@@ -223,12 +226,16 @@ class GrpcChannel:
         if call is None or rpc is not self._open:
             if rpc is self._kept:
                 self._come_early(rpc, data)
+        elif call.fault is None:
+            judgement = self._answer.take(call, data, now_ns)
+            if judgement is not None:
+                self._end_early(call, rpc, judgement)
         elif self._slowly is not None:
             self._slowly.append(data)
             if self._timer is None:
-                self._read_slowly(call, rpc)
+                self._read_slowly(call, call.fault, rpc)
         else:
-            self._take(call, rpc, data, now_ns)
+            self._take(call, call.fault, rpc, data, now_ns)
 
     def on_end(
         self, rpc: Rpc, status: int | None, judgement: Judgement | None, now_ns: int
@@ -263,18 +270,21 @@ class GrpcChannel:
         call.end_ns = now_ns
         self._finish(call, self._answer.finish(call) if judgement is None else judgement)
 
-    def _take(self, call: Call, rpc: Rpc, data: bytes, now_ns: int) -> None:
-        """One message of the answer."""
+    def _take(self, call: Call, fault: FaultPlan, rpc: Rpc, data: bytes, now_ns: int) -> None:
+        """One message of the answer to a call with a fault."""
         judgement = self._answer.take(call, data, now_ns)
         if judgement is not None:
-            if self._answer.is_excessive:
-                self._cancel(rpc)
-            self._finish(call, judgement)
+            self._end_early(call, rpc, judgement)
             return
-        fault = call.fault
-        leaves = fault is not None and fault.kind.is_leaving and self._codec.streams
-        if leaves and fault is not None and has_enough(call, fault):
+        self._answer.settle(call)
+        if fault.kind.is_leaving and self._codec.streams and has_enough(call, fault):
             self._leave(call)
+
+    def _end_early(self, call: Call, rpc: Rpc, judgement: Judgement) -> None:
+        """A message has decided on the call, whose stream may go on."""
+        if self._answer.is_excessive:
+            self._cancel(rpc)
+        self._finish(call, judgement)
 
     def _come_early(self, rpc: Rpc, data: bytes) -> None:
         """Keep what nobody asked for: the next request on the stream will take it for its own."""
@@ -283,11 +293,11 @@ class GrpcChannel:
             self._early.clear()
             self._cancel(rpc)
 
-    def _read_slowly(self, call: Call, rpc: Rpc) -> None:
+    def _read_slowly(self, call: Call, fault: FaultPlan, rpc: Rpc) -> None:
         """Read the next of what a slow reader has not read, and wait as it does."""
         self._timer = None
-        fault, queue = call.fault, self._slowly
-        if call is not self.call or fault is None or not queue or self._connection is None:
+        queue = self._slowly
+        if call is not self.call or not queue or self._connection is None:
             return
         item, now_ns = queue.popleft(), self._host.clock()
         if isinstance(item, _EndOfCall):
@@ -295,10 +305,10 @@ class GrpcChannel:
             return
         self._connection.exchange.consumed(rpc, item)
         self._connection.flush()
-        self._take(call, rpc, item, now_ns)
+        self._take(call, fault, rpc, item, now_ns)
         if call is self.call:
             wait_s = len(item) / (fault.bytes_per_s or 1.0)
-            self._timer = self._loop.call_later(wait_s, self._read_slowly, call, rpc)
+            self._timer = self._loop.call_later(wait_s, self._read_slowly, call, fault, rpc)
 
     # --- what the client does to its call
 
@@ -336,6 +346,7 @@ class GrpcChannel:
     # --- the end
 
     def _finish(self, call: Call, judgement: Judgement) -> None:
+        self._answer.settle(call)
         rpc, self._open = self._open, None
         self.call = None
         self._stop_timer()

@@ -6,8 +6,7 @@ protobuf messages may be put one behind the other, so only the tensors' contents
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import msgspec
 import tritonclient.grpc  # noqa: F401 - makes the generated modules importable
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
@@ -21,14 +20,57 @@ from kit.study.spec import FaultKind
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 UNARY_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _CONTENTS = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+#: Layouts of messages that are kept, and how long one may be without its text.
+_MESSAGES_KEPT = 1024
+_BYTES_KEPT = 4096
 _CONTENTS_TAG = bytes([_CONTENTS << 3 | 2])  # a field of given length
 
 
-class Piece(NamedTuple):
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """What one response says."""
 
     text: str | None  # None: it carries no text
     final: bool | None  # None: the server does not say (before 23.06)
+
+
+class MessageLayout:
+    """Learns what responses of a length have around their text, to read later ones undecoded.
+
+    Protobuf says how long each field is, so two messages of one length that are alike before and
+    behind a text of one length differ in the text alone. A message without text is known whole.
+    """
+
+    def __init__(self) -> None:
+        #: By length: what stands before and behind the text, where it ends, final or not.
+        self._around: dict[int, tuple[bytes, bytes, int, bool | None]] = {}
+        self._whole: dict[bytes, Piece] = {}
+
+    def piece(self, data: bytes) -> Piece | None:
+        """What a message says that is like a known one; None: it is like none."""
+        around = self._around.get(len(data))
+        if around is not None:
+            before, after, end, final = around
+            if data.startswith(before) and data.endswith(after):
+                try:
+                    return Piece(data[len(before) : end].decode(), final)
+                except UnicodeDecodeError:
+                    return None
+        return self._whole.get(data)
+
+    def learn(self, data: bytes, piece: Piece) -> None:
+        """Remember a message that was decoded."""
+        if piece.text is None:
+            if len(self._whole) < _MESSAGES_KEPT and len(data) < _BYTES_KEPT:
+                self._whole[data] = piece
+            return
+        text = piece.text.encode()
+        before, found, after = data.partition(_element(text))
+        # An empty text, or one that stands there twice, does not tell where it stands.
+        if text and found and text not in after and len(before) + len(after) < _BYTES_KEPT:
+            if len(self._around) >= _MESSAGES_KEPT:
+                self._around.clear()
+            before += found[:4]
+            self._around[len(data)] = before, after, len(before) + len(text), piece.final
 
 
 class Infer:
@@ -44,6 +86,7 @@ class Infer:
         self._wrong_head = _head(model, streams=streams, text_type="INT32")
         self._stream_field = _field(b"\1" if streams else b"\0")
         self._parameters: dict[int, bytes] = {}
+        self._layout = MessageLayout()
 
     def request(self, call: Call) -> bytes:
         """The encoded message of a call."""
@@ -60,15 +103,22 @@ class Infer:
 
     def read(self, data: bytes) -> Piece | Judgement:
         """One encoded response."""
+        known = self._layout.piece(data)
+        if known is not None:
+            return known
         try:
             if not self.streams:
-                return _piece(pb.ModelInferResponse.FromString(data))
-            response = pb.ModelStreamInferResponse.FromString(data)
+                piece = _piece(pb.ModelInferResponse.FromString(data))
+            else:
+                response = pb.ModelStreamInferResponse.FromString(data)
+                if response.error_message:
+                    return server_error(response.error_message)
+                piece = _piece(response.infer_response)
         except (DecodeError, UnicodeDecodeError) as error:
             return malformed(f"not a response of the infer protocol: {error}", data)
-        if response.error_message:
-            return server_error(response.error_message)
-        return _piece(response.infer_response)
+        if isinstance(piece, Piece):
+            self._layout.learn(data, piece)
+        return piece
 
 
 def _piece(response: pb.ModelInferResponse) -> Piece | Judgement:

@@ -164,12 +164,12 @@ class SharedConnection:
     def want(self, caller: Caller) -> None:
         """Let `caller` begin a call as soon as there is a connection that takes it."""
         connection = self._connection
-        if connection is not None and connection.exchange.is_going:
-            connection = self._connection = None  # it closes when its last call has ended
-        ready = connection is not None and connection.exchange.is_ready and not self._waiting
-        if ready and connection is not None and connection.exchange.can_open:
-            caller.begin(connection)
-            return
+        if connection is not None:
+            if not self._waiting and connection.exchange.can_open:
+                caller.begin(connection)
+                return
+            if connection.exchange.is_going:
+                connection = self._connection = None  # it closes when its last call has ended
         self._waiting[caller] = None
         if connection is None and self._connecting is None:
             self._connecting = self._host.loop.create_task(self._connect())

@@ -21,7 +21,9 @@ True
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from kit.load.answers import Judgement, clipped
 from kit.load.grpc.frames import Code, code_name
@@ -49,14 +51,14 @@ class Rpc:
         self.buffer = bytearray()  # of a message that is not whole
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, gc=False):
     """One message of a call's answer."""
 
     rpc: Rpc
     data: bytes
 
 
-class GrpcEnded(NamedTuple):
+class GrpcEnded(msgspec.Struct, gc=False):
     """A call is over. judgement: None if gRPC says OK; status: the server's, None if it has none"""
 
     rpc: Rpc
@@ -64,7 +66,7 @@ class GrpcEnded(NamedTuple):
     judgement: Judgement | None
 
 
-class Written(NamedTuple):
+class Written(msgspec.Struct, gc=False):
     """What waited for the server's window is in `out` now."""
 
     rpc: Rpc
@@ -148,14 +150,27 @@ class GrpcExchange:
 
     # --- what is received
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, received: bytes) -> list[Event]:
         """Take the next bytes."""
         events: list[Event] = []
-        for event in self._http2.feed(data):
+        for event in self._http2.feed(received):
             if isinstance(event, Data):
                 rpc = self._rpcs.get(event.stream)
-                if rpc is not None:
-                    self._take_data(rpc, event.data, event.ended, events)
+                if rpc is None:
+                    continue
+                data = event.data
+                rest = len(data) - _PREFIX_BYTES
+                # Mostly a frame is a message.
+                if (
+                    rpc.headed
+                    and not rpc.buffer
+                    and not event.ended
+                    and rest >= 0
+                    and data.startswith(b"\0" + rest.to_bytes(4, "big"))
+                ):
+                    events.append(Message(rpc, data[_PREFIX_BYTES:]))
+                else:
+                    self._take_data(rpc, data, event.ended, events)
             elif isinstance(event, Head):
                 rpc = self._rpcs.get(event.stream)
                 if rpc is not None:
@@ -186,10 +201,6 @@ class GrpcExchange:
             self._spoil(rpc, malformed("data before the head of the answer", data), events)
             return
         buffer = rpc.buffer
-        rest = len(data) - _PREFIX_BYTES
-        if not buffer and not ended and rest >= 0 and data[:5] == b"\0" + rest.to_bytes(4, "big"):
-            events.append(Message(rpc, data[_PREFIX_BYTES:]))  # mostly so
-            return
         buffer += data
         while len(buffer) >= _PREFIX_BYTES:
             size = int.from_bytes(buffer[1:5], "big")
@@ -261,7 +272,8 @@ class GrpcExchange:
         self, rpc: Rpc, status: int | None, judgement: Judgement | None, events: list[Event]
     ) -> None:
         del self._rpcs[rpc.stream]
-        self._http2.reset(rpc.stream, Code.CANCEL)  # if this side of it is still open
+        if self._http2.has(rpc.stream):  # this side of it is still open
+            self._http2.reset(rpc.stream, Code.CANCEL)
         events.append(GrpcEnded(rpc, status, judgement))
 
     def _end_all(self, judgement: Judgement, events: list[Event]) -> None:

@@ -65,7 +65,7 @@ class GrpcioChannel:
     def send(self, call: Call) -> None:
         """Begin `call`; the channel has none open."""
         self.call = call
-        self._answer.begin()
+        self._answer.begin(call)
         call.begun_ns = self._host.clock()
         self._task = self._host.loop.create_task(self._exchange(call))
         self._task.add_done_callback(raise_task_error)
@@ -188,6 +188,7 @@ class GrpcioChannel:
             if data is grpc.aio.EOF:
                 return self._answer.finish(call)
             judgement = self._answer.take(call, data, self._host.clock())
+            self._answer.settle(call)
             if self._answer.is_excessive:
                 rpc.cancel()
             if judgement is not None:

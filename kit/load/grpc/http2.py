@@ -44,6 +44,12 @@ MOST_CONTINUATIONS: Final = 32
 #: So many frames in a row that carry nothing (PING, SETTINGS, empty DATA ...) are a flood.
 MOST_IDLE_FRAMES: Final = 10_000
 _EVIDENCE_BYTES = 1000
+#: A server is told of more room when so much of a stream's window, or of the connection's, is used.
+_STREAM_TAKEN_BYTES = STREAM_WINDOW_BYTES // 2
+_TAKEN_BYTES = CONNECTION_WINDOW_BYTES // 2
+#: Flags of HEADERS without more frames, padding or a priority; of these, at the stream's end.
+_ENDED_BLOCK: Final = (frames.END_HEADERS | frames.END_STREAM,)
+_WHOLE_BLOCK: Final = (frames.END_HEADERS, *_ENDED_BLOCK)
 _SIZES: Final = {
     frames.PRIORITY: 5,
     frames.RST_STREAM: 4,
@@ -66,7 +72,6 @@ class Http2:
         self._streams = self._sender.streams
         self._fields = ResponseFields()
         self._gone = False
-        self._room = CONNECTION_WINDOW_BYTES
         self._taken = 0
         self._rest = b""
         self._block: list[bytes] = []  # of a header block that goes on
@@ -79,7 +84,12 @@ class Http2:
     @property
     def can_open(self) -> bool:
         """The server takes one more stream now."""
-        return not self.is_going and self._sender.has_room
+        sender = self._sender
+        return (
+            len(self._streams) < sender.most_streams
+            and self.is_ready
+            and not (self._gone or self.is_broken or sender.is_used_up)
+        )
 
     @property
     def is_going(self) -> bool:
@@ -98,6 +108,10 @@ class Http2:
         self._idle_frames = 0
         return self._sender.send(stream, data, end=end)
 
+    def has(self, stream: int) -> bool:
+        """The stream is open on one side at least."""
+        return stream in self._streams
+
     def reset(self, stream: int, code: int) -> None:
         """End a stream at once; what still comes for it is dropped."""
         if self._sender.drop(stream):
@@ -107,13 +121,15 @@ class Http2:
         """Give a stream's window back only for what `consumed` names."""
         state = self._streams.get(stream)
         if state is not None:
-            state.holds = True
+            state.holds, state.is_plain = True, False
 
     def consumed(self, stream: int, size: int) -> None:
         """So many bytes of a held stream were read."""
         state = self._streams.get(stream)
         if state is not None and state.holds:
-            self._give_back(stream, state, size)
+            state.held -= size
+            state.taken += size
+            self._give_back(stream, state)
 
     # --- what is received
 
@@ -125,6 +141,7 @@ class Http2:
         if self._rest:
             data = self._rest + data
         at, size, unpack = 0, len(data), frames.HEAD.unpack_from
+        streams = self._streams
         try:
             while size - at >= frames.HEAD_BYTES:
                 high, low, kind, flags, stream = unpack(data, at)
@@ -140,7 +157,19 @@ class Http2:
                 if end > size:
                     break
                 payload = data[at + frames.HEAD_BYTES : end]
-                self._take(kind, flags, stream & 0x7FFFFFFF, payload, events)
+                # Mostly: some data in the middle of a stream.
+                state = streams.get(stream) if kind == frames.DATA and not flags else None
+                if state is not None and length and state.is_plain and not self._block_stream:
+                    self._taken += length
+                    state.taken += length
+                    if self._taken > _TAKEN_BYTES or state.taken > _STREAM_TAKEN_BYTES:
+                        self._give_back(stream, state)
+                    self._idle_frames = 0
+                    events.append(Data(stream, payload, False))
+                elif kind == frames.HEADERS and flags in _WHOLE_BLOCK and not self._block_stream:
+                    self._take_block(stream & 0x7FFFFFFF, payload, flags in _ENDED_BLOCK, events)
+                else:
+                    self._take(kind, flags, stream & 0x7FFFFFFF, payload, events)
                 at = end
         except ViolationError as violation:
             self.is_broken = True
@@ -186,14 +215,8 @@ class Http2:
     def _take_data(self, flags: int, stream: int, payload: bytes, events: list[Event]) -> None:
         state = self._stream(stream, "DATA")
         size = len(payload)
-        self._room -= size
         self._taken += size
-        if self._room < 0:
-            raise ViolationError("more data than the connection's window", Code.FLOW_CONTROL_ERROR)
-        if self._taken > CONNECTION_WINDOW_BYTES // 2:
-            self._room += self._taken
-            self.out += frames.window_update(0, self._taken)
-            self._taken = 0
+        self._give_back()
         if flags & frames.PADDED:
             payload = _unpadded(payload)
         if state is None:
@@ -205,32 +228,40 @@ class Http2:
             self._idle_frames = 0
         if state.ended:
             raise ViolationError(f"DATA after the end of stream {stream}", Code.STREAM_CLOSED)
-        state.room -= size
-        if state.room < 0:
-            raise ViolationError("more data than a stream's window", Code.FLOW_CONTROL_ERROR)
+        if state.holds:
+            state.held += len(payload)
+            if state.held + state.taken > STREAM_WINDOW_BYTES:
+                raise ViolationError("more data than a stream's window", Code.FLOW_CONTROL_ERROR)
+            size -= len(payload)
         ended = bool(flags & frames.END_STREAM)
         if ended:
             self._ended(stream, state)
-        self._give_back(stream, state, size - len(payload) if state.holds else size)
+        state.taken += size
+        self._give_back(stream, state)
         events.append(Data(stream, payload, ended))
 
-    def _give_back(self, stream: int, state: Stream, size: int) -> None:
-        state.taken += size
-        if state.taken > STREAM_WINDOW_BYTES // 2 and not state.ended:
-            state.room += state.taken
+    def _give_back(self, stream: int = 0, state: Stream | None = None) -> None:
+        """Tell the server of more room when half of it is taken.
+
+        It has more room than a frame at any time, but on a stream that is held: so much that it
+        cannot send more than its window.
+        """
+        if self._taken > _TAKEN_BYTES:
+            self.out += frames.window_update(0, self._taken)
+            self._taken = 0
+        if state is not None and state.taken > _STREAM_TAKEN_BYTES and not state.ended:
             self.out += frames.window_update(stream, state.taken)
             state.taken = 0
 
     def _ended(self, stream: int, state: Stream) -> None:
         """The server has sent its last frame of a stream."""
-        state.ended = True
+        state.ended, state.is_plain = True, False
         if state.sent_end:
             self._sender.drop(stream)
 
     # --- header fields
 
     def _take_headers(self, flags: int, stream: int, payload: bytes, events: list[Event]) -> None:
-        self._stream(stream, "HEADERS")
         if flags & frames.PADDED:
             payload = _unpadded(payload)
         if flags & frames.PRIORITISED:
@@ -263,13 +294,13 @@ class Http2:
             self._take_block(stream, block, self._block_ends, events)
 
     def _take_block(self, stream: int, block: bytes, ended: bool, events: list[Event]) -> None:
+        state = self._streams.get(stream) or self._stream(stream, "HEADERS")
         try:
             fields = self._fields.decode(block)
         except HeaderError as error:
             raise ViolationError(
                 f"a header block that cannot be decoded: {error}", Code.COMPRESSION_ERROR
             ) from error
-        state = self._streams.get(stream)
         if state is None or not ended:
             self._idle("HEADERS without data")
         if state is None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from kit.load.grpc.frames import Code
 from kit.load.grpc.headers import Fields
 
 
-class Ready(NamedTuple):
+class Ready(msgspec.Struct, frozen=True, gc=False):
     """The server has sent its first SETTINGS: it speaks HTTP/2."""
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """Header fields of a stream: its answer's head, or its trailers."""
 
     stream: int
@@ -20,7 +20,7 @@ class Head(NamedTuple):
     ended: bool
 
 
-class Data(NamedTuple):
+class Data(msgspec.Struct, frozen=True, gc=False):
     """Bytes of a stream."""
 
     stream: int
@@ -28,14 +28,14 @@ class Data(NamedTuple):
     ended: bool
 
 
-class Reset(NamedTuple):
+class Reset(msgspec.Struct, frozen=True, gc=False):
     """The server has ended a stream at once."""
 
     stream: int
     code: int
 
 
-class GoneAway(NamedTuple):
+class GoneAway(msgspec.Struct, frozen=True, gc=False):
     """The server takes no new streams, and none above `last`."""
 
     last: int
@@ -43,13 +43,13 @@ class GoneAway(NamedTuple):
     text: bytes
 
 
-class Sent(NamedTuple):
+class Sent(msgspec.Struct, frozen=True, gc=False):
     """What waited for the server's window is now in `out`."""
 
     stream: int
 
 
-class Broken(NamedTuple):
+class Broken(msgspec.Struct, frozen=True, gc=False):
     """The server broke the protocol: the connection is over."""
 
     cause: str

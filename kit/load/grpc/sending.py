@@ -25,13 +25,17 @@ _MOST_STREAMS: Final = 2**31 - 1
 class Stream:
     """A stream that is open on at least one side."""
 
-    __slots__ = ("ended", "ends", "holds", "pending", "room", "sent_end", "taken", "window")
+    __slots__ = (
+        *("ended", "ends", "held", "holds", "is_plain"),
+        *("pending", "sent_end", "taken", "window"),
+    )
 
     def __init__(self, window: int) -> None:
         self.window = window  # what may be sent
-        self.room = STREAM_WINDOW_BYTES  # what may be received
         self.taken = 0  # of what was received, not yet told to the server
         self.holds = False  # `Http2.consumed` tells what was read
+        self.held = 0  # received and not read yet
+        self.is_plain = True  # nothing but data is awaited: it does not hold and has not ended
         self.pending = b""  # what waits for a window
         self.ends = False  # END_STREAM follows what is pending
         self.sent_end = False
@@ -58,16 +62,11 @@ class Sender:
         self.streams: dict[int, Stream] = {}
         self.last = -1  # the stream that was opened last
         self._blocks = RequestBlocks(head)
-        self._most_streams = _MOST_STREAMS
+        self.most_streams = _MOST_STREAMS  # that the server takes at a time
         self._window = _DEFAULT_WINDOW_BYTES
         self._stream_window = _DEFAULT_WINDOW_BYTES
         self._frame_bytes = frames.FRAME_BYTES
         self._waiting: dict[int, None] = {}  # streams with something pending, in turn
-
-    @property
-    def has_room(self) -> bool:
-        """The server takes one more stream now."""
-        return len(self.streams) < self._most_streams and not self.is_used_up
 
     @property
     def is_used_up(self) -> bool:
@@ -81,6 +80,9 @@ class Sender:
         self.streams[stream] = Stream(self._stream_window)
         block = self._blocks.take() + more_fields
         kind, size = frames.HEADERS, self._frame_bytes
+        if len(block) <= size:
+            self.out += frames.frame(kind, frames.END_HEADERS, stream, block)
+            return stream
         for at in range(0, len(block), size):
             flags = frames.END_HEADERS if at + size >= len(block) else 0
             self.out += frames.frame(kind, flags, stream, block[at : at + size])
@@ -93,7 +95,8 @@ class Sender:
         if state is None or state.sent_end or state.ends:
             return True  # a stream that is over takes nothing
         size = len(data)
-        if not state.pending and size <= min(self._frame_bytes, state.window, self._window):
+        has_room = size <= state.window and size <= self._window and size <= self._frame_bytes
+        if has_room and not state.pending:
             state.window -= size
             self._window -= size
             self.out += frames.frame(frames.DATA, frames.END_STREAM if end else 0, stream, data)
@@ -136,7 +139,7 @@ class Sender:
                 raise ViolationError(f"a largest frame of {value} bytes")
             self._frame_bytes = value
         elif name == Setting.MAX_CONCURRENT_STREAMS:
-            self._most_streams = value
+            self.most_streams = value
         elif name == Setting.HEADER_TABLE_SIZE:
             self._blocks.limit_table(value)
         elif name == Setting.ENABLE_PUSH and value:
