@@ -157,6 +157,7 @@ CASES: dict[str, Callable[[Results, int], None]] = {
     "real-http": real.http,
     "real-grpc": real.grpc,
     "grpc-clients": real.grpc_clients,
+    "grpc-source": real.grpc_clients_on_source,
     "truth": truth.truth,
     "dispatch": truth.dispatch,
     "many-streams": many_streams.many_streams,

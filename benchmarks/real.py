@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from urllib.request import urlopen
@@ -21,6 +22,7 @@ from benchmarks import kit_worker
 from benchmarks.commands import readable
 from benchmarks.processes import client_core, measure
 from benchmarks.results import Result, Results, over_rounds
+from benchmarks.source import grpc_source
 from benchmarks.tools import PEERS, PROMPT, Work, perf_analyzer, perf_analyzer_file
 from kit.servers.embedded import EmbeddedServer
 from kit.servers.repository import build_repository
@@ -56,50 +58,84 @@ class Seen:
 
 def http(results: Results, rounds: int) -> None:
     """HTTP infer on a model that is not decoupled, which perf_analyzer can also call."""
-    _compare(results, rounds, "http", "unary", Protocol.HTTP_INFER, ["-i", "http"])
+    _compare(results, rounds, "http", "unary", Protocol.HTTP_INFER, ["-i", "http"], None)
 
 
 def grpc(results: Results, rounds: int) -> None:
     """gRPC streams on the simulated engine, 16 tokens an answer; and unary gRPC."""
-    streaming = ["-i", "grpc", "--streaming"]
-    _compare(results, rounds, "grpc_stream", "simulated", Protocol.GRPC_STREAM, streaming)
-    _compare(results, rounds, "grpc_unary", "unary", Protocol.GRPC_INFER, ["-i", "grpc"])
+    options = {"stream": ["-i", "grpc", "--streaming"], "unary": ["-i", "grpc"]}
+    for name, model, protocol in _GRPC:
+        _compare(results, rounds, f"grpc_{name}", model, protocol, options[name], "<= 0.8")
+
+
+_GRPC = (("stream", "simulated", Protocol.GRPC_STREAM), ("unary", "unary", Protocol.GRPC_INFER))
 
 
 def grpc_clients(results: Results, rounds: int) -> None:
-    """The kit's own gRPC client and grpcio in the kit, in turn, on the same server."""
-    for name, model, protocol in (
-        ("stream", "simulated", Protocol.GRPC_STREAM),
-        ("unary", "unary", Protocol.GRPC_INFER),
-    ):
-        cpu: list[float | None] = []
-        rate: list[float | None] = []
+    """The kit's own gRPC client and grpcio in the kit, in turn, on the same Triton server."""
+    for name, model, protocol in _GRPC:
         with (
             tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch,
             _triton(model, Path(scratch)) as endpoint,
         ):
-            _kit(protocol, model, endpoint, 2.0, Client.KIT)  # warms the server up
-            for _ in range(rounds):
-                own = _kit(protocol, model, endpoint, SECONDS, Client.KIT)
-                reference = _kit(protocol, model, endpoint, SECONDS, Client.GRPCIO)
-                rate.append(own.requests_per_s / reference.requests_per_s)
-                if own.cpu_us_a_request and reference.cpu_us_a_request:
-                    cpu.append(own.cpu_us_a_request / reference.cpu_us_a_request)
-        for what, values, unit, target in (
-            ("cpu", cpu, "ratio of CPU a request, steady part", "<= 0.25"),
-            ("rate", rate, "ratio", None),
-        ):
-            results.add(
-                Result(
-                    name=f"real_grpc_{name}_{what}_vs_grpcio",
-                    unit=unit,
-                    target=target,
-                    peer="grpcio",
-                    peer_version=version("grpcio"),
-                    command="python -m benchmarks grpc-clients",
-                    **over_rounds(values),  # type: ignore[arg-type]
-                )
+            counts = _answered(endpoint)
+            _by_either_client(
+                results,
+                rounds,
+                f"real_grpc_{name}",
+                partial(_kit, protocol, model, endpoint, counts),
+                case="grpc-clients",
+                target=None,
             )
+
+
+def grpc_clients_on_source(results: Results, rounds: int) -> None:
+    """The same two on our own source, which costs them nothing but their own work."""
+    for name, model, protocol in _GRPC:
+        with grpc_source() as source:
+            endpoint = Endpoint(grpc_port=source.port, http_port=source.port)
+            _by_either_client(
+                results,
+                rounds,
+                f"fast_grpc_{name}",
+                partial(_kit, protocol, model, endpoint, source.count, clients=64),
+                case="grpc-source",
+                target="<= 0.25",
+            )
+
+
+def _by_either_client(
+    results: Results,
+    rounds: int,
+    name: str,
+    run: Callable[[float, Client], Seen],
+    *,
+    case: str,
+    target: str | None,
+) -> None:
+    cpu: list[float | None] = []
+    rate: list[float | None] = []
+    run(2.0, Client.KIT)  # warms the server up
+    for _ in range(rounds):
+        own, reference = run(SECONDS, Client.KIT), run(SECONDS, Client.GRPCIO)
+        rate.append(own.requests_per_s / reference.requests_per_s)
+        if own.cpu_us_a_request and reference.cpu_us_a_request:
+            cpu.append(own.cpu_us_a_request / reference.cpu_us_a_request)
+    for what, values, unit, aim in (
+        ("cpu", cpu, "ratio of CPU a request, steady part", target),
+        ("rate", rate, "ratio", None),
+    ):
+        results.add(
+            Result(
+                name=f"{name}_{what}_vs_grpcio",
+                unit=unit,
+                target=aim,
+                peer="grpcio",
+                peer_version=version("grpcio"),
+                command=f"python -m benchmarks {case}",
+                **over_rounds(values),  # type: ignore[arg-type]
+            )
+        )
 
 
 @contextmanager
@@ -125,6 +161,7 @@ def _compare(
     model: str,
     protocol: Protocol,
     options: Sequence[str],
+    cpu_target: str | None,
 ) -> None:
     version = PEERS["perf_analyzer"].version()
     if version is None:
@@ -137,9 +174,10 @@ def _compare(
         tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch,
         _triton(model, Path(scratch)) as endpoint,
     ):
-        _kit(protocol, model, endpoint, 2.0)  # warms the server up
+        counts = _answered(endpoint)
+        _kit(protocol, model, endpoint, counts, 2.0)  # warms the server up
         for _ in range(rounds):
-            ours.append(_kit(protocol, model, endpoint, SECONDS))
+            ours.append(_kit(protocol, model, endpoint, counts, SECONDS))
             requests = round(ours[-1].requests_per_s * SECONDS)
             seen, command = _perf_analyzer(options, model, endpoint, requests)
             theirs.append(seen)
@@ -155,7 +193,7 @@ def _compare(
     for what, values, unit, target in (
         ("rate", rate, "ratio", ">= 1"),
         ("p50_latency", p50, "ratio", None),
-        ("cpu", cpu, "ratio of CPU a request, steady part", None),
+        ("cpu", cpu, "ratio of CPU a request, steady part", cpu_target),
     ):
         results.add(
             Result(
@@ -215,17 +253,20 @@ def _kit(
     protocol: Protocol,
     model: str,
     endpoint: Endpoint,
+    counts: Callable[[], tuple[int, int]],
     seconds: float,
-    client: Client = Client.GRPCIO,
+    client: Client = Client.KIT,
+    *,
+    clients: int = CLIENTS,
 ) -> Seen:
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
         folder = Path(scratch)
         work = Work(
-            port=0, clients=CLIENTS, tokens=TOKENS, streams=False, seconds=seconds, folder=folder
+            port=0, clients=clients, tokens=TOKENS, streams=False, seconds=seconds, folder=folder
         )
         load = kit_worker.workload(work, protocol=protocol, grpc_client=client)
         command = kit_worker.prepare(load, endpoint, folder, model)
-        usage = measure(command, _answered(endpoint), core=client_core(), folder=folder)
+        usage = measure(command, counts, core=client_core(), folder=folder)
         assert usage.exit_code == 0, usage.output
         table = kit_worker.trial(folder).requests()
     assert table["outcome"].unique().to_pylist() == ["ok"], table["outcome"].unique()

@@ -56,12 +56,12 @@ class Source:
             at += 3 + count
 
 
-def compiled(folder: Path) -> Path:
-    """Our source, compiled."""
-    binary = folder / "source"
+def compiled(folder: Path, name: str = "source") -> Path:
+    """One of our sources, compiled."""
+    binary = folder / name
     if not binary.exists():
         subprocess.run(
-            ["cc", "-O2", "-o", str(binary), str(HERE / "sources" / "source.c")], check=True
+            ["cc", "-O2", "-o", str(binary), str(HERE / "sources" / f"{name}.c")], check=True
         )
     return binary
 
@@ -85,6 +85,20 @@ def own_source(
         command = [str(binary), str(port), str(interval_us), str(file), str(stamps), host]
         with pinned(command, core) as process:
             _wait_for(port, host)
+            with file.open("r+b") as opened:
+                shared = mmap.mmap(opened.fileno(), 0)
+            yield Source(port=port, shared=shared, pid=process.pid)
+
+
+@contextmanager
+def grpc_source(*, is_pinned: bool = True) -> Iterator[Source]:
+    """Our source over gRPC, which answers in one write."""
+    core = source_core() if is_pinned else None
+    with tempfile.TemporaryDirectory(prefix="kit-bench-") as scratch:
+        port, file = free_port(), Path(scratch, "shared")
+        binary = compiled(Path(scratch), "grpc_source")
+        with pinned([str(binary), str(port), str(file)], core) as process:
+            _wait_for(port)
             with file.open("r+b") as opened:
                 shared = mmap.mmap(opened.fileno(), 0)
             yield Source(port=port, shared=shared, pid=process.pid)

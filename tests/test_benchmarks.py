@@ -25,7 +25,7 @@ from benchmarks.processes import measure  # noqa: E402
 from benchmarks.real import Seen, agreement  # noqa: E402
 from benchmarks.results import Result, Results, summary  # noqa: E402
 from benchmarks.tools import PEERS, Work, tokenizer  # noqa: E402
-from kit.study.spec import Endpoint  # noqa: E402
+from kit.study.spec import Client, Endpoint, Protocol  # noqa: E402
 
 
 def work(folder: Path, **changes: Any) -> Work:
@@ -95,6 +95,28 @@ def test_several_of_the_kits_workers_share_a_benchmark(tmp_path: Path) -> None:
     assert served == len(rows) == 400
     assert {row["outcome"] for row in rows} == {"ok"}
     assert {row["worker"] for row in rows} == {0, 1}
+
+
+@pytest.mark.parametrize("client", Client)
+@pytest.mark.parametrize("protocol", [Protocol.GRPC_INFER, Protocol.GRPC_STREAM])
+def test_the_grpc_source_answers_either_client_well(
+    tmp_path: Path, client: Client, protocol: Protocol
+) -> None:
+    with source.grpc_source(is_pinned=False) as up:
+        load = workload(
+            work(tmp_path, clients=8),
+            protocol=protocol,
+            grpc_client=client,
+            requests=400,
+            duration_s=None,
+        )
+        endpoint = Endpoint(grpc_port=up.port, http_port=up.port)
+        subprocess.run(prepare(load, endpoint, tmp_path), check=True, timeout=60)
+        served, tokens = up.count()
+    rows = trial(tmp_path).requests().to_pylist()
+    assert served == len(rows) == 400
+    assert {row["outcome"] for row in rows} == {"ok"}
+    assert tokens == (8 * 400 if protocol is Protocol.GRPC_STREAM else 0)
 
 
 def test_no_two_openai_answers_of_the_source_have_the_same_id() -> None:
