@@ -30,6 +30,12 @@ YARDSTICK = ("", f"{_MATPLOTLIB}\nimport pandas, matplotlib.pyplot, pyarrow")
 #: Name: what is there beforehand, what is waited for, the target in seconds.
 WAITS: dict[str, tuple[str, str, str]] = {
     "reading_map_trials": ("", "import kit; kit.recorded('release_map').trials", "<= 0.5"),
+    # The same where the libraries are loaded already, as in a notebook's second cell.
+    "reading_map_trials_with_pandas": (
+        "import pandas, pyarrow.compute, pyarrow.parquet",
+        "import kit; kit.recorded('release_map').trials",
+        "<= 0.5",
+    ),
     "reading_map_report": (
         "import tempfile; into = tempfile.TemporaryDirectory()",
         "import kit; kit.recorded('release_map').report(into.name)",
