@@ -44,8 +44,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.START, "EngineCore",
        r"EngineCore\w{0,20} failed to start.{0,80}", at=Where.ERROR, of=_E),
     _p(Topic.START, "ngine core initialization failed",
-       r"(?:[\w.]{1,60}: )?Engine core initialization failed\.[^{]{0,80}"
-       r"(?:\{'\w{1,40}': (?P<status>-?\d{1,3}))?.{0,80}", at=Where.ERROR, of=_E),
+       r"(?:[\w.]{1,60}: )?Engine core initialization failed\."
+       r"(?:[^{]{0,80}\{'\w{1,40}': (?P<status>-?\d{1,3}))?.{0,80}", at=Where.ERROR, of=_E),
     _p(Topic.START, "failed to start",
        r"(?:WorkerProc|Engine process|RPC Server|API server|DP [Cc]oordinator(?: process)?"
        r"|Executor|Engine|Worker(?: process)?) (?:\S{1,60} )?failed to start.{0,160}",

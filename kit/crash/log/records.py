@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from kit.crash.log.prose import is_sentence
 from kit.crash.log.quotes import quotes_a_request
 
 #: An escape sequence, also where its first byte is written out or was lost.
@@ -59,6 +60,7 @@ _DEEPEST = 6
 _MOST_NESTED = 3
 #: From here on a line is cut where its records meet, and not parsed as a whole.
 _LONG = 1 << 18
+_LETTERS = re.compile(r"[A-Za-z]{2}")
 _DECODER = json.JSONDecoder()
 
 
@@ -163,12 +165,14 @@ def _from_json(line: str) -> list[str] | None:
     at = line.find('{"')
     if at < 0:
         at = line.find('{ "')
-    if 0 <= at <= 200 and line.rstrip()[-1:] in ("}", "]", ","):
+    if 0 <= at <= 200:
         try:
-            record, _ = _DECODER.raw_decode(line, at)
+            record, end = _DECODER.raw_decode(line, at)
         except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
+            if _LETTERS.search(line, end) or is_sentence(line[:at]):
+                return None  # somebody's sentence quotes it
             return _of_fields(record, whole=not line[:at].strip(" [,"))
     if pair := _PAIR.match(line):
         text = _string(pair[2])

@@ -39,13 +39,11 @@ _EXIT = (
     r"(?:an? )?(?:non-?zero )?"
     r"(?:exit |return )?(?:code|status):?\s{0,4}\[?"
     r"|(?:[\w.]{1,80}: )?(?:Command .{1,600}|\S{1,80}) returned non-zero exit status "
-    r"|.{0,200}\b(?:command|container|process) terminated with exit code "
     r"|[Pp]rocess (?:\S{1,80} )?(?:exited|finished) with (?:exit )?(?:code|status) "
     r"|(?:[Rr]eturn ?code|rc|RC|returncode|return code|exit status|[Ee]xit code|EXIT CODE|status)"
     r"\s?[:=]?\s?"
     r"|(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode=|exitCode[\"']?: ?"
-    r"|(?:\S{1,200}\s+){1,12}?Exited \(|.{0,200}\bfailed \(exitcode: |exitcode {0,3}: "
-    r"|(?:.{0,120}, )?ExitCode[=:] ?|exited: .{1,200}\(exit status )" + _STATUS
+    r"|(?:\S{1,200}\s+){1,12}?Exited \(|exitcode {0,3}: |exited: .{1,200}\(exit status )" + _STATUS
 )
 
 # fmt: off
@@ -89,7 +87,7 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:[\w./\-]{1,200}: (?:line \d{1,6}: +\d{1,8} +|\S{1,20}: |task \d{1,6}: )?|\d{1,8} +)?"
        rf"(?P<signal>{_WORDS}|{_LOWER}|quit) +\(core dumped\)", at=Where.START),
     _p(Topic.SIGNAL, ": line ",
-       rf"[\w./\- ]{{1,200}}: line \d{{1,6}}: +\d{{1,8}} (?P<signal>{_WORDS}|Killed)\b",
+       rf"[\w./\-]{{1,200}}: line \d{{1,6}}: +\d{{1,8}} (?P<signal>{_WORDS}|Killed)\b",
        at=Where.START),
     _p(Topic.SIGNAL, "sh: ", rf"(?:zsh|bash|fish|sh|-bash): (?P<signal>{_LOWER}|{_WORDS}|Killed)\b",
        at=Where.START),
@@ -104,8 +102,8 @@ WORDING: tuple[Phrase, ...] = (
        r" (?:(?:\(?\w+\)? )?(?:by|with|on|from|due to|because of) )"
        r"(?:a )?[Ss]ignal:? ?\(?(?P<signal>\d{1,2}|SIG[A-Z]{2,6})\b"),
     _p(Topic.SIGNAL, "killed by signal",
-       rf"(?:.{{0,160}} )?(?:is |was )?killed by signal: (?P<signal>{_WORDS}|Killed|Terminated)",
-       at=Where.ERROR),
+       rf"(?P<who>(?:\S{{1,80}} ){{0,8}}?)(?:is |was )?killed by signal: "
+       rf"(?P<signal>{_WORDS}|Killed|Terminated)", at=Where.ERROR),
     _p(Topic.SIGNAL, "<Signals.",
        r"(?:Command .{1,600} )?died with <Signals\.(?P<signal>SIG[A-Z]{2,6}): \d{1,2}>",
        at=Where.ERROR),
@@ -124,7 +122,7 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "(signal ",
        rf"(?:EXIT STRING|exit string): (?P<signal>{_WORDS}|Killed) \(signal \d{{1,2}}\)"),
     _p(Topic.SIGNAL, "terminated by SIG",
-       r"(?:exited: |.{0,120})\(?terminated by (?P<signal>SIG[A-Z]{2,6})", at=Where.START),
+       r"(?P<who>(?:\S{1,80} ){0,8}?)\(?terminated by (?P<signal>SIG[A-Z]{2,6})", at=Where.START),
     _p(Topic.SIGNAL, "[signal SIG",
        r"\[signal (?P<signal>SIG[A-Z]{2,6}):? ?.{0,80}", at=Where.START),
     _p(Topic.SIGNAL, "signal arrived during",
@@ -180,7 +178,8 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.HEAP, _HEAP_NEEDLES, _HEAP, at=Where.PRINTED, signal=6),
     _p(Topic.ASSERTION, "ASSERTION FAILED", r"ASSERTION FAILED: .{0,120}",
        at=Where.PRINTED, of=Subject.SERVER, signal=6),
-    _p(Topic.ASSERTION, "Assertion `", r"Assertion `.{1,200}' failed", signal=6),
+    _p(Topic.ASSERTION, "Assertion `",
+       r"(?:[^\s:]{1,200}:\d{1,6}: .{1,400}?: )?Assertion `.{1,200}' failed", signal=6),
     _p(Topic.ASSERTION, "heck failed:",
        r"(?:\bF\d{4,8} |\bF (?:tensorflow|external|\./)|\[F ?|^F |FATAL: ?).{0,120}Check failed:"
        r" .{0,120}", signal=6),
@@ -234,7 +233,7 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:[Ss]tep|[Jj]ob|Exceeded|StepId)\S{0,40} exceeded memory limit.{0,80}",
        at=Where.START, signal=9),
     _p(Topic.KILLED, "probe, will be restarted",
-       r"(?:Container \S{1,80}|.{0,80}) failed (?:liveness|startup) probe, will be restarted"),
+       r"(?:[Cc]ontainer \S{1,80} )?failed (?:liveness|startup) probe, will be restarted"),
     _p(Topic.KILLED, "low on resource", r"The node was low on resource: (?!memory).{0,160}"),
     _p(Topic.KILLED, "Evicted",
        r"(?:Reason|reason|Status)\"?: {1,20}\"?Evicted|^\s{0,20}Warning\s+Evicted\b"
@@ -259,7 +258,7 @@ WORDING: tuple[Phrase, ...] = (
        at=Where.START),
     _p(Topic.SIGNAL, "terminated due to signal",
        r"Worker with pid \d{1,8} was terminated due to signal (?P<signal>\d{1,2})", at=Where.START),
-    _p(Topic.KILLED, "Backend worker process", r"- Backend worker process (?:has )?died"),
+    _p(Topic.KILLED, "Backend worker process", r"Backend worker process (?:has )?died"),
     _p(Topic.SIGNAL, "orker (pid",
        r"Worker \(pid:? ?\d{1,8}\) was sent (?P<signal>SIG[A-Z]{2,6})!?.{0,60}", at=Where.START),
     _p(Topic.KILLED, "Child process [", r"Child process \[\d{1,8}\] died", at=Where.START),
@@ -295,6 +294,9 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:\S{1,200}: )?.{0,100}Inconsistency detected by ld\.so.{0,100}",
        at=Where.START, signal=None),
     _p(Topic.EXIT, ("xit", "ode", "rc"), _EXIT, guard=_STATUS, at=Where.START),
+    _p(Topic.EXIT, ("terminated with exit", "(exitcode: ", "ExitCode"),
+       r"(?:(?:command|container|process) terminated with exit code |failed \(exitcode: "
+       rf"|ExitCode[=:] ?){_STATUS}", guard=_STATUS),
     # what only waits
     _p(Topic.HANG, "blocked for more than",
        r"task (?P<name>[\w.:\-]{1,20}):\d{1,8} blocked for more than \d{1,6} seconds",
