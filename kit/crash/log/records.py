@@ -240,10 +240,11 @@ def _from_csv(line: str) -> list[str] | None:
 
 
 def _from_pairs(line: str) -> list[str] | None:
-    if "=" in line and _LOGFMT.match(line) and (found := _LOGFMT_MESSAGE.search(line)):
-        text = _string(found[1])
-        return None if text is None else [text]
-    return None
+    """What the fields of key=value say that hold words: the message, then the error."""
+    if "=" not in line or not _LOGFMT.match(line):
+        return None
+    said = [_string(found[1]) for found in _LOGFMT_MESSAGE.finditer(line)]
+    return [text for text in said if text is not None] or None
 
 
 def _string(quoted: str) -> str | None:

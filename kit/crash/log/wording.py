@@ -12,7 +12,7 @@ _WORDS = (
 _LOWER = "segmentation fault|aborted|abort|bus error|illegal hardware instruction|killed"
 #: glibc's words for a damaged heap; one pattern, found through several literals.
 _HEAP = (
-    r"(?:\*\*\* (?:Error in|glibc detected \*\*\*) .{1,120}: |Fatal glibc error: "
+    r"(?:\*\*\* (?:\*\*)?(?:Error in|glibc detected \*\*\*) .{1,120}: |Fatal glibc error: "
     r"|[\w./\-]{1,80}: (?=malloc\.c))?"
     r"(?:free\(\): (?:invalid|double free|too many chunks|unaligned|corrupted)"
     r"|double free or corruption"
@@ -69,7 +69,7 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "*** Aborted at",
        r"\*\*\* Aborted at \d{5,12} \(unix time\)", at=Where.PRINTED, signal=6),
     _p(Topic.SIGNAL, "Fatal Python error",
-       rf"Fatal Python error: (?P<signal>{_WORDS})?.{{0,80}}", at=Where.PRINTED),
+       rf"Fatal Python error: (?:.{{0,60}}?(?P<signal>(?i:{_WORDS})))?.{{0,80}}", at=Where.PRINTED),
     _p(Topic.SIGNAL, "!!!!!!!",
        r"!{3,9} (?:.{0,40} )?(?P<signal>Segfault|Segmentation fault|Bus error|Abort|SIG[A-Z]{3,5})"
        r"(?: encountered)? !{3,9}", at=Where.PRINTED),
@@ -104,6 +104,10 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "killed by signal",
        rf"(?P<who>(?:\S{{1,80}} ){{0,8}}?)(?:is |was )?killed by signal: "
        rf"(?P<signal>{_WORDS}|Killed|Terminated)", at=Where.ERROR),
+    _p(Topic.SIGNAL, ": signal: ",  # Go's words
+       rf"(?P<who>(?:\S{{1,80}} ){{0,8}}?)(?:has |was )?(?:terminated|exited|died|failed|crashed"
+       rf"|stopped|ended): signal: (?P<signal>{_LOWER}|floating point exception"
+       r"|illegal instruction)\b(?: +\(core dumped\))?", at=Where.ERROR),
     _p(Topic.SIGNAL, "<Signals.",
        r"(?:Command .{1,600} )?died with <Signals\.(?P<signal>SIG[A-Z]{2,6}): \d{1,2}>",
        at=Where.ERROR),
@@ -246,7 +250,8 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.KILLED, "with result 'core-dump'", r"Failed with result 'core-dump'"),
     _p(Topic.KILLED, "CrashLoopBackOff",
        r"(?:reason\"?: \"?|\s[01]/\d{1,2}\s+|Reason:\s{1,20}|^\s*)(?:Init:)?CrashLoopBackOff\b"),
-    _p(Topic.KILLED, "restarting failed container", r"Back-off restarting failed container"),
+    _p(Topic.KILLED, "restarting failed container",
+       r"[Bb]ack-off (?:\d[\dhms.]{0,12} )?restarting failed container"),
     _p(Topic.KILLED, "Timeout expired", r"Exit timeout expired\. Exiting immediately", fatal=False),
     _p(Topic.KILLED, "MPI_ABORT", r"MPI_ABORT was invoked on rank \d{1,5}", at=Where.START),
     _p(Topic.KILLED, "but 1 process returned",
