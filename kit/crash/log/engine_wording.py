@@ -178,8 +178,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"(?:.{0,120} )?missed too many heartbeats.{0,60}", at=Where.START, of=_E),
     # NCCL and PyTorch
     _p(Topic.NCCL, "taking the entire process down",
-       r"(?:Some NCCL operations have failed or timed out.{0,200})?"
        r"(?:To avoid data inconsistency, )?we are taking the entire process down"),
+    _p(Topic.NCCL, "Some NCCL operations", r"Some NCCL operations have failed or timed out"),
     _p(Topic.NCCL, "will be terminated",
        r"Heartbeat monitor timed out! Process will be terminated"),
     _p(Topic.NCCL, "watchdog got stuck",

@@ -32,6 +32,7 @@ class Subject(StrEnum):
 class Topic(StrEnum):
     SIGNAL = "signal"  # a process got a signal
     STOP = "stop"  # SIGTERM or SIGINT: somebody stopped the server
+    INTERRUPT = "interrupt"  # somebody pressed Ctrl-C
     EXCEPTION = "exception"  # C++ exception that nobody caught
     HEAP = "heap"  # glibc found the heap damaged
     ASSERTION = "assertion"

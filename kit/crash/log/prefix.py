@@ -29,7 +29,7 @@ _PIECE = re.compile(
     r"|std(?:out|err)(?: [FP])?(?!\w):?"  # kubernetes
     r"|(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL|debug|info|warn|warning|error|critical"
     r"|fatal|Error|Warning|Info)(?!\w):?(?:[\w.]{1,60}:)?"
-    r"|[A-Z][A-Z0-9_]{1,30}(?![\w'(]):?"
+    r"|[A-Z][A-Z0-9_]{1,30}(?![\w'(]):?|[DEFVW](?=\s)"
     r"|[\w.@\-]{1,60}=(?:\"[^\"]{0,100}\"|[^\s\"]{1,100})"  # key=value
     r"|[\w./\-]{1,80}\.\w{1,4}:\d{1,6}(?:\]|:(?= ))"  # grpc_server.cc:2513]
     r"|[\w./\-]{1,80}\.\w{1,4}:\d{1,6}(?=\s|$)"

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from kit.crash.log.prose import is_sentence
+from kit.crash.log.prose import is_persons, is_sentence
 from kit.crash.log.quotes import quotes_a_request
 
 #: An escape sequence, also where its first byte is written out or was lost.
@@ -125,8 +125,12 @@ def messages(line: str) -> list[str]:
     """The log lines that one line holds, one or more, without colours and borders."""
     if "[" in line or "\x1b" in line:
         line = _COLOUR.sub("", line)
-    # Not of a client's words, which no syslog daemon has written: they stay one line.
-    if "#01" in line and not quotes_a_request(line.replace("\\", "")):
+    # Not of the words of a client or of another person, which no syslog daemon has written: they
+    # stay one line.
+    written_out = line.find("#01")
+    if written_out >= 0 and not (
+        quotes_a_request(line.replace("\\", "")) or is_persons(line[:written_out])
+    ):
         for written, meant in _OCTAL.items():
             line = line.replace(written, meant)
     if "&" in line and _ENTITY.search(line):

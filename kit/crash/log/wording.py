@@ -171,6 +171,7 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:[$#] )?(?:sudo )?(?:p|eu-)stack (?:-p )?\d{1,8}", at=Where.START, fatal=False),
     _p(Topic.DEBUGGER, "Stack of ",
        r"[~+=-]{3,200} ?Stack of .{1,80} \(\d{1,20}\) ?[~+=-]{3}", at=Where.START, fatal=False),
+    _p(Topic.INTERRUPT, "^C", r"\^C(?:\s|$)", at=Where.START, fatal=False),
     _p(Topic.DEBUGGER, "SIGINT", r"received signal SIGINT", fatal=False),
     # aborts
     _p(Topic.EXCEPTION, "terminat",
@@ -190,6 +191,11 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.ASSERTION, "assertion failed: ",
        r"[\w./\-]{1,120}\.(?:cc|cpp|c|hh?|hpp|inc):\d{1,6}\]\s{1,20}assertion failed: .{1,160}",
        at=Where.START, signal=6),
+    _p(Topic.ASSERTION, "GGML_A",
+       r"(?:\S{1,200}:\d{1,6}: )?GGML_(?:ASSERT|ABORT)"
+       r"(?:\(.{1,300}\) failed|: \S{1,200}:\d{1,6}: .{1,200})", at=Where.START, signal=6),
+    _p(Topic.ASSERTION, "current device: ",  # which llama.cpp prints before it aborts
+       r"current device: \d{1,3}, in function \w{1,100} at .{1,200}", at=Where.START, signal=6),
     _p(Topic.ASSERTION, "Check failure stack",
        r"\*\*\* Check failure stack trace: \*\*\*", at=Where.PRINTED, signal=6),
     _p(Topic.ASSERTION, "fatal error: ",
@@ -263,7 +269,9 @@ WORDING: tuple[Phrase, ...] = (
        at=Where.START),
     _p(Topic.SIGNAL, "terminated due to signal",
        r"Worker with pid \d{1,8} was terminated due to signal (?P<signal>\d{1,2})", at=Where.START),
-    _p(Topic.KILLED, "Backend worker process", r"Backend worker process (?:has )?died"),
+    _p(Topic.KILLED, "Backend worker",
+       r"Backend worker (?:monitoring thread interrupted or backend worker )?process "
+       r"(?:has )?died"),
     _p(Topic.SIGNAL, "orker (pid",
        r"Worker \(pid:? ?\d{1,8}\) was sent (?P<signal>SIG[A-Z]{2,6})!?.{0,60}", at=Where.START),
     _p(Topic.KILLED, "Child process [", r"Child process \[\d{1,8}\] died", at=Where.START),
