@@ -115,10 +115,9 @@ def _is_told(notice: Notice, scan: Scan) -> bool:
     place = _PLACE.match(notice.text)
     if place and any(place[0] in n.text for n in scan.notices.get(Topic.CONTINUES, [])):
         return False
-    interrupted = any(
-        pressed.line < notice.line for pressed in scan.notices.get(Topic.INTERRUPT, [])
-    ) or any(text.startswith("KeyboardInterrupt") for _, text in scan.raised)
-    return Topic.DEBUGGER not in scan.topics and not interrupted
+    return not {Topic.DEBUGGER, Topic.INTERRUPT} & scan.topics and not any(
+        text.startswith("KeyboardInterrupt") for _, text in scan.raised
+    )
 
 
 def _restarted(notices: list[Notice]) -> bool:

@@ -25,7 +25,7 @@ _NEAR = {
     Shape.PYTHON: 4,
     Shape.FAULTHANDLER: 5,
     Shape.SEGFAULT: 5,
-    Shape.ABSL: 2,
+    Shape.ABSL: 4,  # as many lines as a record takes in a JSON array that is spread
     Shape.KERNEL: 0,
 }
 #: Of a log with more crashes than this, the first and the last ones are kept.

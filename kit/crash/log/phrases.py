@@ -96,7 +96,8 @@ class Phrase:
     def _placed(self, line: str, starts: Sequence[int]) -> Iterator[re.Match[str]]:
         """Where the phrase may count, as far as what stands before it tells."""
         if self.where is Where.RECORD:
-            for match in self.pattern.finditer(line):
+            first = (self.pattern.match(line, start) for start in starts)
+            for match in (*filter(None, first), *self.pattern.finditer(line)):
                 begin = match.start()
                 last = max((start for start in starts if start <= begin), default=0)
                 rest = line[_end_of_errors(line, last) : begin] if begin > last else ""

@@ -41,7 +41,7 @@ _USERS = re.compile(
 _CHAT = ("messages", "prompt", "role", "text_input", "inputs")
 _PAIR = re.compile(r"^\s{0,40}(?:- )?\"([\w@.\-]{1,80})\"\s?:\s?(\"(?:[^\"\\]|\\.)*\"),?\s*$")
 _ELEMENT = re.compile(r"^\s{1,40}(\"(?:[^\"\\]|\\.)*\"),?\s*$")
-_LOGFMT = re.compile(r"^\s*(?:\S{1,80} ){0,3}[\w.@\-]{1,40}=(?:\S|$)")
+_LOGFMT = re.compile(r"^\s*((?:\S{1,80} {1,40}){0,8}?)[\w.@\-]{1,40}=(?:\S|$)")
 _LOGFMT_MESSAGE = re.compile(
     r"(?:^|\s)(?:msg|message|log|line|text|err|error)=(\"(?:[^\"\\]|\\.)*\")"
 )
@@ -157,9 +157,13 @@ def _of_record(line: str, depth: int) -> list[str]:
             return [
                 inner
                 for part in parts
-                for inner in (_of_record(part, depth + 1) if '{"' in part else (part,))
+                for inner in (_of_record(part, depth + 1) if _is_record(part) else (part,))
             ]
     return line.split("\n")
+
+
+def _is_record(line: str) -> bool:
+    return '{"' in line or ('="' in line and _LOGFMT.match(line) is not None)
 
 
 def _from_json(line: str) -> list[str] | None:
@@ -245,7 +249,8 @@ def _from_csv(line: str) -> list[str] | None:
 
 def _from_pairs(line: str) -> list[str] | None:
     """What the fields of key=value say that hold words: the message, then the error."""
-    if "=" not in line or not _LOGFMT.match(line):
+    begins = _LOGFMT.match(line) if "=" in line else None
+    if begins is None or is_sentence(begins[1]):
         return None
     said = [_string(found[1]) for found in _LOGFMT_MESSAGE.finditer(line)]
     return [text for text in said if text is not None] or None
