@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from kit.crash.log.prose import is_persons, is_sentence
+from kit.crash.log.prose import goes_on_as_prose, is_persons, is_sentence
 from kit.crash.log.quotes import quotes_a_request
 
 #: An escape sequence, also where its first byte is written out or was lost.
@@ -42,6 +42,8 @@ _CHAT = ("messages", "prompt", "role", "text_input", "inputs")
 _PAIR = re.compile(r"^\s{0,40}(?:- )?\"([\w@.\-]{1,80})\"\s?:\s?(\"(?:[^\"\\]|\\.)*\"),?\s*$")
 _ELEMENT = re.compile(r"^\s{1,40}(\"(?:[^\"\\]|\\.)*\"),?\s*$")
 _LOGFMT = re.compile(r"^\s*((?:\S{1,80} {1,40}){0,8}?)[\w.@\-]{1,40}=(?:\S|$)")
+#: Marks of a quotation, and the kind of an issue, before a record that somebody quotes.
+_QUOTED = re.compile(r"(?:^|\s)(?:[`'\"]|\*\*|\[[A-Z][a-z]+\]:|#)")
 _LOGFMT_MESSAGE = re.compile(
     r"(?:^|\s)(?:msg|message|log|line|text|err|error)=(\"(?:[^\"\\]|\\.)*\")"
 )
@@ -250,9 +252,12 @@ def _from_csv(line: str) -> list[str] | None:
 def _from_pairs(line: str) -> list[str] | None:
     """What the fields of key=value say that hold words: the message, then the error."""
     begins = _LOGFMT.match(line) if "=" in line else None
-    if begins is None or is_sentence(begins[1]):
+    if begins is None or is_sentence(begins[1]) or _QUOTED.search(begins[1]):
         return None
-    said = [_string(found[1]) for found in _LOGFMT_MESSAGE.finditer(line)]
+    fields = list(_LOGFMT_MESSAGE.finditer(line))
+    if fields and goes_on_as_prose("", "", line[fields[-1].end() :]):
+        return None
+    said = [_string(found[1]) for found in fields]
     return [text for text in said if text is not None] or None
 
 
