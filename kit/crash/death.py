@@ -115,7 +115,7 @@ def _is_told(notice: Notice, scan: Scan) -> bool:
     place = _PLACE.match(notice.text)
     if place and any(place[0] in n.text for n in scan.notices.get(Topic.CONTINUES, [])):
         return False
-    return Topic.DEBUGGER not in scan.topics and not any(
+    return not {Topic.DEBUGGER, Topic.INTERRUPT} & scan.topics and not any(
         text.startswith("KeyboardInterrupt") for _, text in scan.raised
     )
 

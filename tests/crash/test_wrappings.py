@@ -248,90 +248,10 @@ def test_a_folders_logs_are_put_in_order_and_the_first_death_is_named(tmp_path: 
     assert "2 of 3 logs tell of a death; first that of triton.log" in found.summary
 
 
-LINES = st.sampled_from(
-    [
-        line.strip()
-        for path in sorted(STACKS.glob("*.log"))
-        for line in path.read_text(errors="replace").splitlines()
-        if line.strip() and "'" not in line and '"' not in line and "\\" not in line
-    ]
-)
-PROSE = ("the", "log", "of", "our", "server", "says", "that", "a", "model", "was", "slow", "and")
-WORDS = st.lists(st.sampled_from(PROSE), min_size=2, max_size=9).map(" ".join)
-QUOTED = st.one_of(
-    st.builds(lambda a, b: f"INFO 06-07 17:13:56 [chat.py:88] {a} says: {b}", WORDS, LINES),
-    st.builds(lambda a, b: f"{a} says {b}", WORDS, LINES),
-    st.builds(lambda a, b: f"{a} why does it print '{b}' then", WORDS, LINES),
-    st.builds(
-        lambda a, b: (
-            f"INFO 06-07 17:13:56 logger.py:39] Received request 7: prompt: '{a}\\n"
-            + "\\n".join(b)
-            + "', params: SamplingParams(n=1)"
-        ),
-        WORDS,
-        st.lists(LINES, max_size=8),
-    ),
-    st.builds(
-        lambda a, b: (
-            f"INFO 06-07 17:13:56 logger.py:39] Received request 7: prompt: '{a}\n"
-            + "\n".join(b)
-            + "', params: SamplingParams(n=1)"
-        ),
-        WORDS,
-        st.lists(LINES, max_size=8),
-    ),
-    st.builds(
-        lambda b: json.dumps({"messages": [{"role": "user", "content": "\n".join(b)}]}),
-        st.lists(LINES, max_size=8),
-    ),
-    WORDS,
-)
-
-
-@pytest.mark.slow
-@settings(max_examples=60, deadline=None)
-@given(st.lists(QUOTED, max_size=6).map("\n".join))
-def test_prose_and_quotations_are_no_death(text: str) -> None:
-    found = diagnose(text)
-    assert not found.died, (found.summary, found.line)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "a#012free(): invalid pointer#012",
-        'x"}#012free(): invalid pointer#012',
-        'x"}\n#012free(): invalid pointer',
-        "it's #012Aborted (core dumped)#012'}",
-    ],
-)
-@pytest.mark.parametrize("asked", ["{}", "prompt: {!r}, params: SamplingParams(n=1)", "syslog"])
-def test_what_a_client_writes_as_syslog_does_is_not_read_so(words: str, asked: str) -> None:
-    said = json.dumps({"text_input": words})
-    record = {"{}": said, "syslog": json.dumps({"log": f"request: {said}\n"})}
-    line = record.get(asked) or asked.format(words)
-    assert not diagnose(f"I0101 10:00:01.000000 1 model.py:20] {line}\n").died
-    assert diagnose("I0101 10:00:01.000000 1 model.py:20] a#012free(): invalid pointer").died
-
-
 def test_a_line_with_countless_ways_to_read_a_name_in_it_is_read_at_once() -> None:
     began = time.process_time()
     diagnose(" 0# 0x00007F" + "$" * 16_000 + " in tritonserver\n")
     assert time.process_time() - began < 5
-
-
-def test_words_about_an_exit_are_no_exit() -> None:
-    assert not diagnose("INFO [chat.py:88] the model says: Exited with code 137").died
-    assert diagnose("error: the container exited with code 137").died
-
-
-def test_a_quotation_that_began_among_lines_that_tell_nothing_is_still_one() -> None:
-    quiet = "".join(f"INFO 06-07 17:13:{n % 60:02d} api.py:1] all is well\n" for n in range(3000))
-    opened = "INFO 06-07 17:13:56 engine.py:436] Received request 7d1c: prompt: 'Explain this:\n"
-    quoted = (STACKS / "server-7332.log").read_text() + "', params: SamplingParams(n=1)\n"
-    assert not diagnose(quiet + opened + quoted).died
-    assert not diagnose_chunks([quiet, opened, "to me\n", quoted]).died, "as a pipe gives it"
-    assert diagnose(quiet + opened + "', params: SamplingParams(n=1)\n" + quoted).died
 
 
 @pytest.mark.parametrize("name", ["vllm-20361.log", "server-7332.log", "measured-23.10-1.log"])
@@ -341,11 +261,6 @@ def test_a_stack_is_read_alike_wherever_the_log_is_cut(name: str) -> None:
     for at in range(1, len(lines)):
         parts = ["".join(lines[:at]), "".join(lines[at:])]
         assert diagnose_chunks(parts) == whole, f"cut behind line {at}"
-
-
-def test_a_crash_behind_a_quotation_mark_that_nothing_closes_is_read() -> None:
-    opened = "INFO 06-07 17:13:56 logger.py:39] Received request 7: prompt: 'why\n"
-    assert diagnose(opened + (STACKS / "server-7332.log").read_text()).died
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ _NEAR = {
     Shape.PYTHON: 4,
     Shape.FAULTHANDLER: 5,
     Shape.SEGFAULT: 5,
-    Shape.ABSL: 2,
+    Shape.ABSL: 4,  # as many lines as a record takes in a JSON array that is spread
     Shape.KERNEL: 0,
 }
 #: Of a log with more crashes than this, the first and the last ones are kept.
@@ -172,7 +172,7 @@ class LogReader:
 
     def _made_of(self, shape: Shape, entries: list[Entry]) -> list[Backtrace]:
         first, last = entries[0].line, entries[-1].line
-        quoted = 2 * sum(entry.quoted for entry in entries) > len(entries)
+        quoted = 2 * sum(entry.quoted for entry in entries) >= len(entries)
         stacks: list[Stack] | None
         if shape in _NEAR:
             stacks = [in_sequence(entries, innermost_last=shape is Shape.PYTHON)]
@@ -186,7 +186,8 @@ class LogReader:
             number = None
         else:
             words, number = self._absorb(first, last, shape)
-            if number is None and shape is Shape.GDB and not quoted and len(entries) > 1:
+            whole = stacks is not None and len(entries) > 1
+            if number is None and shape is Shape.GDB and not quoted and whole:
                 number = _SIGABRT if any(map(_aborts, entries)) else None
         if stacks is None:
             torn = Backtrace(

@@ -13,8 +13,6 @@ _RAISED = (
     r"(?:[A-Za-z_][\w]{0,60}\.){0,6}[A-Z]\w{0,60}(?:Error|Exception)(?:: .{0,200}|\(.{0,200}|$)"
 )
 #: The modules of vLLM that log an exception only when it ends the engine.
-#: What PyTorch's logger, and a thread that throws, put before a message: "[rank0]:[E …] [PG 0 …] ".
-_C10D = r"(?:what\(\):\s{0,4})?(?:\[[^\]\n]{1,160}\][: ]{0,3}){0,8}"
 _LOOPS = (
     r"(?:[\w\-]{1,40}/){0,6}(?:core|multiproc_executor|async_llm|async_llm_engine|core_client|engine"
     r"|ray_utils|worker_base|multiproc_worker_utils)\.py:\d{1,5}"
@@ -44,8 +42,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.START, "EngineCore",
        r"EngineCore\w{0,20} failed to start.{0,80}", at=Where.ERROR, of=_E),
     _p(Topic.START, "ngine core initialization failed",
-       r"(?:[\w.]{1,60}: )?Engine core initialization failed\.[^{]{0,80}"
-       r"(?:\{'\w{1,40}': (?P<status>-?\d{1,3}))?.{0,80}", at=Where.ERROR, of=_E),
+       r"(?:[\w.]{1,60}: )?Engine core initialization failed\."
+       r"(?:[^{]{0,80}\{'\w{1,40}': (?P<status>-?\d{1,3}))?.{0,80}", at=Where.ERROR, of=_E),
     _p(Topic.START, "failed to start",
        r"(?:WorkerProc|Engine process|RPC Server|API server|DP [Cc]oordinator(?: process)?"
        r"|Executor|Engine|Worker(?: process)?) (?:\S{1,60} )?failed to start.{0,160}",
@@ -110,6 +108,12 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"Background loop (?:has errored already|is stopped|is not running)", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "Engine iteration timed out",
        r"Engine iteration timed out\. This should never happen!", at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "Exception in callback",
+       r"(?:ERROR:asyncio:)?Exception in callback .{0,60}<function _(?:raise_exception_on_finish"
+       r"|log_task_completion)\b.{0,80}", at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "error trying to connect",
+       r"(?:Request failed during generation: )?Server error: error trying to connect: "
+       r"(?:No such file or directory|Connection refused).{0,40}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "unhealthy vLLM", r"Model is unavailable due to unhealthy vLLM engine",
        at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "Engine is not healthy",
@@ -174,26 +178,25 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"(?:.{0,120} )?missed too many heartbeats.{0,60}", at=Where.START, of=_E),
     # NCCL and PyTorch
     _p(Topic.NCCL, "taking the entire process down",
-       rf"{_C10D}(?:Some NCCL operations have failed or timed out.{{0,200}})?"
-       r"(?:To avoid data inconsistency, )?we are taking the entire process down",
-       at=Where.ERROR),
+       r"(?:To avoid data inconsistency, )?we are taking the entire process down"),
+    _p(Topic.NCCL, "Some NCCL operations", r"Some NCCL operations have failed or timed out"),
     _p(Topic.NCCL, "will be terminated",
-       rf"{_C10D}Heartbeat monitor timed out! Process will be terminated", at=Where.ERROR),
+       r"Heartbeat monitor timed out! Process will be terminated"),
     _p(Topic.NCCL, "watchdog got stuck",
-       rf"{_C10D}ProcessGroupNCCL's watchdog got stuck for \d{{1,6}} seconds", at=Where.ERROR),
+       r"ProcessGroupNCCL's watchdog got stuck for \d{1,6} seconds"),
     _p(Topic.NCCL, "watchdog thread terminated",
-       rf"{_C10D}(?:NCCL|Process group) watchdog thread terminated with exception.{{0,200}}",
-       at=Where.ERROR),
+       r"(?:NCCL|Process group) watchdog thread terminated with exception.{0,200}"),
     _p(Topic.NCCL, "Terminating the process",
-       rf"{_C10D}[Tt]erminating the process after attempting to dump debug info", at=Where.ERROR),
+       r"[Tt]erminating the process after attempting to dump debug info"),
     _p(Topic.NCCL, "NCCL",
        r"NCCL (?:error|WARN Cuda failure|operation failed).{0,160}", fatal=False),
     _p(Topic.NCCL, "nccl",
        r"nccl(?:UnhandledCuda|System|Internal|Remote)Error.{0,160}", fatal=False),
     _p(Topic.NCCL, "Watchdog caught",
        r"Watchdog caught collective operation timeout.{0,160}", fatal=False),
-    _p(Topic.NCCL, "ncclCommWatchdog", r"Exception raised from ncclCommWatchdog.{0,80}",
-       at=Where.START),
+    _p(Topic.NCCL, "ncclCommWatchdog",
+       r"(?:Exception raised from ncclCommWatchdog|frame #\d{1,3}: "
+       r"c10d::ProcessGroupNCCL::ncclCommWatchdog\(\)).{0,80}", at=Where.START),
     _p(Topic.EXIT, "terminated with signal",
        r"process \d{1,4} terminated with signal (?P<signal>SIG[A-Z]{2,6})", at=Where.ERROR),
     # CUDA

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kit.crash.log.engine_wording import ENGINE_WORDING
 from kit.crash.log.phrases import Phrase, Subject, Topic, is_servers, subject_of
-from kit.crash.log.prefix import NO_NAMES, message_starts
+from kit.crash.log.prefix import message_starts
 from kit.crash.log.wording import WORDING
 from kit.crash.log.words import Lines, Words
 
@@ -81,21 +81,6 @@ STOP_SIGNALS = frozenset({1, 2, 3, 15})
 #: The shell and the kernel count exit statuses of killed processes from here.
 SHELL_BASE = 128
 _TEXT = 300
-#: In the words before a status these show that somebody only speaks of it.
-_SAYING = NO_NAMES - {
-     "a", "an", "after", "been", "but", "by", "for", "from", "had", "has", "have", "in",
-     "is", "it", "of", "on", "or", "out", "so", "that", "the", "then", "this", "to",
-     "was", "were", "with", "without", "died", "dies", "ended", "exits", "failed",
-     "fails", "returned", "returns", "crashed", "crashes", "reported",
-}  # fmt: skip
-#: What somebody's words follow. Of the others a colon makes a label: "error: it exited with ...".
-_VERBS = frozenset(["say", "says", "said", "wrote", "print", "prints", "printed", "quoted"])
-
-
-def _is_saying(word: str) -> bool:
-    return word in _SAYING or (word[-1:] == ":" and word[:-1] in _VERBS)
-
-
 #: Triton's core and its HTTP frontend, once they shut down. Behind another source it is a quote.
 _SOURCE = re.compile(r"\.\w{1,4}:\d{1,6}\]")
 _SHUTDOWN = re.compile(
@@ -152,8 +137,6 @@ def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice | None:
     if status := groups.get("status"):
         got = _signal_of_status(int(status))
         fatal = fatal and int(status) != 0
-    if (who := groups.get("who")) and any(map(_is_saying, who.lower().split())):
-        return None  # words of a sentence about something
     if name := groups.get("name"):
         if not is_servers(name):
             return None  # another program of the same machine

@@ -13,11 +13,11 @@ prints has to stand where they print it, see `Where`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kit.crash.log.prefix import NO_NAMES
+from kit.crash.log.prose import can_lead, goes_on_as_prose, is_persons, names_a_process
 
 
 class Subject(StrEnum):
@@ -32,6 +32,7 @@ class Subject(StrEnum):
 class Topic(StrEnum):
     SIGNAL = "signal"  # a process got a signal
     STOP = "stop"  # SIGTERM or SIGINT: somebody stopped the server
+    INTERRUPT = "interrupt"  # somebody pressed Ctrl-C
     EXCEPTION = "exception"  # C++ exception that nobody caught
     HEAP = "heap"  # glibc found the heap damaged
     ASSERTION = "assertion"
@@ -56,7 +57,8 @@ class Topic(StrEnum):
 class Where(StrEnum):
     """Where in its line a phrase counts."""
 
-    ANYWHERE = "anywhere"
+    ANYWHERE = "anywhere"  # only of what is no death by itself
+    RECORD = "record"  # first, or behind a label, a column or an error's name of the same record
     START = "start"  # first, behind what loggers put before a message
     PRINTED = "printed"  # the same, or right behind what another thread was just printing
     ERROR = "error"  # first, or behind the names of errors
@@ -67,6 +69,7 @@ class Phrase:
     needles: tuple[str, ...]
     guard: re.Pattern[str] | None  # something else that the line must have, faster than `pattern`
     pattern: re.Pattern[str]
+    core: re.Pattern[str]  # without what may stand behind the words that count
     topic: Topic
     where: Where
     fatal: bool
@@ -79,31 +82,39 @@ class Phrase:
 
         starts: where the line's message may begin.
         """
-        if self.where is Where.ANYWHERE:
-            found = self.pattern.search(line)
-            return None if found and self.fatal and is_quoted(line[: found.start()]) else found
-        for start in starts:
-            if found := self.pattern.match(line, start):
+        if not self.fatal and self.where is Where.ANYWHERE:
+            return self.pattern.search(line)
+        for found in self._placed(line, starts):
+            if (who := found.groupdict().get("who")) and not names_a_process(who):
+                continue
+            core = self.core.match(line, found.start())
+            begin, end = found.start(), core.end() if core else found.end()
+            if not self.fatal or not goes_on_as_prose(line[:begin], line[begin:end], line[end:]):
                 return found
-            begin = _end_of_errors(line, start) if self.where is Where.ERROR else start
-            if begin > start and (found := self.pattern.match(line, begin)):
-                return found
-        if self.where is Where.PRINTED:
-            for needle in self.needles:
-                at = line.find(needle, starts[0] + 1)
-                glued = at > 0 and _GLUED.match(line[at - 2 : at].rjust(2))
-                if glued and (found := self.pattern.match(line, at)):
-                    return found
         return None
 
-
-def is_quoted(before: str) -> bool:
-    """Whether words of a sentence, or a quotation mark, stand right before something."""
-    before = before.rstrip()
-    if before[-1:] in ("'", '"', "`", "\u201c", "\u201e"):
-        return True
-    last = before.rpartition(" ")[2].strip(":,(").lower()
-    return last in NO_NAMES
+    def _placed(self, line: str, starts: Sequence[int]) -> Iterator[re.Match[str]]:
+        """Where the phrase may count, as far as what stands before it tells."""
+        if self.where is Where.RECORD:
+            first = (self.pattern.match(line, start) for start in starts)
+            for match in (*filter(None, first), *self.pattern.finditer(line)):
+                begin = match.start()
+                last = max((start for start in starts if start <= begin), default=0)
+                rest = line[_end_of_errors(line, last) : begin] if begin > last else ""
+                if can_lead(rest):
+                    yield match
+            return
+        for start in starts:
+            if found := self.pattern.match(line, start):
+                yield found
+            begin = _end_of_errors(line, start) if self.where is Where.ERROR else start
+            if begin > start and (found := self.pattern.match(line, begin)):
+                yield found
+        for needle in self.needles if self.where is Where.PRINTED else ():
+            at = line.find(needle, starts[0] + 1)
+            glued = at > 0 and _GLUED.match(line[at - 2 : at].rjust(2))
+            if glued and not is_persons(line[:at]) and (found := self.pattern.match(line, at)):
+                yield found
 
 
 def phrase(
@@ -113,7 +124,7 @@ def phrase(
     *,
     guard: str | None = None,
     fatal: bool = True,
-    at: Where = Where.ANYWHERE,
+    at: Where | None = None,
     of: Subject = Subject.UNKNOWN,
     signal: int | None = None,
     restarted: bool = False,
@@ -122,13 +133,18 @@ def phrase(
         (needles,) if isinstance(needles, str) else needles,
         re.compile(guard) if guard else None,
         re.compile(pattern),
+        re.compile(_OPEN_END.sub("", pattern)),
         topic,
-        at,
+        at or (Where.RECORD if fatal else Where.ANYWHERE),
         fatal,
         of,
         signal,
         restarted,
     )
+
+
+#: "Whatever follows", at the end of a pattern or of one of its branches.
+_OPEN_END = re.compile(r"\.\{[01],\d+\}(?=$|\||\)$)")
 
 
 def _end_of_errors(line: str, begin: int) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from kit.crash.log.prose import NO_NAMES, is_sentence_word
+
 _MOST = 24
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 #: One piece of a prefix. Nothing that was taken is given back, so that reading stays linear.
@@ -16,7 +18,9 @@ _PIECE = re.compile(
     r"(?>"
     r"(?:[A-Z][a-z]{2} {1,2}\d{1,2} [\d:.]{8,20}|\d{4}-\d\d-\d\dT\S{8,26})"  # a journal
     r" [\w.\-]{1,64} [\w./()@\-]{1,64}(?:\[\d{1,8}\])?:"
-    r"|\[[^\[\]]{0,100}(?:\[[^\[\]]{0,40})?\](?:<std\w{3}>)?:?"  # [host:123], torn: [a.py:48[]
+    # [host:123], torn: [a.py:48[]; not the kind of an issue, "[Bug]: "
+    r"|(?!\[(?!Err|Warn|Info|Debug|Fatal|Crit|Trace)[A-Z][a-z]+\]: )"
+    r"\[[^\[\]]{0,100}(?:\[[^\[\]]{0,40})?\](?:<std\w{3}>)?:?"
     r"|\([^()]{1,80}\):?"  # (EngineCore_DP0 pid=12)
     r"|<[\w.:=/ \-]{1,60}>:?"  # <PID:111>, <134>1
     r"|[\w.\-]{1,80} {0,40}\|"  # of a compose file: triton-1  |
@@ -25,7 +29,7 @@ _PIECE = re.compile(
     r"|std(?:out|err)(?: [FP])?(?!\w):?"  # kubernetes
     r"|(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL|debug|info|warn|warning|error|critical"
     r"|fatal|Error|Warning|Info)(?!\w):?(?:[\w.]{1,60}:)?"
-    r"|[A-Z][A-Z0-9_]{1,30}(?![\w'(]):?"
+    r"|[A-Z][A-Z0-9_]{1,30}(?![\w'(]):?|[DEFVW](?=\s)"
     r"|[\w.@\-]{1,60}=(?:\"[^\"]{0,100}\"|[^\s\"]{1,100})"  # key=value
     r"|[\w./\-]{1,80}\.\w{1,4}:\d{1,6}(?:\]|:(?= ))"  # grpc_server.cc:2513]
     r"|[\w./\-]{1,80}\.\w{1,4}:\d{1,6}(?=\s|$)"
@@ -34,7 +38,7 @@ _PIECE = re.compile(
     r"|[a-z][a-z0-9]{0,40}(?:_[a-z0-9]{1,40}){1,6}(?:::\w{1,40}){0,4}:(?=\s)"  # Rust's modules
     r"|[\w.\-]{1,64}\[\d{1,8}\]:"
     r"|[\w.\-]{1,80}\.(?:log|txt|out|err)(?:\.\d{1,3})?[:\-](?:\d{1,9}[:\-])?"  # grep -n
-    r"|[>|│┃*\-–+•»$#,;:](?=\s)"  # quoted, or in a table
+    r"|(?:[>|│┃*–+•»$#,;:]|-{1,2})(?=\s)"  # quoted, or in a table
     r"|`{1,3}(?=\S)"  # of somebody's text around a log
     r"|\{[^{}]{0,200}\}(?=\s)"  # labels
     r"|[,;]"  # of a row of values
@@ -48,123 +52,6 @@ _MACHINE = re.compile(
 )
 _CONTAINER = re.compile(r"[a-z][a-z0-9_\-]{1,62}(?::(?=\s)|(?=\s))")
 _BLANK = re.compile(r"[ \t]*+")
-#: Words of sentences, which name no process.
-NO_NAMES = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "before",
-        "but",
-        "by",
-        "can",
-        "case",
-        "case",
-        "contains",
-        "crashed",
-        "crashes",
-        "died",
-        "dies",
-        "does",
-        "ended",
-        "ends",
-        "error",
-        "exits",
-        "failed",
-        "fails",
-        "find",
-        "for",
-        "from",
-        "gave",
-        "get",
-        "gets",
-        "got",
-        "had",
-        "has",
-        "have",
-        "he",
-        "here",
-        "hits",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "just",
-        "lets",
-        "like",
-        "log",
-        "logs",
-        "means",
-        "mentions",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "our",
-        "out",
-        "print",
-        "printed",
-        "prints",
-        "quote",
-        "quoted",
-        "report",
-        "reported",
-        "reports",
-        "returned",
-        "returns",
-        "said",
-        "saw",
-        "say",
-        "says",
-        "see",
-        "sees",
-        "shows",
-        "showed",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "then",
-        "there",
-        "they",
-        "this",
-        "to",
-        "under",
-        "until",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "why",
-        "will",
-        "with",
-        "without",
-        "would",
-        "wrote",
-        "you",
-        "your",
-    ]
-)
 
 
 def message_starts(line: str) -> list[int]:
@@ -181,11 +68,16 @@ def message_starts(line: str) -> list[int]:
                 named = True
                 starts.append(behind)
                 piece = container
-        if piece is None or piece.end() == at:
+        if piece is None or piece.end() == at or _is_a_sentences(piece[0]):
             break
         at = _end_of_blank(line, piece.end())
         starts.append(at)
     return starts
+
+
+def _is_a_sentences(piece: str) -> bool:
+    """Whether what would be a container's name before a bar is a word: "Sometimes | triton"."""
+    return piece[-1:] == "|" and is_sentence_word(piece.rstrip(" |"))
 
 
 def _end_of_blank(line: str, at: int) -> int:

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from kit.crash.log.prose import goes_on_as_prose, is_persons, is_sentence
 from kit.crash.log.quotes import quotes_a_request
 
 #: An escape sequence, also where its first byte is written out or was lost.
@@ -40,7 +41,9 @@ _USERS = re.compile(
 _CHAT = ("messages", "prompt", "role", "text_input", "inputs")
 _PAIR = re.compile(r"^\s{0,40}(?:- )?\"([\w@.\-]{1,80})\"\s?:\s?(\"(?:[^\"\\]|\\.)*\"),?\s*$")
 _ELEMENT = re.compile(r"^\s{1,40}(\"(?:[^\"\\]|\\.)*\"),?\s*$")
-_LOGFMT = re.compile(r"^\s*(?:\S{1,80} ){0,3}[\w.@\-]{1,40}=(?:\S|$)")
+_LOGFMT = re.compile(r"^\s*((?:\S{1,80} {1,40}){0,8}?)[\w.@\-]{1,40}=(?:\S|$)")
+#: Marks of a quotation, and the kind of an issue, before a record that somebody quotes.
+_QUOTED = re.compile(r"(?:^|\s)(?:[`'\"]|\*\*|\[[A-Z][a-z]+\]:|#)")
 _LOGFMT_MESSAGE = re.compile(
     r"(?:^|\s)(?:msg|message|log|line|text|err|error)=(\"(?:[^\"\\]|\\.)*\")"
 )
@@ -59,6 +62,7 @@ _DEEPEST = 6
 _MOST_NESTED = 3
 #: From here on a line is cut where its records meet, and not parsed as a whole.
 _LONG = 1 << 18
+_LETTERS = re.compile(r"[A-Za-z]{2}")
 _DECODER = json.JSONDecoder()
 
 
@@ -123,8 +127,12 @@ def messages(line: str) -> list[str]:
     """The log lines that one line holds, one or more, without colours and borders."""
     if "[" in line or "\x1b" in line:
         line = _COLOUR.sub("", line)
-    # Not of a client's words, which no syslog daemon has written: they stay one line.
-    if "#01" in line and not quotes_a_request(line.replace("\\", "")):
+    # Not of the words of a client or of another person, which no syslog daemon has written: they
+    # stay one line.
+    written_out = line.find("#01")
+    if written_out >= 0 and not (
+        quotes_a_request(line.replace("\\", "")) or is_persons(line[:written_out])
+    ):
         for written, meant in _OCTAL.items():
             line = line.replace(written, meant)
     if "&" in line and _ENTITY.search(line):
@@ -151,9 +159,13 @@ def _of_record(line: str, depth: int) -> list[str]:
             return [
                 inner
                 for part in parts
-                for inner in (_of_record(part, depth + 1) if '{"' in part else (part,))
+                for inner in (_of_record(part, depth + 1) if _is_record(part) else (part,))
             ]
     return line.split("\n")
+
+
+def _is_record(line: str) -> bool:
+    return '{"' in line or ('="' in line and _LOGFMT.match(line) is not None)
 
 
 def _from_json(line: str) -> list[str] | None:
@@ -163,12 +175,14 @@ def _from_json(line: str) -> list[str] | None:
     at = line.find('{"')
     if at < 0:
         at = line.find('{ "')
-    if 0 <= at <= 200 and line.rstrip()[-1:] in ("}", "]", ","):
+    if 0 <= at <= 200:
         try:
-            record, _ = _DECODER.raw_decode(line, at)
+            record, end = _DECODER.raw_decode(line, at)
         except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
+            if _LETTERS.search(line, end) or is_sentence(line[:at]):
+                return None  # somebody's sentence quotes it
             return _of_fields(record, whole=not line[:at].strip(" [,"))
     if pair := _PAIR.match(line):
         text = _string(pair[2])
@@ -236,10 +250,15 @@ def _from_csv(line: str) -> list[str] | None:
 
 
 def _from_pairs(line: str) -> list[str] | None:
-    if "=" in line and _LOGFMT.match(line) and (found := _LOGFMT_MESSAGE.search(line)):
-        text = _string(found[1])
-        return None if text is None else [text]
-    return None
+    """What the fields of key=value say that hold words: the message, then the error."""
+    begins = _LOGFMT.match(line) if "=" in line else None
+    if begins is None or is_sentence(begins[1]) or _QUOTED.search(begins[1]):
+        return None
+    fields = list(_LOGFMT_MESSAGE.finditer(line))
+    if fields and goes_on_as_prose("", "", line[fields[-1].end() :]):
+        return None
+    said = [_string(found[1]) for found in fields]
+    return [text for text in said if text is not None] or None
 
 
 def _string(quoted: str) -> str | None:

@@ -24,7 +24,7 @@ class Shape(StrEnum):
     TRITON = "triton"  # " 2# symbol in /path/lib.so": boost::stacktrace, from the signal handler
     GDB = "gdb"  # "#2  0x… in symbol (args) from /path/lib.so"
     OPENMPI = "openmpi"  # "[host:pid] [ 2] /path/lib.so(symbol+0x1f)[0x…]"
-    UCX = "ucx"  # " 2 0x… symbol()  file:line", offsets within the module
+    UCX = "ucx"  # " 2 0x… symbol()  file:line", or " 2  /path/lib.so(symbol+0x1f) [0x…]"
     TORCH = "torch"  # "frame #2: symbol + 0x1f (0x… in /path/lib.so)"
     TRTLLM = "tensorrt-llm"  # "2  0x… /path/lib.so(+0x1f) [0x…]", with a C++ exception
     ABSL = "absl"  # "    @  0x…  (unknown)  symbol"
@@ -59,6 +59,8 @@ _COLUMN = re.compile(r" ((?:/|\.\.?/|[\w.\-]{1,80}\.\w{1,4}:)[^\s:]{0,400}(?::\d
 _OPENMPI = re.compile(r"\[ {0,2}(\d{1,3})\] (?=[/\w\[])")
 _OPENMPI_TAIL = re.compile(r"\(([^()+]*)(?:\+(0x[0-9a-f]{1,16}))?\) ?\[(0x[0-9a-f]{1,16})\]$")
 _UCX = re.compile(r"(?<![\w#.])(\d{1,3}) {1,3}0x([0-9a-f]{16}) (?=\S)")
+#: The same of newer releases: " 3  /path/lib.so(symbol+0x1f) [0x…]".
+_UCX_PLACED = re.compile(r"^(\d{1,3}) {1,3}(?=/\S)|(?<= )(\d{1,3}) {2}(?=/\S)")
 _TORCH = re.compile(r"frame #(\d{1,3}): (?=\S)")
 _TORCH_TAIL = re.compile(r" \+ (0x[0-9a-f]{1,16}) \((0x[0-9a-f]{1,16}) in ([^()]+)\)$")
 _TRTLLM = re.compile(r"(?<![\w#.])(\d{1,3}) {2,12}(0x[0-9a-f]{6,16}) (?=\S)")
@@ -217,7 +219,7 @@ def _torch(index: int, rest: str) -> Printed | None:
     return Printed(Shape.TORCH, index, frame)
 
 
-def _openmpi(index: int, rest: str) -> Printed | None:
+def _openmpi(index: int, rest: str, shape: Shape = Shape.OPENMPI) -> Printed | None:
     found = _OPENMPI_TAIL.search(rest)
     if not found:
         return None
@@ -227,7 +229,7 @@ def _openmpi(index: int, rest: str) -> Printed | None:
     symbol = found[1]
     offset = int(found[2], 16) if found[2] and not symbol else None
     frame = _frame(index, module=path, offset=offset, symbol=symbol, address=found[3])
-    return Printed(Shape.OPENMPI, index, frame)
+    return Printed(shape, index, frame)
 
 
 def _trtllm(index: int, address: str, rest: str) -> Printed | None:
@@ -313,6 +315,11 @@ _READERS: tuple[
         lambda line: "0x" in line and line.endswith("]"),
         _OPENMPI,
         lambda found, rest: _openmpi(int(found[1]), rest),
+    ),
+    (
+        lambda line: "[0x" in line and line.endswith("]"),
+        _UCX_PLACED,
+        lambda found, rest: _openmpi(int(found[1] or found[2]), rest, Shape.UCX),
     ),
     (_has("0x"), _TRTLLM, lambda found, rest: _trtllm(int(found[1]), found[2], rest)),
     (_has("0x"), _UCX, lambda found, rest: _ucx(int(found[1]), found[2], rest)),

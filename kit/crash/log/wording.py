@@ -12,7 +12,7 @@ _WORDS = (
 _LOWER = "segmentation fault|aborted|abort|bus error|illegal hardware instruction|killed"
 #: glibc's words for a damaged heap; one pattern, found through several literals.
 _HEAP = (
-    r"(?:\*\*\* (?:Error in|glibc detected \*\*\*) .{1,120}: |Fatal glibc error: "
+    r"(?:\*\*\* (?:\*\*)?(?:Error in|glibc detected \*\*\*) .{1,120}: |Fatal glibc error: "
     r"|[\w./\-]{1,80}: (?=malloc\.c))?"
     r"(?:free\(\): (?:invalid|double free|too many chunks|unaligned|corrupted)"
     r"|double free or corruption"
@@ -39,13 +39,11 @@ _EXIT = (
     r"(?:an? )?(?:non-?zero )?"
     r"(?:exit |return )?(?:code|status):?\s{0,4}\[?"
     r"|(?:[\w.]{1,80}: )?(?:Command .{1,600}|\S{1,80}) returned non-zero exit status "
-    r"|.{0,200}\b(?:command|container|process) terminated with exit code "
     r"|[Pp]rocess (?:\S{1,80} )?(?:exited|finished) with (?:exit )?(?:code|status) "
     r"|(?:[Rr]eturn ?code|rc|RC|returncode|return code|exit status|[Ee]xit code|EXIT CODE|status)"
     r"\s?[:=]?\s?"
     r"|(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode=|exitCode[\"']?: ?"
-    r"|(?:\S{1,200}\s+){1,12}?Exited \(|.{0,200}\bfailed \(exitcode: |exitcode {0,3}: "
-    r"|(?:.{0,120}, )?ExitCode[=:] ?|exited: .{1,200}\(exit status )" + _STATUS
+    r"|(?:\S{1,200}\s+){1,12}?Exited \(|exitcode {0,3}: |exited: .{1,200}\(exit status )" + _STATUS
 )
 
 # fmt: off
@@ -71,7 +69,7 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "*** Aborted at",
        r"\*\*\* Aborted at \d{5,12} \(unix time\)", at=Where.PRINTED, signal=6),
     _p(Topic.SIGNAL, "Fatal Python error",
-       rf"Fatal Python error: (?P<signal>{_WORDS})?.{{0,80}}", at=Where.PRINTED),
+       rf"Fatal Python error: (?:.{{0,60}}?(?P<signal>(?i:{_WORDS})))?.{{0,80}}", at=Where.PRINTED),
     _p(Topic.SIGNAL, "!!!!!!!",
        r"!{3,9} (?:.{0,40} )?(?P<signal>Segfault|Segmentation fault|Bus error|Abort|SIG[A-Z]{3,5})"
        r"(?: encountered)? !{3,9}", at=Where.PRINTED),
@@ -89,7 +87,7 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:[\w./\-]{1,200}: (?:line \d{1,6}: +\d{1,8} +|\S{1,20}: |task \d{1,6}: )?|\d{1,8} +)?"
        rf"(?P<signal>{_WORDS}|{_LOWER}|quit) +\(core dumped\)", at=Where.START),
     _p(Topic.SIGNAL, ": line ",
-       rf"[\w./\- ]{{1,200}}: line \d{{1,6}}: +\d{{1,8}} (?P<signal>{_WORDS}|Killed)\b",
+       rf"[\w./\-]{{1,200}}: line \d{{1,6}}: +\d{{1,8}} (?P<signal>{_WORDS}|Killed)\b",
        at=Where.START),
     _p(Topic.SIGNAL, "sh: ", rf"(?:zsh|bash|fish|sh|-bash): (?P<signal>{_LOWER}|{_WORDS}|Killed)\b",
        at=Where.START),
@@ -104,8 +102,12 @@ WORDING: tuple[Phrase, ...] = (
        r" (?:(?:\(?\w+\)? )?(?:by|with|on|from|due to|because of) )"
        r"(?:a )?[Ss]ignal:? ?\(?(?P<signal>\d{1,2}|SIG[A-Z]{2,6})\b"),
     _p(Topic.SIGNAL, "killed by signal",
-       rf"(?:.{{0,160}} )?(?:is |was )?killed by signal: (?P<signal>{_WORDS}|Killed|Terminated)",
-       at=Where.ERROR),
+       rf"(?P<who>(?:\S{{1,80}} ){{0,8}}?)(?:is |was )?killed by signal: "
+       rf"(?P<signal>{_WORDS}|Killed|Terminated)", at=Where.ERROR),
+    _p(Topic.SIGNAL, ": signal: ",  # Go's words
+       rf"(?P<who>(?:\S{{1,80}} ){{0,8}}?)(?:has |was )?(?:terminated|exited|died|failed|crashed"
+       rf"|stopped|ended): signal: (?P<signal>{_LOWER}|floating point exception"
+       r"|illegal instruction)\b(?: +\(core dumped\))?", at=Where.ERROR),
     _p(Topic.SIGNAL, "<Signals.",
        r"(?:Command .{1,600} )?died with <Signals\.(?P<signal>SIG[A-Z]{2,6}): \d{1,2}>",
        at=Where.ERROR),
@@ -124,7 +126,7 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "(signal ",
        rf"(?:EXIT STRING|exit string): (?P<signal>{_WORDS}|Killed) \(signal \d{{1,2}}\)"),
     _p(Topic.SIGNAL, "terminated by SIG",
-       r"(?:exited: |.{0,120})\(?terminated by (?P<signal>SIG[A-Z]{2,6})", at=Where.START),
+       r"(?P<who>(?:\S{1,80} ){0,8}?)\(?terminated by (?P<signal>SIG[A-Z]{2,6})", at=Where.START),
     _p(Topic.SIGNAL, "[signal SIG",
        r"\[signal (?P<signal>SIG[A-Z]{2,6}):? ?.{0,80}", at=Where.START),
     _p(Topic.SIGNAL, "signal arrived during",
@@ -169,6 +171,7 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:[$#] )?(?:sudo )?(?:p|eu-)stack (?:-p )?\d{1,8}", at=Where.START, fatal=False),
     _p(Topic.DEBUGGER, "Stack of ",
        r"[~+=-]{3,200} ?Stack of .{1,80} \(\d{1,20}\) ?[~+=-]{3}", at=Where.START, fatal=False),
+    _p(Topic.INTERRUPT, "^C", r"\^C(?:\s|$)", at=Where.START, fatal=False),
     _p(Topic.DEBUGGER, "SIGINT", r"received signal SIGINT", fatal=False),
     # aborts
     _p(Topic.EXCEPTION, "terminat",
@@ -180,13 +183,19 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.HEAP, _HEAP_NEEDLES, _HEAP, at=Where.PRINTED, signal=6),
     _p(Topic.ASSERTION, "ASSERTION FAILED", r"ASSERTION FAILED: .{0,120}",
        at=Where.PRINTED, of=Subject.SERVER, signal=6),
-    _p(Topic.ASSERTION, "Assertion `", r"Assertion `.{1,200}' failed", signal=6),
+    _p(Topic.ASSERTION, "Assertion `",
+       r"(?:[^\s:]{1,200}:\d{1,6}: .{1,400}?: )?Assertion `.{1,200}' failed", signal=6),
     _p(Topic.ASSERTION, "heck failed:",
        r"(?:\bF\d{4,8} |\bF (?:tensorflow|external|\./)|\[F ?|^F |FATAL: ?).{0,120}Check failed:"
        r" .{0,120}", signal=6),
     _p(Topic.ASSERTION, "assertion failed: ",
        r"[\w./\-]{1,120}\.(?:cc|cpp|c|hh?|hpp|inc):\d{1,6}\]\s{1,20}assertion failed: .{1,160}",
        at=Where.START, signal=6),
+    _p(Topic.ASSERTION, "GGML_A",
+       r"(?:\S{1,200}:\d{1,6}: )?GGML_(?:ASSERT|ABORT)"
+       r"(?:\(.{1,300}\) failed|: \S{1,200}:\d{1,6}: .{1,200})", at=Where.START, signal=6),
+    _p(Topic.ASSERTION, "current device: ",  # which llama.cpp prints before it aborts
+       r"current device: \d{1,3}, in function \w{1,100} at .{1,200}", at=Where.START, signal=6),
     _p(Topic.ASSERTION, "Check failure stack",
        r"\*\*\* Check failure stack trace: \*\*\*", at=Where.PRINTED, signal=6),
     _p(Topic.ASSERTION, "fatal error: ",
@@ -234,7 +243,7 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:[Ss]tep|[Jj]ob|Exceeded|StepId)\S{0,40} exceeded memory limit.{0,80}",
        at=Where.START, signal=9),
     _p(Topic.KILLED, "probe, will be restarted",
-       r"(?:Container \S{1,80}|.{0,80}) failed (?:liveness|startup) probe, will be restarted"),
+       r"(?:[Cc]ontainer \S{1,80} )?failed (?:liveness|startup) probe, will be restarted"),
     _p(Topic.KILLED, "low on resource", r"The node was low on resource: (?!memory).{0,160}"),
     _p(Topic.KILLED, "Evicted",
        r"(?:Reason|reason|Status)\"?: {1,20}\"?Evicted|^\s{0,20}Warning\s+Evicted\b"
@@ -247,7 +256,8 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.KILLED, "with result 'core-dump'", r"Failed with result 'core-dump'"),
     _p(Topic.KILLED, "CrashLoopBackOff",
        r"(?:reason\"?: \"?|\s[01]/\d{1,2}\s+|Reason:\s{1,20}|^\s*)(?:Init:)?CrashLoopBackOff\b"),
-    _p(Topic.KILLED, "restarting failed container", r"Back-off restarting failed container"),
+    _p(Topic.KILLED, "restarting failed container",
+       r"[Bb]ack-off (?:\d[\dhms.]{0,12} )?restarting failed container"),
     _p(Topic.KILLED, "Timeout expired", r"Exit timeout expired\. Exiting immediately", fatal=False),
     _p(Topic.KILLED, "MPI_ABORT", r"MPI_ABORT was invoked on rank \d{1,5}", at=Where.START),
     _p(Topic.KILLED, "but 1 process returned",
@@ -259,7 +269,9 @@ WORDING: tuple[Phrase, ...] = (
        at=Where.START),
     _p(Topic.SIGNAL, "terminated due to signal",
        r"Worker with pid \d{1,8} was terminated due to signal (?P<signal>\d{1,2})", at=Where.START),
-    _p(Topic.KILLED, "Backend worker process", r"- Backend worker process (?:has )?died"),
+    _p(Topic.KILLED, "Backend worker",
+       r"Backend worker (?:monitoring thread interrupted or backend worker )?process "
+       r"(?:has )?died"),
     _p(Topic.SIGNAL, "orker (pid",
        r"Worker \(pid:? ?\d{1,8}\) was sent (?P<signal>SIG[A-Z]{2,6})!?.{0,60}", at=Where.START),
     _p(Topic.KILLED, "Child process [", r"Child process \[\d{1,8}\] died", at=Where.START),
@@ -295,6 +307,9 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:\S{1,200}: )?.{0,100}Inconsistency detected by ld\.so.{0,100}",
        at=Where.START, signal=None),
     _p(Topic.EXIT, ("xit", "ode", "rc"), _EXIT, guard=_STATUS, at=Where.START),
+    _p(Topic.EXIT, ("terminated with exit", "(exitcode: ", "ExitCode"),
+       r"(?:(?:command|container|process) terminated with exit code |failed \(exitcode: "
+       rf"|ExitCode[=:] ?){_STATUS}", guard=_STATUS),
     # what only waits
     _p(Topic.HANG, "blocked for more than",
        r"task (?P<name>[\w.:\-]{1,20}):\d{1,8} blocked for more than \d{1,6} seconds",

@@ -171,6 +171,8 @@ def _below_catcher(backtrace: Backtrace) -> list[Frame]:
     caught = backtrace.shape in (Shape.TRITON, Shape.OPENMPI, Shape.UCX)
     if caught and backtrace.shape is Shape.TRITON and frames and frames[0].index == 0:
         frames = frames[1:]  # Triton's handler prints the stack from within itself
+    while backtrace.shape is Shape.UCX and frames and plain_module(frames[0].module) == "libucs.so":
+        frames = frames[1:]
     while caught and frames and frames[0].index <= 1 and _catches(frames[0]):
         frames = frames[1:]
     return frames
