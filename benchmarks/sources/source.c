@@ -11,8 +11,9 @@
  *
  * SHARED_FILE is mapped: u64 requests answered, u64 events sent, u64 words of the stamp log used.
  * With STAMPS (a number of 64-bit words) each streamed or whole answer is logged behind that
- * header as: nonce, count, received_ns, sent_ns * count (CLOCK_MONOTONIC, taken after read and
- * before write).
+ * header as: nonce, count, received_ns, sent_ns * count (CLOCK_MONOTONIC). Sent is taken before
+ * write; received is the kernel's time of the request, since what waits here until this one
+ * thread comes to it is no time that a client could see.
  *
  * One thread, one epoll set, 127.0.0.1 only. Every request is answered; nothing is validated. */
 #define _GNU_SOURCE
@@ -247,6 +248,25 @@ static void step(struct connection *c)
     flush(c);
 }
 
+/* read(), and in *at when the kernel received what was read, or the time now if it does not say. */
+static ssize_t read_stamped(int fd, char *into, size_t most, int64_t *at)
+{
+    char control[CMSG_SPACE(sizeof(struct timespec))];
+    struct iovec where = {into, most};
+    struct msghdr message = {.msg_iov = &where, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t n = recvmsg(fd, &message, 0);
+    struct cmsghdr *told = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    *at = now_ns();
+    if (told && told->cmsg_level == SOL_SOCKET && told->cmsg_type == SCM_TIMESTAMPNS) {
+        struct timespec stamp, wall;
+        memcpy(&stamp, CMSG_DATA(told), sizeof stamp);
+        clock_gettime(CLOCK_REALTIME, &wall);
+        int64_t ago = (wall.tv_sec - stamp.tv_sec) * 1000000000ll + wall.tv_nsec - stamp.tv_nsec;
+        if (ago > 0) *at -= ago;
+    }
+    return n;
+}
+
 static const char *after(const char *body, const char *end, const char *key)
 {
     size_t length = strlen(key);
@@ -346,10 +366,11 @@ static void serve(struct connection *c, uint32_t events)
         if (c->out.used == 0) watch(c, EPOLLIN);
     }
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-        ssize_t n = read(c->fd, c->in + c->have, IN_SIZE - 1 - c->have);
+        int64_t received_ns;
+        ssize_t n = read_stamped(c->fd, c->in + c->have, IN_SIZE - 1 - c->have, &received_ns);
         if (n > 0) {
             c->have += n;
-            take(c, now_ns());
+            take(c, received_ns);
         } else if (n == 0 || errno != EAGAIN) c->hang_up = 1;
     }
     if (c->hang_up) {
@@ -396,6 +417,7 @@ int main(int count, char **words)
             int fd;
             while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
                 setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+                if (stamp_words) setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one);
                 c = calloc(1, sizeof *c);
                 if (!c) abort();
                 c->fd = fd;
