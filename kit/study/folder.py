@@ -74,7 +74,7 @@ REQUESTS = pa.schema(
         ("end_ns", pa.int64()),
         ("token_ns", pa.list_(pa.int64())),  # arrival of every token event; null when not streamed
         ("tokens", pa.int32()),  # token events seen; null when the protocol does not show them
-        ("prompt_tokens", pa.int32()),
+        ("prompt_tokens", pa.int32()),  # as made: words, or tokens of the workload's tokenizer
         ("output_tokens_asked", pa.int32()),
         ("bytes_received", pa.int64()),
         ("status", pa.int32()),  # HTTP or gRPC status code
@@ -85,6 +85,11 @@ REQUESTS = pa.schema(
         # Whose time first_ns, token_ns and the end of an answer have: "kernel", when it came to
         # this machine, or "client", when the client read it (all older records).
         ("clock", pa.string()),
+        # Of a request that was answered well: who counted its tokens (TokensBy), those of its
+        # prompt and those of its answer. Null of any other, and in older records.
+        ("tokens_by", pa.string()),
+        ("tokens_in", pa.int32()),
+        ("tokens_out", pa.int32()),
     ]
 )
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import msgspec
 
 from kit.load.http.dialect import NO_JSON
-from kit.load.traffic.call import Call
+from kit.load.traffic.call import NEVER, Call
 from kit.load.traffic.traffic import between_digits, continuation
 
 _ANSWERS_KEPT = 1024
@@ -29,6 +29,9 @@ class ResponseLayout:
         #: By the length of a whole HTTP answer: what stood before the text,
         self._befores: dict[int, bytes] = {}
         self._after = b""  # and after it: the same in all of them.
+        #: Of each: usage_in and tokens_out of its call.
+        self._usages: dict[int, tuple[int, int]] = {}
+        self.usage = NEVER, NEVER  # of the answer that was recognised last
         #: By a number of tokens: what stands around their digits, the end of the answer included.
         self._around_digits: dict[int, tuple[bytes, ...]] = {}
 
@@ -38,6 +41,7 @@ class ResponseLayout:
         if before is None:
             return False
         around = self._around_digits.get(call.output_tokens) or self._around(call.output_tokens)
+        self.usage = self._usages[len(answer)]
         return answer == b"".join((before, call.prompt, call.digits.join(around)))
 
     def _around(self, tokens: int) -> tuple[bytes, ...]:
@@ -55,9 +59,11 @@ class ResponseLayout:
             return
         if after != self._after or len(self._befores) >= _ANSWERS_KEPT:
             self._befores.clear()
+            self._usages.clear()
             self._around_digits.clear()
             self._after = after
         self._befores[len(answer)] = before
+        self._usages[len(answer)] = call.usage_in, call.tokens_out
 
 
 class EventLayout:

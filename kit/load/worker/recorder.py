@@ -19,7 +19,7 @@ from kit.load.traffic.call import NEVER, Call
 from kit.load.worker.redact import forms, redacted
 from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import REQUESTS
-from kit.study.result import Outcome
+from kit.study.result import Outcome, TokensBy
 from kit.study.spec import FaultKind, Workload
 
 _OK = Outcome.OK
@@ -42,14 +42,16 @@ _LAYOUT = np.dtype(
         ("status", "<i4"),
         ("outcome", "<i4"),
         ("clock", "<i4"),
+        ("usage_in", "<i4"),
+        ("tokens_out", "<i4"),
     ]
 )
-_ROW = Struct("<6q7i")
+_ROW = Struct("<6q9i")
 assert _ROW.size == _LAYOUT.itemsize
 _TYPES = {
     name: REQUESTS.field(name).type
     for name in _LAYOUT.names or ()
-    if name not in ("outcome", "clock")
+    if name not in ("outcome", "clock", "usage_in", "tokens_out")
 }
 _MAY_BE_MISSING = frozenset({"sent_ns", "first_ns", "end_ns", "client", "tokens", "status"})
 #: Rows after which a flush is due whatever the clock says.
@@ -79,6 +81,7 @@ class Recorder:
         self._places = places or (lambda numbers: (numbers // turns, numbers % turns))
         self._appender = ArrowAppender(folder / f"requests-{worker}.arrows", REQUESTS)
         self._outcome_names = pa.array([str(outcome) for outcome in _OUTCOMES], pa.string())
+        self._counters = pa.array([TokensBy.SERVER, TokensBy.WORDS], pa.string())
         self._clock_names = pa.array(["client", "kernel"], pa.string())
         self._fault_names = pa.array([str(kind) for kind in _FAULTS], pa.string())
         self._buffer = bytearray(_ROW.size * (ROWS_A_BATCH + _SLACK))
@@ -116,6 +119,8 @@ class Recorder:
             call.status,
             0 if outcome is _OK else _CODES[outcome],
             call.has_kernel_clock,
+            call.usage_in,
+            call.tokens_out,
         )
         if call.token_ns is not None:
             self._streamed = True
@@ -151,6 +156,7 @@ class Recorder:
         columns["warmup"] = pa.array(rows["request"] < self._warmup)
         columns["outcome"] = self._outcome_names.take(pa.array(rows["outcome"]))
         columns["clock"] = self._clock_names.take(pa.array(rows["clock"]))
+        columns |= self._counts(rows)
         columns["token_ns"] = self._token_column(rows["tokens"])
         columns["fault"] = self._fault_column(count)
         columns["cause"], columns["evidence"] = self._note_columns(count)
@@ -171,6 +177,20 @@ class Recorder:
         """The longest time from due to sent among the rows flushed since the last question."""
         worst, self._worst_dispatch_ns = self._worst_dispatch_ns, NEVER
         return None if worst == NEVER else worst
+
+    def _counts(self, rows: np.ndarray) -> dict[str, pa.Array]:
+        """Who counted the tokens of the requests that were answered well, and how many."""
+        is_unknown = rows["outcome"] != 0
+        by_server = rows["usage_in"] != NEVER
+        as_asked = rows["tokens_out"] == NEVER
+        counted = np.where(by_server, rows["usage_in"], rows["prompt_tokens"])
+        answers = np.where(as_asked, rows["output_tokens_asked"], rows["tokens_out"])
+        who = pa.array(np.where(by_server, 0, 1).astype(np.int8), mask=is_unknown)
+        return {
+            "tokens_by": self._counters.take(who),
+            "tokens_in": pa.array(counted, pa.int32(), mask=is_unknown),
+            "tokens_out": pa.array(answers, pa.int32(), mask=is_unknown),
+        }
 
     def _token_column(self, tokens: np.ndarray) -> pa.Array:
         kind = REQUESTS.field("token_ns").type
