@@ -8,19 +8,26 @@ a fraction of a millisecond, however many rows it writes: while it runs, nothing
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from struct import Struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from kit.load.traffic.call import NEVER, Call
+from kit.load.traffic.traffic import continuation
 from kit.load.worker.redact import forms, redacted
 from kit.study.arrow_file import ArrowAppender
 from kit.study.folder import REQUESTS
 from kit.study.result import Outcome, TokensBy
 from kit.study.spec import FaultKind, Workload
+
+if TYPE_CHECKING:
+    from kit.load.traffic.token_corpus import TokenCounter
 
 _OK = Outcome.OK
 _OUTCOMES = sorted(Outcome, key=lambda outcome: outcome is not _OK)  # OK has code 0
@@ -57,6 +64,8 @@ _MAY_BE_MISSING = frozenset({"sent_ns", "first_ns", "end_ns", "client", "tokens"
 #: Rows after which a flush is due whatever the clock says.
 ROWS_A_BATCH = 4096
 _SLACK = 512
+#: Batches whose answers are still to be counted; with more of them the load waits.
+_BATCHES_WAITING = 32
 
 
 class Recorder:
@@ -64,6 +73,7 @@ class Recorder:
 
     secrets: texts that must not be written, in no form, whatever a server says.
     places: conversations and turns of requests, by their numbers; None: as `turns` says.
+    counter: counts the tokens of answers whose server does not; None: words are counted.
     """
 
     def __init__(
@@ -73,6 +83,8 @@ class Recorder:
         workload: Workload,
         secrets: Sequence[str] = (),
         places: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        *,
+        counter: TokenCounter | None = None,
     ) -> None:
         self._worker = worker
         self._secrets = forms(secrets)
@@ -81,7 +93,13 @@ class Recorder:
         self._places = places or (lambda numbers: (numbers // turns, numbers % turns))
         self._appender = ArrowAppender(folder / f"requests-{worker}.arrows", REQUESTS)
         self._outcome_names = pa.array([str(outcome) for outcome in _OUTCOMES], pa.string())
-        self._counters = pa.array([TokensBy.SERVER, TokensBy.WORDS], pa.string())
+        kits = TokensBy.WORDS if counter is None else TokensBy.TOKENIZER
+        self._counters = pa.array([TokensBy.SERVER, kits], pa.string())
+        self._counter = counter
+        self._answers: dict[int, str] = {}  # to be counted
+        #: Counts and writes, while the loop goes on: the library lets other threads run.
+        self._pool = None if counter is None else ThreadPoolExecutor(1)
+        self._written: deque[Future[None]] = deque()
         self._clock_names = pa.array(["client", "kernel"], pa.string())
         self._fault_names = pa.array([str(kind) for kind in _FAULTS], pa.string())
         self._buffer = bytearray(_ROW.size * (ROWS_A_BATCH + _SLACK))
@@ -129,6 +147,8 @@ class Recorder:
                 raise AssertionError("a streamed call has one stamp a token event")
         if cause is not None or evidence is not None:
             self._notes[offset] = (self._redacted(cause), self._redacted(evidence))
+        if self._counter is not None and outcome is _OK and call.usage_in == NEVER:
+            self._answers[offset] = _answer(call)
         if call.fault is not None:
             self._faults[offset] = _FAULTS.index(call.fault.kind)
         self._offset = offset + _ROW.size
@@ -156,7 +176,6 @@ class Recorder:
         columns["warmup"] = pa.array(rows["request"] < self._warmup)
         columns["outcome"] = self._outcome_names.take(pa.array(rows["outcome"]))
         columns["clock"] = self._clock_names.take(pa.array(rows["clock"]))
-        columns |= self._counts(rows)
         columns["token_ns"] = self._token_column(rows["tokens"])
         columns["fault"] = self._fault_column(count)
         columns["cause"], columns["evidence"] = self._note_columns(count)
@@ -169,6 +188,21 @@ class Recorder:
         self._streamed = False
         self._notes.clear()
         self._faults.clear()
+        if self._pool is None:
+            self._write(rows, columns, {})
+            return
+        while self._written and (self._written[0].done() or len(self._written) > _BATCHES_WAITING):
+            self._written.popleft().result()
+        answers, self._answers = self._answers, {}
+        self._written.append(self._pool.submit(self._write, rows, columns, answers))
+
+    def _write(
+        self, rows: np.ndarray, columns: dict[str, pa.Array], answers: dict[int, str]
+    ) -> None:
+        if answers and self._counter is not None:
+            places = np.fromiter(answers, np.int64) // _ROW.size
+            rows["tokens_out"][places] = self._counter.counts([*answers.values()])
+        columns |= self._counts(rows)
         self._appender.append_batch(
             pa.record_batch([columns[name] for name in REQUESTS.names], schema=REQUESTS)
         )
@@ -224,7 +258,18 @@ class Recorder:
 
     def close(self) -> None:
         self.flush()
+        if self._pool is not None:
+            self._pool.shutdown()
+            for written in self._written:
+                written.result()
         self._appender.close()
+
+
+def _answer(call: Call) -> str:
+    """What the server said, without the prompt if it repeats that."""
+    if call.answer is None:  # what was expected
+        return continuation(call.digits, call.output_tokens).decode()
+    return call.answer.removeprefix(call.text.decode())
 
 
 def _column(values: np.ndarray, kind: pa.DataType, may_be_missing: bool) -> pa.Array:
