@@ -87,12 +87,14 @@ class EventLayout:
 
     def texts_of_each(self, pieces: list[bytes]) -> list[str]:
         """The texts of as many of the pieces as are one known event each, from the first on."""
-        # An answer's last event mostly says that it is the last, which no other does.
-        for count in (len(pieces), len(pieces) - 1):
-            found = self._cut_out(b"".join(pieces[:count]))
-            around = len(self._between)
-            if found and [*map(len, pieces[:count])] == [around + len(text) for text in found]:
-                return _read(found) or []
+        count = len(pieces)
+        # An answer's last events say why it ends, its usage and that it is over, as no other does.
+        while count and not pieces[count - 1].endswith(self._after):
+            count -= 1
+        found = self._cut_out(b"".join(pieces[:count]))
+        around = len(self._between)
+        if found and [*map(len, pieces[:count])] == [around + len(text) for text in found]:
+            return _read(found) or []
         return []
 
     def _cut_out(self, events: bytes) -> list[bytes] | None:
