@@ -89,7 +89,8 @@ def outlook(
         return Outlook(line="")
     if not kinds:
         return Outlook(
-            line=f"no fault of the catalog is about this traffic ({_many(traffic)})",
+            line="no fault of the catalog is about this traffic"
+            + (f" ({_many(traffic)})" if traffic else ""),
             more=_others([advise(release=r, traffic=[], crashes=known) for r in asked], line),
         )
     answers = [advise(release=name, traffic=kinds, crashes=known) for name in asked]

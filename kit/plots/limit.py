@@ -28,6 +28,9 @@ UNITS = {"concurrency": "concurrent clients", "rate": "requests a second that we
 _MOST = 30.0
 _LEAST = 0.02
 
+#: Text stays readable where points and lines are.
+_BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
+
 
 def plot_limit(
     table: pd.DataFrame,
@@ -90,12 +93,13 @@ def plot_limit(
     ticks = [0.1, 1.0, 10.0]
     ax.set_yticks(ticks, ["0.1", "goal", "10 ×"])
     ax.set_ylabel("measured / goal (log scale)", color=FAINT)
+    best = float(goodput.groupby("load")["good_per_s"].mean().max())
+    grey = f"   grey: good answers a second, 0 to {best:.3g}" if best > 0 else ""
     trials = int(goodput.shape[0])
     key(
         ax,
         f"{UNITS[by]} (log scale)",
-        f"n {trials} trial{'' if trials == 1 else 's'}   filled: goal broken   "
-        "grey: good answers a second, from 0",
+        f"n {trials} trial{'' if trials == 1 else 's'}   filled: goal broken{grey}",
     )
     set_title(ax, title)
     return ax
@@ -108,16 +112,19 @@ def _mark_limit(ax: Axes, limit: float, low: float, high: float, left: float, ri
     if limit > 0 and not math.isinf(limit):
         ax.axvline(limit, color="black", lw=1.6, gid="limit")
         ax.annotate(
-            f"limit {limit:g}",
-            (limit, _LEAST),
-            xytext=(4, 4),
+            f"limit {limit:g}" if float(limit).is_integer() else f"limit {limit:.3g}",
+            (limit, 1.0),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(4, -3),
             textcoords="offset points",
+            va="top",
             fontsize=9,
+            bbox=_BEHIND_TEXT,
         )
 
 
 def _goodput(ax: Axes, goodput: pd.DataFrame) -> None:
-    """Good answers a second as grey stems of their own scale, with the largest one named."""
+    """Good answers a second as grey stems of their own scale."""
     if goodput.empty or not goodput["good_per_s"].max() > 0:
         return
     mean = goodput.groupby("load")["good_per_s"].mean()
@@ -125,18 +132,6 @@ def _goodput(ax: Axes, goodput: pd.DataFrame) -> None:
     across = ax.get_xaxis_transform()  # heights are shares of the axes
     heights = 0.45 * mean.to_numpy(float) / best
     ax.vlines(mean.index, 0, heights, color="0.75", lw=5, zorder=0, gid="goodput", transform=across)
-    ax.annotate(
-        f"{best:.3g} good/s",
-        (float(mean.index.to_numpy()[int(mean.to_numpy().argmax())]), 0.45),
-        xycoords=across,
-        xytext=(-6, 0),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        color="0.4",
-        fontsize=8.5,
-        gid="best goodput",
-    )
 
 
 def _apart(loads: list[float], reach: float) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -42,6 +42,16 @@ _OWN = ("name", "created", "schema")
 NOTHING = "–"
 #: Of a setting, such as the prompts of a study.
 MOST_CHARACTERS = 300
+
+
+def usual_by(studies: Sequence[StudyFolder]) -> str:
+    """What is compared if nobody says: the releases of one study, or two studies. Studies of one
+    release each, that is another one, are compared by that, as a soak and the one before it."""
+    if len(studies) < 2:
+        return "release"
+    releases = [set(study.spec.releases) for study in studies]
+    are_alone = all(len(own) == 1 for own in releases)
+    return "release" if are_alone and len(set.union(*releases)) == 2 else "study"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

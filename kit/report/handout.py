@@ -22,6 +22,7 @@ from kit.report.sentences import (
 from kit.report.table import COLUMNS
 from kit.stats.frames import requests_frame, trials_frame
 from kit.stats.size import is_large
+from kit.stats.tokens import token_sentence
 from kit.study.folder import StudyFolder
 
 #: What Markdown, or a spreadsheet that opens a CSV file, would take for a command.
@@ -49,7 +50,12 @@ def markdown(
     rows = [f"# {markdown_text(title)}", "", markdown_text(decision.question), ""]
     if not document["finished"]:
         rows += ["This study is not finished.", ""]
-    limits = (early_sentence(study), hosts_sentence(study), load_sentence(study))
+    limits = (
+        early_sentence(study),
+        token_sentence(study),
+        hosts_sentence(study),
+        load_sentence(study),
+    )
     rows += [f"{markdown_text(text)}\n" for text in limits if text]
     rows += [f"Part of the record is missing: {markdown_text(text)}." for text in study.damage]
     for one in decision.advice:

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from kit.errors import NotEnoughDataError
 from kit.plots.limit import plot_limit
 from kit.report.figures import WIDTH_IN, Drawing
-from kit.stats.limit_study import DIED, LimitFound, limit_of
+from kit.stats.limit_study import DIED, GoalPoint, LimitFound, limit_of
 from kit.study.folder import StudyFolder
 from kit.study.limit import LoadKind
+from kit.study.words import listing
 
 _UNITS = {
     LoadKind.CONCURRENCY: ("concurrent client", "concurrent clients"),
@@ -86,17 +87,47 @@ def limit_remarks(found: LimitFound) -> list[str]:
             f"The server died in {len(found.deaths)} of {found.trials} trials, at {loads}. A crash "
             "that comes at every load is no limit: look at study.crashes first."
         )
-    if found.client_limited:
+    if found.client_busy:
         remarks.append(
-            f"The load generator itself was at its limit in {found.client_limited} of "
+            f"The load generator itself was at its limit in {found.client_busy} of "
             f"{found.trials} trials: the server may take more. Give processes=2 or more."
         )
+    if waited := found.client_limited - found.client_busy:
+        remarks.append(
+            f"In {waited} of {found.trials} trials the load generator had to wait for a processor, "
+            "though it had little to do: others used all of them, which may be the server itself. "
+            "What it measured has that in it. Send from another machine, or stop what else runs "
+            "here; more processes do not help."
+        )
+    if contradiction := _contradiction(found):
+        remarks.append(contradiction)
     if found.search.by is LoadKind.RATE:
         remarks.append(
             f"A trial has {found.search.requests:,} requests: a queue that grows more slowly than "
             "they show is not seen. A longer trial (requests) finds it."
         )
     return remarks
+
+
+def _contradiction(found: LimitFound) -> str:
+    """Goals that held at a load where, or above which, they broke in another trial; "": none."""
+    said = []
+    for goal in dict.fromkeys(one.goal for one in found.points):
+        own = [one for one in found.points if one.goal == goal]
+        held = max((one.point.load for one in own if one.holds), default=0.0)
+        broken = min((one for one in own if not one.holds), key=_load_of, default=None)
+        if broken is not None and broken.point.load <= held:
+            said.append(f"{broken.words} broke at {broken.point.load:g} and held at {held:g}")
+    if not said:
+        return ""
+    return (
+        f"Trials contradict each other: {listing(said)}. The interval allows for it; on a machine "
+        "with nothing else to do it is narrower."
+    )
+
+
+def _load_of(one: GoalPoint) -> float:
+    return one.point.load
 
 
 def limit_advice(found: LimitFound) -> list[str]:
@@ -117,7 +148,13 @@ def limit_advice(found: LimitFound) -> list[str]:
     ]
     goal = None if found.broke is None else found.broke.goal
     clients = math.floor(safe) if by is LoadKind.CONCURRENCY else None
-    if goal in ("p95_ttft_ms", "p95_e2e_ms"):
+    if goal in ("p95_ttft_ms", "p95_e2e_ms") and clients and clients < (found.places or 0):
+        advice.append(
+            f"No request waits for a place: the engine takes {found.places} sequences at once, so "
+            "a higher max_num_seqs changes nothing. Its processor or GPU is what is full: a faster "
+            "one, shorter prompts or answers, or another instance."
+        )
+    elif goal in ("p95_ttft_ms", "p95_e2e_ms"):
         advice.append(
             "Requests wait before their first token. Triton: bound the queue (dynamic_batching "
             "default_queue_policy with max_queue_size and default_timeout_microseconds, timeout_"
@@ -171,11 +208,16 @@ def _title(found: LimitFound) -> str:
 
 def _load(found: LimitFound, load: float) -> str:
     one, many = _UNITS[found.search.by]
-    return f"{load:.4g} {one if load == 1 else many}"
+    return f"{_number(load)} {one if load == 1 else many}"
+
+
+def _number(load: float) -> str:
+    """Clients are whole; of a rate three digits are more than is known."""
+    return f"{load:,.0f}" if load == round(load) else f"{load:.3g}"
 
 
 def _interval(found: LimitFound) -> str:
     low, high = found.estimate.low, found.estimate.high
-    first = "fewer" if low == 0 else f"{low:.4g}"
-    last = "more" if math.isinf(high) else f"{high:.4g}"
+    first = "fewer" if low == 0 else _number(low)
+    last = "more" if math.isinf(high) else _number(high)
     return f"{first} to {last}"

@@ -41,6 +41,7 @@ from kit.stats.client_limits import client_limits, client_sentence
 from kit.stats.counted import class_note, latencies_frame
 from kit.stats.frames import samples_frame, trials_frame
 from kit.stats.summary import CELL, cell_columns, crash_table
+from kit.stats.tokens import token_sentence
 from kit.stats.trial_keys import engine_labels
 from kit.study.encoding import to_json
 from kit.study.files import unwritable, write_whole
@@ -151,6 +152,7 @@ def render(
         width=5 + 2 * has["latency"] + has["kv"],
         client=client_sentence(limits),
         hosts=" ".join(filter(None, (hosts_sentence(study), load_sentence(study)))),
+        tokens=token_sentence(study),
         early=early_sentence(study),
         hero=main,
         beside=[] if beside is None else beside_sentences(beside),

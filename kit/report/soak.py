@@ -71,7 +71,7 @@ def checks_table(found: SoakFound) -> str:
 def draw_drift(found: SoakFound, ax: Axes) -> Axes:
     """The picture: every measure against the requests done."""
     failed = set(failing_names(found))
-    grows = {one.name for one in MEASURES if f"{one.words} does not grow" in failed}
+    grows = {one.name for one in MEASURES if one.claim in failed}
     title = (
         f"{listing([one.words for one in MEASURES if one.name in grows])} grew over the soak"
         if grows

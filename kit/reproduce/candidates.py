@@ -150,6 +150,7 @@ _SIMPLIFICATIONS: tuple[tuple[str, Callable[[Workload], Workload]], ...] = (
     ("one turn", lambda w: replace(w, turns=1)),
     ("no shared prefix", lambda w: replace(w, shared_prefix_tokens=0)),
     ("plain prompts", lambda w: replace(w, prompt_set=None)),
+    ("lengths in words", lambda w: replace(w, tokenizer=None)),
     ("prompts of one length", lambda w: replace(w, prompt_tokens=_fixed(w.prompt_tokens))),
     ("answers of one length", lambda w: replace(w, output_tokens=_fixed(w.output_tokens))),
     ("no warm-up", lambda w: replace(w, warmup_requests=0)),

@@ -173,6 +173,8 @@ def _obstacles(trial: TrialSpec) -> Iterator[str]:
         yield "conversations of several turns"
     if workload.trace is not None:
         yield "the requests of a traffic file"
+    if workload.tokenizer is not None:
+        yield "lengths in tokens of a tokenizer file"
     if len(workload.faults) > 1:
         yield "several kinds of faults"
     for fault in workload.faults:

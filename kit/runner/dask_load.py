@@ -88,7 +88,8 @@ class DaskLoad:
             )
             for place, (address, label) in enumerate(hosts.items())
         ]
-        self._traces = _traces(folder) if spec.workload.trace else {}
+        has_files = bool(spec.workload.trace or spec.workload.tokenizer)
+        self._traces = _traces(folder) if has_files else {}
 
     def make(self, spec: TrialSpec, endpoint: Endpoint, folder: TrialFolder, number: int) -> Worker:
         """Worker `number` of the trial, on its host."""
@@ -232,7 +233,7 @@ class _HostWorker:
 
 def _traces(folder: TrialFolder) -> dict[str, bytes]:
     """The study's traffic files. A trial's folder lies in `trials` of its study."""
-    kept = (folder.path.parent.parent / TRACES).glob("*.jsonl")
+    kept = (folder.path.parent.parent / TRACES).glob("*.json*")
     return {path.name: path.read_bytes() for path in kept}
 
 

@@ -257,8 +257,8 @@ class DaskPlace:
 
     def _submit(self, trial: DaskTrial, key: str, worker: _Worker) -> Future:
         traces = {}
-        if trial.spec.workload.trace:
-            kept = (self._study.path / TRACES).glob("*.jsonl")
+        if trial.spec.workload.trace or trial.spec.workload.tokenizer:
+            kept = (self._study.path / TRACES).glob("*.json*")
             traces = {path.name: path.read_bytes() for path in kept}
         return self._client.submit(
             conduct,

@@ -24,6 +24,7 @@ from kit.study.plan import plan
 from kit.study.remarks import Remarks
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
+from kit.study.tokenizer_file import keep_tokenizer
 from kit.study.traces.keep import keep
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def run_study(
     study = StudyFolder.create(folder, spec)
     for trace in dict.fromkeys(trial.workload.trace for trial in trials):
         keep(study.path, trace)
+    for tokenizer in dict.fromkeys(trial.workload.tokenizer for trial in trials):
+        keep_tokenizer(study.path, tokenizer)
     agenda = agenda_for(spec, trials, study)
     if on is not None:
         if study.finished:

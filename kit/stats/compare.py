@@ -108,6 +108,21 @@ def two_levels(trials: pd.DataFrame, by: str, levels: Sequence[str]) -> tuple[st
     return chosen[0], chosen[1]
 
 
+def worse_of(found: Comparison) -> tuple[Side, Side] | None:
+    """Which side dies more, and the other one; None: that is not sure.
+
+    Server lives decide, by the log-rank test. One life a side (two soaks) tells that test nothing:
+    there the crashes a request decide, by their interval.
+    """
+    a, b, rate = found.first, found.second, found.crash_rate
+    if rate is None or found.log_rank_p is None:
+        return None
+    sure = found.log_rank_p < SURE
+    if a.trials == b.trials == 1:
+        sure = rate.low > 1 or rate.high < 1
+    return ((a, b) if rate.value > 1 else (b, a)) if sure else None
+
+
 def sentence(found: Comparison) -> str:
     """Which is worse under one traffic, how much, how surely, and what users waited for."""
     a, b = found.first, found.second
@@ -116,10 +131,12 @@ def sentence(found: Comparison) -> str:
         said = f"neither {a.name} nor {b.name} died ({a.trials} and {b.trials} servers)"
     else:
         rate, p = found.crash_rate, f"log-rank p = {found.log_rank_p:.2g}"
-        worse, other = (a, b) if rate.value > 1 else (b, a)
+        if a.trials == b.trials == 1:
+            p = f"one life each, of {a.requests:,} and {b.requests:,} requests"
+        worse = worse_of(found)
         how = (
-            f"{worse.name} is worse than {other.name}"
-            if found.log_rank_p < SURE
+            f"{worse[0].name} is worse than {worse[1].name}"
+            if worse is not None
             else f"{a.name} and {b.name} cannot be told apart"
         )
         said = f"{how}: {tally} ({p}), {_times(rate)} as many crashes a request"
@@ -133,9 +150,8 @@ def headline(found: Sequence[Comparison]) -> str:
     names = (found[0].first.name, found[0].second.name)
     worse: dict[str, list[str]] = {}
     for one in found:
-        if one.log_rank_p is not None and one.log_rank_p < SURE and one.crash_rate is not None:
-            side = one.first if one.crash_rate.value > 1 else one.second
-            worse.setdefault(side.name, []).append(one.traffic)
+        if (pair := worse_of(one)) is not None:
+            worse.setdefault(pair[0].name, []).append(one.traffic)
     if len(worse) == 1:
         [(name, where)] = worse.items()
         other = next(n for n in names if n != name)

@@ -112,6 +112,10 @@ def requests_frame(study: StudyFolder | Path) -> pd.DataFrame:
 
     prompt_tokens_sent   length of this request's prompt (prompt_tokens there: a grid's field has
                     that name)
+    tokens_by       who counted the tokens of a request that was answered well: "server" (`usage` in
+                    its answer), "tokenizer" (the workload's file) or "words" (a word is taken for
+                    a token); NA of any other, and of requests that an older kit recorded
+    tokens_in, tokens_out   of its prompt and of its answer, both counted by that
     open_loop       requests had a schedule, whatever became of those before them
     ok              the whole and right answer came
     judged          part of the latency population: not warm-up, nothing done to it on purpose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kit.errors import NotEnoughDataError, SpecError
+from kit.load.worker.client_limited import FORGIVEN_FRACTION
 from kit.servers.watch.names import KV_SOURCES, SOURCE_WORDS
 from kit.stats.client_limits import client_limits
 from kit.stats.frames import requests_frame, samples_frame, token_gaps_frame
@@ -19,6 +21,7 @@ from kit.stats.timings import measured
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.limit import Goals, LimitSearch, LoadKind
 from kit.study.result import TrialResult
+from kit.study.spec import ServerKind
 
 #: Of a goal for a p95, what may be worse.
 TAIL = 0.05
@@ -56,9 +59,12 @@ class LimitFound:
     points: tuple[GoalPoint, ...]
     goodput: tuple[tuple[float, float], ...]  # (load, good answers a second) of each trial
     decided: bool  # the interval is as narrow as was asked for
-    broke: GoalPoint | None  # the goal that broke at the lowest load that is above the limit
+    #: The goal that broke in most trials above the limit, where it first did.
+    broke: GoalPoint | None
     deaths: tuple[float, ...]  # loads at which the server died
     client_limited: int  # trials in which the load generator was the bottleneck
+    client_busy: int  # of them, those in which its own work was what kept it
+    places: int | None  # sequences that the engine takes at once; None: not known
 
     @property
     def trials(self) -> int:
@@ -104,19 +110,32 @@ def limit_of(study: StudyFolder) -> LimitFound:
     posterior = posterior_of(points, search)
     estimate = posterior.estimate()
     broken = [one for one in points if not one.holds and one.point.load > estimate.value]
-    lowest = min((one.point.load for one in broken), default=math.nan)
-    at_lowest = [one for one in broken if one.point.load == lowest]
     limits = client_limits(study)
+    engine = study.spec.engines[0]
+    is_own = study.spec.servers[0].kind is not ServerKind.ATTACHED
+    busy = limits["busy_fraction"].fillna(0) > FORGIVEN_FRACTION
     return LimitFound(
         search=search,
         estimate=estimate,
         points=tuple(points),
         goodput=tuple((load_of(t, search), _goodput(study, t, search.goals)) for t, _ in ended),
         decided=bool(points) and posterior.is_decided(search.within),
-        broke=max(at_lowest, key=lambda one: one.point.excess) if at_lowest else None,
+        broke=first_to_break(broken),
         deaths=tuple(load_of(t, search) for t, r in ended if r.verdict.is_death),
         client_limited=int(limits["limited"].sum()),
+        client_busy=int((limits["limited"] & busy).sum()),
+        places=engine.max_sequences if is_own and engine.has_known_cache else None,
     )
+
+
+def first_to_break(broken: Sequence[GoalPoint]) -> GoalPoint | None:
+    """Of the goals that broke above the limit, the one that did so in most trials.
+
+    A goal that breaks first is broken at all higher loads too; one that broke by chance is not.
+    """
+    often = Counter(one.goal for one in broken)
+    at_least = [one for one in broken if often[one.goal] == max(often.values())]
+    return min(at_least, key=lambda one: (one.point.load, -one.point.excess), default=None)
 
 
 def posterior_of(points: Sequence[GoalPoint], search: LimitSearch) -> Posterior:
@@ -244,7 +263,8 @@ def _untold(goal: str, trial: TrialFolder) -> NotEnoughDataError:
 
 
 def _ms(name: str, value: float, wanted: float) -> str:
-    seen = "never" if math.isinf(value) else f"{value:,.3g} ms"
+    shown = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    seen = "never" if math.isinf(value) else f"{shown} ms"
     return f"p95 {name} {seen} (goal {wanted:g} ms)"
 
 

@@ -21,7 +21,7 @@ from kit.stats.frames import requests_frame, samples_frame, trials_frame
 from kit.stats.intervals import evidence_sentence
 from kit.stats.judged import judged_requests, kv_usage
 from kit.stats.timings import measured
-from kit.stats.trend import BLOCKS, SETTLING, Trend, trend
+from kit.stats.trend import BLOCKS, SETTLING, Trend, is_settled, trend
 from kit.study.folder import StudyFolder
 from kit.study.soak import SoakClaim
 
@@ -46,6 +46,11 @@ class Measure:
     divisor: float  # from the sample's unit to the shown one
     least: float  # growth below this, in the shown unit, is no leak
     share: float  # nor is less than this share of the level at the start
+
+    @property
+    def claim(self) -> str:
+        """What is checked: "server memory does not grow"."""
+        return f"{self.words} {'do' if self.words.endswith('files') else 'does'} not grow"
 
 
 MEASURES = (
@@ -131,7 +136,8 @@ def _survival(claim: SoakClaim, trials: pd.DataFrame) -> SoakCheck:
             name="survives", status=SoakStatus.FAILED, says=f"{says}; {first['verdict']}: {how}"
         )
     if requests >= claim.requests:
-        return SoakCheck(name="survives", status=SoakStatus.PASSED, says=f"{says}: {claim.words}")
+        says = f"0 crashes in {requests:,} requests: {claim.words}"
+        return SoakCheck(name="survives", status=SoakStatus.PASSED, says=says)
     return SoakCheck(
         name="survives",
         status=SoakStatus.UNDECIDED,
@@ -184,17 +190,19 @@ def _samples(study: StudyFolder, name: str, trial: str) -> tuple[np.ndarray, np.
 def drift_check(measure: Measure, series: pd.DataFrame) -> SoakCheck:
     """Whether a measure grows with the requests: clearly, enough to matter, and to the end."""
     own = series[series["measure"] == measure.name]
-    name = f"{measure.words} does not grow"
+    name = measure.claim
     if own.empty:
         return SoakCheck(
             name=name, status=SoakStatus.NOT_EXPORTED, says=f"{measure.words} not exported"
         )
     found = trend(own["requests"].to_numpy(float), own["value"].to_numpy(float))
     if found is None:
-        says = f"{len(own)} values, of which {3 * BLOCKS} or more are needed after the first "
-        return SoakCheck(
-            name=name, status=SoakStatus.UNDECIDED, says=says + f"{100 * SETTLING:g} % of the run"
+        kept = int(is_settled(own["requests"].to_numpy(float)).sum())
+        says = (
+            f"{kept} values after the first {100 * SETTLING:g} % of the requests, and {3 * BLOCKS} "
+            "are needed: soak for longer (a larger one_in), or with fewer clients"
         )
+        return SoakCheck(name=name, status=SoakStatus.UNDECIDED, says=says)
     return SoakCheck(
         name=name,
         status=SoakStatus.FAILED if is_leak(found, measure) else SoakStatus.PASSED,

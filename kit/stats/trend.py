@@ -44,8 +44,7 @@ def trend(axis: NDArray[np.float64], values: NDArray[np.float64]) -> Trend | Non
 
     None: fewer than three values in a block, or all on one place of the axis.
     """
-    begin = axis[0] + SETTLING * (axis[-1] - axis[0]) if axis.size else 0.0
-    kept = axis >= begin
+    kept = is_settled(axis)
     axis, values = axis[kept], values[kept]
     if axis.size < 3 * BLOCKS or axis[-1] <= axis[0]:
         return None
@@ -69,6 +68,12 @@ def trend(axis: NDArray[np.float64], values: NDArray[np.float64]) -> Trend | Non
         growth=slope * length,
         goes_on=later >= slope / 2,
     )
+
+
+def is_settled(axis: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Of each place on the axis, whether it lies behind the begin that is left out."""
+    begin = axis[0] + SETTLING * (axis[-1] - axis[0]) if axis.size else 0.0
+    return np.asarray(axis >= begin)
 
 
 def _slopes(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

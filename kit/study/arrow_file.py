@@ -29,8 +29,12 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _MARK = b"\xff\xff\xff\xff"
 #: A file of so many requests would not fit into a notebook's memory.
 MOST_BYTES = 4 * 2**30
-#: Columns that older files do not have, and what they held for all of their rows.
-ADDED = {"clock": "client"}
+#: Columns that older files do not have, the first that came first, and what they held for all of
+#: their rows.
+ADDED: tuple[dict[str, str | None], ...] = (
+    {"clock": "client"},
+    {"tokens_by": None, "tokens_in": None, "tokens_out": None},
+)
 #: Places at which a next batch is looked for after a damaged one.
 _MOST_TRIES = 2000
 
@@ -164,7 +168,7 @@ def read_rows(path: Path, schema: pa.Schema, *, within: Path | None = None) -> R
     sums = _read_sums(path, within)
     data = read_file(path, within=within, limit=MOST_BYTES)
     losses: list[Loss] = []
-    written = _older(schema) if _is_older(data, schema) else schema
+    written = _written(data, schema)
     batches = list(_batches(data, written, path, sums, losses))
     table = pa.Table.from_batches(batches, schema=written)
     return Rows(table=with_added_columns(table, schema), losses=tuple(losses))
@@ -190,8 +194,8 @@ def stream_rows(path: Path, schema: pa.Schema, *, within: Path | None = None) ->
             if known.offset != file.tell():
                 _refuse([Loss(path=path, rows=None, reason="a checksum is missing")])
             piece = file.read(known.size)
-            if known.offset == 0 and _is_older(piece, schema):
-                written = _older(schema)
+            if known.offset == 0:
+                written = _written(piece, schema)
             for batch in _batches(piece, written, path, {0: replace(known, offset=0)}, losses):
                 yield with_added_columns(pa.Table.from_batches([batch], written), schema)
             _refuse(losses)
@@ -216,31 +220,35 @@ def listed_rows(path: Path, *, within: Path | None = None) -> int | None:
 
 def with_added_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with the columns that the schema got after it was written (ADDED)."""
+    held = {name: value for columns in ADDED for name, value in columns.items()}
     missing = [name for name in schema.names if name not in table.schema.names]
-    if not missing or not set(missing) <= ADDED.keys():
+    if not missing or not set(missing) <= held.keys():
         return table
     for name in missing:
-        value = pa.scalar(ADDED[name], schema.field(name).type)
+        value = pa.scalar(held[name], schema.field(name).type)
         table = table.append_column(name, pa.repeat(value, table.num_rows))
     return table.select(schema.names)
 
 
-def _older(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field for field in schema if field.name not in ADDED])
+def _older(schema: pa.Schema) -> list[pa.Schema]:
+    """The schema as it was before each of ADDED, the newest first."""
+    found = []
+    for since in reversed(range(len(ADDED))):
+        later = {name for columns in ADDED[since:] for name in columns}
+        found.append(pa.schema([field for field in schema if field.name not in later]))
+    return found
 
 
-def _is_older(data: bytes, schema: pa.Schema) -> bool:
-    """Whether a file begins with the schema as it was before ADDED."""
+def _written(data: bytes, schema: pa.Schema) -> pa.Schema:
+    """The schema that a file begins with, if it is an older one of `schema`; else `schema`."""
     message, _ = _message(pa.py_buffer(data), 0)
     try:
-        return (
-            message is not None
-            and message.type == "schema"
-            and not pa.ipc.read_schema(message).equals(schema)
-            and bool(pa.ipc.read_schema(message).equals(_older(schema)))
-        )
+        if message is not None and message.type == "schema":
+            begins = pa.ipc.read_schema(message)
+            return next((old for old in _older(schema) if begins.equals(old)), schema)
     except (pa.ArrowException, OSError, ValueError, MemoryError):
-        return False
+        pass  # damaged: whoever reads the batches says so
+    return schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,9 @@ A trial folder holds
     progress.json         counts for a progress bar, replaced about four times a second
     result.json           TrialResult, the end marker, written last
 
-A study folder holds `study.json` (StudySpec), `trials/<trial_id>/`, `traces/` (the requests of
-traffic files, kit.study.traces.keep), what its last run remarked (kit.study.remarks) and, once all
-trials are done, `done.json`. Files are only ever appended to or replaced whole.
+A study folder holds `study.json` (StudySpec), `trials/<trial_id>/`, `traces/` (traffic
+files, kit.study.traces.keep, and tokenizers), what its last run remarked (kit.study.remarks) and,
+once all trials are done, `done.json`. Files are only ever appended to or replaced whole.
 
 A folder object reads a file once and again only when the file has changed: keep the object, and
 ask it as often as you like.
@@ -54,6 +54,7 @@ from kit.study.records import (
 )
 from kit.study.result import TrialResult
 from kit.study.spec import StudySpec, TrialSpec
+from kit.study.tokenizer_file import keep_tokenizer
 from kit.study.traces.keep import keep
 from kit.study.words import numbers_in_order
 
@@ -74,7 +75,7 @@ REQUESTS = pa.schema(
         ("end_ns", pa.int64()),
         ("token_ns", pa.list_(pa.int64())),  # arrival of every token event; null when not streamed
         ("tokens", pa.int32()),  # token events seen; null when the protocol does not show them
-        ("prompt_tokens", pa.int32()),
+        ("prompt_tokens", pa.int32()),  # as made: words, or tokens of the workload's tokenizer
         ("output_tokens_asked", pa.int32()),
         ("bytes_received", pa.int64()),
         ("status", pa.int32()),  # HTTP or gRPC status code
@@ -85,6 +86,11 @@ REQUESTS = pa.schema(
         # Whose time first_ns, token_ns and the end of an answer have: "kernel", when it came to
         # this machine, or "client", when the client read it (all older records).
         ("clock", pa.string()),
+        # Of a request that was answered well: who counted its tokens (TokensBy), those of its
+        # prompt and those of its answer. Null of any other, and in older records.
+        ("tokens_by", pa.string()),
+        ("tokens_in", pa.int32()),
+        ("tokens_out", pa.int32()),
     ]
 )
 
@@ -346,6 +352,7 @@ class StudyFolder:
         What an interrupted attempt at it recorded is kept beside the trials.
         """
         keep(self.path, spec.workload.trace)
+        keep_tokenizer(self.path, spec.workload.tokenizer)
         path = self.trial(spec.trial_id).path
         if path.exists():
             attempts = self.path / "interrupted"

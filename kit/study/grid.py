@@ -16,6 +16,7 @@ from kit.errors import SpecError
 from kit.study.arguments import check_names
 from kit.study.arrivals import as_trace
 from kit.study.distribution import Distribution, DistributionKind
+from kit.study.tokenizer_file import as_tokenizer, is_pinned, pinned_tokenizer
 from kit.study.traces.pinned import TraceFile, pinned
 from kit.study.traffic_field import (
     GridValue,
@@ -155,6 +156,15 @@ FIELDS: Final[dict[str, TrafficField]] = {
             is_text=True,
             as_value=_text,
             of=lambda w: w.prompt_set,
+        ),
+        TrafficField(
+            name="tokenizer",
+            help="the model's tokenizer.json, or its folder: lengths are in its tokens, not words",
+            expected="the path of a tokenizer.json, or of a folder that has one",
+            short="tok",
+            is_text=True,
+            as_value=as_tokenizer,
+            of=lambda w: w.tokenizer,
         ),
         number_field(
             "disconnect",
@@ -355,6 +365,8 @@ def number_of(value: GridValue) -> int | float | str:
     """The value as a frame holds it: a distribution is its one number, or its text."""
     if isinstance(value, Distribution):
         return value.mean if value.kind is DistributionKind.FIXED else str(value)
+    if is_pinned(value):
+        return pinned_tokenizer(str(value)).label
     file = _file(value)
     return value if file is None else file.label
 
@@ -367,6 +379,8 @@ def _file(value: GridValue) -> TraceFile | None:
 def tag_of(name: str, value: GridValue) -> str:
     """A value as it stands in a trial's name, and so in a folder's: "rate5", "out16-64"."""
     text = f"{value:g}" if isinstance(value, int | float) else str(value)
+    if is_pinned(value):
+        return f"{FIELDS[name].short}{pinned_tokenizer(text).sha256[:8]}"
     if file := _file(value):
         return f"{FIELDS[name].short}-{file.format}-{file.sha256[:8]}"
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kit.errors import SpecError, StoreError
+from kit.study.arrow_file import with_added_columns
 from kit.study.encoding import from_json
 from kit.study.files import read_file
 
@@ -123,7 +124,9 @@ def read_part(
         unpacked = sum(group.total_byte_size for group in groups)
         if about.num_rows != part.rows or unpacked > MOST_UNPACKED_BYTES:
             raise ValueError(f"{about.num_rows} rows of {unpacked} bytes")
-        table = file.read(columns=needed.names).select(needed.names).cast(needed)
+        there = set(file.schema_arrow.names)
+        table = file.read(columns=[name for name in needed.names if name in there])
+        table = with_added_columns(table, needed).select(needed.names).cast(needed)
         table.validate(full=True)
         if has_tokens:
             table = _with_tokens(table)

@@ -31,6 +31,23 @@ class Outcome(StrEnum):
         return self not in (Outcome.REFUSED, Outcome.RESET, Outcome.IN_FLIGHT)
 
 
+class TokensBy(StrEnum):
+    """Who counted the tokens of a request."""
+
+    SERVER = "server"  # the server: `usage` in its answer
+    TOKENIZER = "tokenizer"  # the kit, with the workload's tokenizer file
+    WORDS = "words"  # the kit, which takes a word for a token
+
+    @property
+    def phrase(self) -> str:
+        """How it stands in a sentence: "tokens counted ..."."""
+        return {
+            TokensBy.SERVER: "by the server (its usage)",
+            TokensBy.TOKENIZER: "by the tokenizer file",
+            TokensBy.WORDS: "by words, each taken for a token",
+        }[self]
+
+
 class Verdict(StrEnum):
     """How one trial ended."""
 

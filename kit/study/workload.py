@@ -19,6 +19,7 @@ from kit.study.arrivals import Arrivals as Arrivals
 from kit.study.arrivals import Step as Step
 from kit.study.arrivals import changed_arrivals
 from kit.study.distribution import Distribution, as_distribution, fixed, uniform
+from kit.study.tokenizer_file import as_tokenizer
 from kit.study.traces.pinned import pinned
 
 
@@ -134,7 +135,11 @@ class Workload:
     `trace` is a traffic file (kit.study.traces.read: Azure, BurstGPT, Mooncake, ShareGPT, OpenAI
     requests, perf_analyzer, a recorded trial): its lengths or prompts are sent, at its times if it
     has some and nothing else is said, `trace_speed` times as fast, `trace_lengths` times as long;
-    all of it, if neither `requests` nor `duration_s` is given. A word is taken for a token.
+    all of it, if neither `requests` nor `duration_s` is given.
+
+    `tokenizer` is the tokenizer.json of the model, or its folder: prompts are then so many tokens
+    long, and answers are counted in tokens where the server does not say how many there are.
+    Without it a word is taken for a token.
 
     Example:
         >>> workload = Workload(protocol="grpc-stream", concurrency=8, output_tokens="16:64")
@@ -157,6 +162,7 @@ class Workload:
     prompt_tokens: Distribution = field(default_factory=lambda: fixed(32))
     output_tokens: Distribution = field(default_factory=lambda: fixed(32))
     prompt_set: str | None = None  # data/prompts/<name>.txt, or a file's path
+    tokenizer: str | None = None  # a file, as kit.study.tokenizer_file names it
     shared_prefix_tokens: int = 0
     turns: int = 1  # turns of a conversation, each with the answers before it in its prompt
     faults: tuple[Fault, ...] = ()
@@ -189,6 +195,7 @@ class Workload:
         prompt_tokens: Distribution | float | str = 32,
         output_tokens: Distribution | float | str = 32,
         prompt_set: str | None = None,
+        tokenizer: str | PathLike[str] | None = None,
         shared_prefix_tokens: int = 0,
         turns: int = 1,
         faults: Iterable[Fault] = (),
@@ -230,6 +237,7 @@ class Workload:
             "prompt_tokens": as_distribution("prompt_tokens", prompt_tokens, low=1),
             "output_tokens": as_distribution("output_tokens", output_tokens, low=1),
             "prompt_set": None if prompt_set is None else str(prompt_set),
+            "tokenizer": None if tokenizer is None else as_tokenizer(tokenizer),
             "shared_prefix_tokens": as_number(
                 "shared_prefix_tokens", shared_prefix_tokens, low=0, whole=True
             ),

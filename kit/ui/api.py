@@ -275,12 +275,13 @@ def compare(
     first: Study | str | Path,
     second: Study | str | Path,
     *,
-    by: str = "study",
+    by: str | None = None,
     levels: Iterable[str] = (),
 ) -> Comparisons:
     """Compare two studies: which is worse under the same traffic, how much, and how surely.
 
-    by: "study", or a column whose two `levels` are compared over both studies together.
+    by: "study", or a column whose two `levels` are compared over both studies together; None: the
+        releases, if each study has one and not the same, as two soaks have; else the studies.
     Two releases within one study: `study.compare("24.08", "24.07")`.
 
     Raises:

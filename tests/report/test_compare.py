@@ -8,11 +8,17 @@ from shutil import copytree
 
 import matplotlib.pyplot as plt
 import pytest
-from synthetic_studies import first_light, write_study, write_trial
+from synthetic_studies import finish_study, first_light, write_study, write_trial
 
 import kit
 from kit.errors import NotEnoughDataError
-from kit.report.compare import ComparedStudies, comparison_document, write_comparison
+from kit.report.compare import (
+    ComparedStudies,
+    comparison_document,
+    usual_by,
+    write_comparison,
+)
+from kit.stats.compare import headline
 from kit.study.folder import StudyFolder
 from kit.study.recorded import open_study
 
@@ -120,3 +126,21 @@ def test_a_person_gets_it_from_the_front_door(tmp_path: Path) -> None:
     left, right = found.plot()
     assert left.get_figure() is right.get_figure()
     plt.close("all")
+
+
+def test_studies_of_one_release_each_are_compared_by_release(tmp_path: Path) -> None:
+    def study(name: str, *releases: str) -> StudyFolder:
+        made = write_study(tmp_path / name, releases, ["cancel-race"])
+        for release in releases:
+            dies = 7 if release == "24.10" else None
+            write_trial(made, release, crash_after=dies, requests=1500)
+        return finish_study(made)
+
+    old, new, both = study("old", "24.05"), study("new", "24.10"), study("both", "24.05", "24.10")
+    assert usual_by([new, old]) == usual_by([both]) == "release"
+    assert usual_by([old, old]) == usual_by([both, both]) == usual_by([both, old]) == "study"
+    soaks = ComparedStudies(studies=(new, old), by="release")
+    assert soaks.sides == ("24.10", "24.05")
+    (said,) = soaks.sentences  # one life each tells a test of lives nothing: requests do
+    assert "24.10 is worse than 24.05: 1 of 1 servers died against 0 of 1 (one life each" in said
+    assert headline(soaks.found) == "24.10 dies more than 24.05 under cancel-race"

@@ -14,7 +14,15 @@ from kit.report.limit import draw_limit, limit_advice, limit_remarks, limit_sent
 from kit.runner.limit import MOST_FAULTS, LimitAgenda, check_search, trial_at
 from kit.runner.study import RunningTrial, run_trials
 from kit.stats.limit import Point, Posterior
-from kit.stats.limit_study import DIED, GoalPoint, LimitFound, limit_of, load_of, posterior_of
+from kit.stats.limit_study import (
+    DIED,
+    GoalPoint,
+    LimitFound,
+    first_to_break,
+    limit_of,
+    load_of,
+    posterior_of,
+)
 from kit.study.encoding import from_json, to_json
 from kit.study.folder import StudyFolder, TrialFolder
 from kit.study.limit import Goals, LimitSearch, LoadKind
@@ -186,6 +194,8 @@ def found_of(goal: str, broken_at: tuple[float, ...], **more: Any) -> LimitFound
         "broke": broke,
         "deaths": (),
         "client_limited": 0,
+        "client_busy": 0,
+        "places": None,
     }
     return LimitFound(**(usual | more))
 
@@ -199,17 +209,42 @@ def test_the_answer_names_limit_interval_and_what_broke_first() -> None:
     advice = limit_advice(found)
     assert f"at most {found.estimate.low:g} concurrent clients" in advice[0]
     assert "max_queue_size" in advice[1]
+    roomy = found_of("p95_ttft_ms", (38.0, 64.0), places=256)
+    assert "takes 256 sequences at once" in limit_advice(roomy)[1]
     assert limit_remarks(found) == []
     assert "max_num_seqs" in limit_advice(found_of("p95_itl_ms", (38.0,)))[1]
     assert "KV cache is full" in limit_advice(found_of("kv", (38.0,)))[1]
 
 
 def test_deaths_and_a_client_at_its_own_limit_are_said() -> None:
-    found = found_of(DIED, (38.0,), deaths=(38.0,), client_limited=2)
-    deaths, client = limit_remarks(found)
+    found = found_of(DIED, (38.0,), deaths=(38.0,), client_limited=3, client_busy=2)
+    deaths, client, machine = limit_remarks(found)
     assert "died in 1 of 5 trials, at 38" in deaths
     assert "load generator itself was at its limit in 2 of 5" in client
+    assert "In 1 of 5 trials the load generator had to wait for a processor" in machine
     assert "study.crashes" in limit_advice(found)[-1]
+
+
+def test_trials_that_contradict_each_other_are_said() -> None:
+    (said,) = limit_remarks(found_of("p95_ttft_ms", (9.0, 38.0)))
+    assert "p95 TTFT 812 ms (goal 100 ms) broke at 9 and held at 36" in said
+    (said,) = limit_remarks(found_of("p95_ttft_ms", (36.0,), points=(
+        *found_of("p95_ttft_ms", ()).points,
+        GoalPoint(trial_id="again", goal="p95_ttft_ms", value=812.0, wanted=100.0,
+                  point=Point(load=36.0, bad=0.5, allowed=0.05, n=400)),
+    )))  # fmt: skip
+    assert "broke at 36 and held at 36" in said
+
+
+def test_a_goal_that_broke_once_by_chance_is_not_thefirst_to_break() -> None:
+    def point(load: float, goal: str, bad: float) -> GoalPoint:
+        of = Point(load=load, bad=bad, allowed=0.05, n=400)
+        return GoalPoint(trial_id=f"{load:g}", goal=goal, point=of, value=812.0, wanted=100.0)
+
+    chance, *often = (point(9, "p95_itl_ms", 0.3), *(point(n, "p95_ttft_ms", 0.1) for n in (9, 12)))
+    assert first_to_break([chance, *often]) is often[0]
+    assert first_to_break([point(12, "kv", 0.1), point(12, "failed", 0.4)]).goal == "failed"  # type: ignore[union-attr]
+    assert first_to_break([]) is None
 
 
 def test_the_ends_of_the_range_are_no_limit() -> None:

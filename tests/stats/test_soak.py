@@ -114,7 +114,7 @@ def test_claims_that_make_no_sense_are_refused() -> None:
 
 
 def found_of(*statuses: SoakStatus) -> SoakFound:
-    names = ("survives", "answers", "server memory does not grow", "open files does not grow")
+    names = ("survives", "answers", "server memory does not grow", "open files do not grow")
     rng = np.random.default_rng(0)
     grown = 300 + 0.02 * REQUESTS + rng.normal(0, 2, REQUESTS.size)
     return SoakFound(
@@ -157,7 +157,7 @@ def test_junit_names_each_check_and_holds_whatever_a_server_said() -> None:
     assert outcomes["survives"] == ["system-out"]
     assert outcomes["answers"] == ["failure"]
     assert outcomes["server memory does not grow"] == ["failure"]
-    assert outcomes["open files does not grow"] == ["skipped"]
+    assert outcomes["open files do not grow"] == ["skipped"]
     text = suite[2][0].attrib["message"]
     assert "<&>" in text
     assert "\x1b" not in text

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from kit.study.arrow_file import ArrowAppender, read_rows
+from kit.study.arrow_file import ArrowAppender, read_rows, stream_rows
 from kit.study.folder import REQUESTS
+from kit.study.packed import read_part, to_part
 
 SCHEMA = pa.schema([("number", pa.int64())])
 #: Appends batches of 100 numbers to a file of 5000 bytes at most, then some more when there is
@@ -86,14 +87,27 @@ def test_a_file_that_takes_a_batch_in_pieces_holds_it_whole(tmp_path: Path) -> N
     ]
 
 
-def test_requests_of_before_the_kernel_was_asked_for_its_time_have_the_clients(
-    tmp_path: Path,
+OLDER = {
+    "before tokens were counted": {"tokens_by", "tokens_in", "tokens_out"},
+    "before the kernel's clock": {"clock", "tokens_by", "tokens_in", "tokens_out"},
+}
+
+
+@pytest.mark.parametrize("lacks", OLDER.values(), ids=OLDER)
+def test_older_requests_are_read_with_what_their_later_columns_would_hold(
+    lacks: set[str], tmp_path: Path
 ) -> None:
-    older = pa.schema([field for field in REQUESTS if field.name != "clock"])
+    older = pa.schema([field for field in REQUESTS if field.name not in lacks])
     columns: dict[str, list[Any]] = {field.name: [None, None] for field in older}
     with ArrowAppender(tmp_path / "requests-0.arrows", older) as file:
         file.append(columns | {"request": [0, 1]})
     table = read_rows(tmp_path / "requests-0.arrows", REQUESTS).table
     assert table.schema.equals(REQUESTS)
     assert table["request"].to_pylist() == [0, 1]
-    assert table["clock"].to_pylist() == ["client", "client"]
+    assert table["clock"].to_pylist() == (["client"] * 2 if "clock" in lacks else [None, None])
+    assert table["tokens_by"].to_pylist() == table["tokens_out"].to_pylist() == [None, None]
+    (part,) = stream_rows(tmp_path / "requests-0.arrows", REQUESTS)
+    assert part.equals(table)
+    packed, data = to_part(pa.table(table).select(older.names), "requests-0.parquet")
+    (tmp_path / packed.file).write_bytes(data)
+    assert read_part(tmp_path, packed, REQUESTS).equals(table)

@@ -47,6 +47,7 @@ OTHER = {
     "shared_prefix_tokens": 5,
     "turns": 2,
     "prompt_set": "mine, and yours",
+    "tokenizer": f"tokenizer.json#tokenizer_sha256={'0' * 64}",
     "disconnect": 0.25,
     "cancel": 0.5,
     "deadline_s": 0.2,

@@ -15,6 +15,7 @@ from kit.load.answers import (
 from kit.load.grpc.codec import Infer, Piece
 from kit.load.grpc.status import GrpcStatus
 from kit.load.http.dialect import malformed
+from kit.load.token_counts import words_of_answer
 from kit.load.traffic.call import NEVER, Call
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck
@@ -119,6 +120,10 @@ class GrpcAnswer:
 
     def _judge(self, call: Call, text: str) -> Judgement:
         judgement = judge_text(call, text, self._check)
-        if judgement is OK and self._quotes:
-            self.quoted = text_for_next_turn(call, text)
+        if judgement is OK:
+            if self._check is not AnswerCheck.EXACT:
+                call.answer = text
+                call.tokens_out = words_of_answer(call, text)
+            if self._quotes:
+                self.quoted = text_for_next_turn(call, text)
         return judgement

@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from kit.load.answers import (
+    OK,
     Judgement,
     clipped,
     judge_text,
@@ -23,12 +24,14 @@ from kit.load.answers import (
 from kit.load.http.dialect import DONE, NO_JSON, NOTHING, Dialect, error_text, malformed
 from kit.load.http.layout import EventLayout
 from kit.load.http.sse import SseParser
+from kit.load.token_counts import usage_of, words_of_answer
 from kit.load.traffic.call import NEVER, Call
 from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck
 
 _ERROR_BYTES = 8192
 _EVENTS_LIMITS = 16
+_USAGE, _NO_USAGE = b'"usage"', b'"usage":null'
 #: How many events of an answer are looked at for what the others will be like.
 _LESSONS = 4
 
@@ -43,6 +46,7 @@ class AnswerBody:
         self._sse = SseParser()
         self._parts: list[bytes] = []
         self._pieces: list[str] = []
+        self._usage: bytes | None = None  # the last event, or the body, that has some
 
     def begin(self, call: Call, status: int) -> None:
         """An answer with this status begins."""
@@ -56,6 +60,7 @@ class AnswerBody:
         self._lessons = _LESSONS
         self._done = False
         self._failure: Judgement | None = None
+        self._usage = None
         self.text: str | None = None
         self._parts.clear()
         self._pieces.clear()
@@ -145,7 +150,10 @@ class AnswerBody:
         self._events += len(events)
         if self._failure is not None:
             return
+        has_usage = self._dialect.has_usage
         for event in events:
+            if has_usage and _USAGE in event and _NO_USAGE not in event:
+                self._usage = event  # read once, when the answer is whole
             piece = self._dialect.read_event(event)
             if isinstance(piece, str):
                 if piece:
@@ -166,14 +174,29 @@ class AnswerBody:
         if isinstance(read, str):
             self.text = read
             read = judge_text(call, read, self._check, echoes=self._dialect.echoes)
+            if read is OK:
+                self._count(call)
         return refused_or_not(call, read)
+
+    def _count(self, call: Call) -> None:
+        """Note what is known of the tokens of a good answer."""
+        assert self.text is not None
+        usage = usage_of(call, self._usage)
+        if usage is not None:
+            call.usage_in, call.tokens_out = usage
+        elif self._check is not AnswerCheck.EXACT:
+            call.answer = self.text
+            call.tokens_out = words_of_answer(call, self.text)
 
     def _read(self, call: Call) -> str | Judgement:
         """The answer's text, or what is wrong with it."""
         if self._status != 200:
             return _refusal(self._status, b"".join(self._parts))
         if not self._streams:
-            return self._dialect.read_body(b"".join(self._parts))
+            body = b"".join(self._parts)
+            if self._dialect.has_usage and _USAGE in body:
+                self._usage = body
+            return self._dialect.read_body(body)
         if self._failure is not None:
             return self._failure
         if self._sse.unfinished:

@@ -69,9 +69,13 @@ class HttpChannel:
         if connection is not None:
             connection.begin(call)
         else:
-            call.begun_ns = self._host.clock()
-            self._connecting = self._loop.create_task(self._connect(call))
-            self._connecting.add_done_callback(raise_task_error)
+            self._open(call)
+
+    def _open(self, call: Call) -> None:
+        """Begin `call` on a connection of its own."""
+        call.begun_ns = self._host.clock()
+        self._connecting = self._loop.create_task(self._connect(call))
+        self._connecting.add_done_callback(raise_task_error)
 
     def expire(self) -> None:
         """The open call has had its time."""
@@ -103,6 +107,12 @@ class HttpChannel:
         """Report `call`, unless that was done before; the connection is closed or kept."""
         if call is not self.call:
             return
+        judgement = ended.judgement
+        if judgement is not OK and self._dialect.refuses_usage(call, judgement):
+            self._send_again(call, reusable=ended.reusable)
+            return
+        if call.is_resent:
+            self._dialect.answered_again(judgement)
         self.call = None
         if call.end_ns == NEVER:
             call.end_ns = self._host.clock()
@@ -113,7 +123,21 @@ class HttpChannel:
             self._hang_up()
         if ended.answered is not None:
             self.answered = ended.answered
-        self._ended(self, call, ended.judgement)
+        self._ended(self, call, judgement)
+
+    def _send_again(self, call: Call, *, reusable: bool) -> None:
+        """Send the open call in another form; its deadline stays."""
+        timer, self._timer = self._timer, None
+        if not reusable:
+            self._hang_up()
+        self._timer = timer
+        call.send_again()
+        if self._streams:
+            call.stream()
+        if self._connection is not None:
+            self._connection.begin(call)
+        else:
+            self._open(call)
 
     def _on_well(self, call: Call) -> None:
         """As `_on_end`, without the questions that other ends need."""

@@ -25,6 +25,8 @@ class Dialect(Protocol):
     ends_with_done: bool
     #: The answer repeats the prompt.
     echoes: bool
+    #: Answers may say in `usage` how many tokens they and their prompts have.
+    has_usage: bool
 
     def request(self, call: Call) -> bytes:
         """The HTTP request, head and body, of a call without a fault."""
@@ -32,11 +34,30 @@ class Dialect(Protocol):
     def faulty_request(self, call: Call) -> bytes:
         """The HTTP request of a call with a fault."""
 
+    def refuses_usage(self, call: Call, judgement: Judgement) -> bool:
+        """Whether the server has refused `call` for the question of its usage alone, so that it is
+        to be sent again without; asked of every call that did not end well."""
+
+    def answered_again(self, judgement: Judgement) -> None:
+        """How a call ended that was sent again."""
+
     def read_body(self, body: bytes) -> str | Judgement:
         """The text of a whole answer that came with status 200; a Judgement: it has none."""
 
     def read_event(self, data: bytes) -> str | Judgement | None:
         """The text of one event; None: it has none; a Judgement: the answer ends badly here."""
+
+
+class WithoutUsage:
+    """What a protocol without `usage` says of it."""
+
+    has_usage = False
+
+    def refuses_usage(self, call: Call, judgement: Judgement) -> bool:
+        return False
+
+    def answered_again(self, judgement: Judgement) -> None:
+        """Never asked."""
 
 
 #: What `read_event` gives for the event that ends a stream.

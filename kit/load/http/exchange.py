@@ -86,6 +86,7 @@ class Exchange:
         self._request = dialect.request
         self._layout = layout
         self._known = layout.is_answer
+        self._has_usage = dialect.has_usage
         self._learns = check is AnswerCheck.EXACT and not dialect.streams
         self._quotes = quotes
         self._body = AnswerBody(dialect, check)
@@ -126,6 +127,8 @@ class Exchange:
             call.received_bytes = len(data)
             call.status = 200
             call.first_ns = call.end_ns = now_ns
+            if self._has_usage:
+                call.usage_in, call.tokens_out = self._layout.usage(data)
             self._call = None
             return WELL
         return self._receive(call, data, now_ns)

@@ -11,7 +11,14 @@ from urllib.parse import quote
 import msgspec
 
 from kit.load.answers import Judgement
-from kit.load.http.dialect import NO_JSON, RequestTemplate, json_head, malformed, server_error
+from kit.load.http.dialect import (
+    NO_JSON,
+    RequestTemplate,
+    WithoutUsage,
+    json_head,
+    malformed,
+    server_error,
+)
 from kit.load.http.target import HttpTarget
 from kit.load.traffic.call import Call
 from kit.study.spec import FaultKind
@@ -30,7 +37,7 @@ def sampling_parameters(output_tokens: int, extra: dict[str, object]) -> str:
     return json.dumps({"max_tokens": output_tokens, **extra}, separators=(",", ":"))
 
 
-class Generate:
+class Generate(WithoutUsage):
     """The generate extension, streamed or not.
 
     extra: more sampling parameters; a real engine is asked for exactly the tokens wanted.

@@ -13,14 +13,14 @@ import numpy as np
 import tritonclient.http as triton
 
 from kit.load.answers import Judgement
-from kit.load.http.dialect import malformed, server_error
+from kit.load.http.dialect import WithoutUsage, malformed, server_error
 from kit.load.http.generate import sampling_parameters
 from kit.load.http.target import HttpTarget
 from kit.load.traffic.call import Call
 from kit.study.spec import FaultKind
 
 
-class HttpInfer:
+class HttpInfer(WithoutUsage):
     """HTTP `infer`, for models that are not decoupled.
 
     Only the encoding is tritonclient's; the exchange is the kit's own. tritonclient's HTTP client

@@ -30,6 +30,8 @@ class ResponseLayout:
         #: By the length of a whole HTTP answer: what stood before the text,
         self._befores: dict[int, bytes] = {}
         self._after = b""  # and after it: the same in all of them.
+        #: Of each: usage_in and tokens_out of its call.
+        self._usages: dict[int, tuple[int, int]] = {}
         #: By a number of tokens: what stands around their digits, the end of the answer included.
         self._around_digits: dict[int, tuple[bytes, ...]] = {}
 
@@ -40,6 +42,10 @@ class ResponseLayout:
             return False
         around = self._around_digits.get(call.output_tokens) or self._around(call.output_tokens)
         return answer == b"".join((before, call.prompt, call.digits.join(around)))
+
+    def usage(self, answer: bytes) -> tuple[int, int]:
+        """What the call of a known answer used: tokens in and out, or NEVER."""
+        return self._usages[len(answer)]
 
     def _around(self, tokens: int) -> tuple[bytes, ...]:
         *inner, last = between_digits[tokens]
@@ -56,9 +62,11 @@ class ResponseLayout:
             return
         if after != self._after or len(self._befores) >= _ANSWERS_KEPT:
             self._befores.clear()
+            self._usages.clear()
             self._around_digits.clear()
             self._after = after
         self._befores[len(answer)] = before
+        self._usages[len(answer)] = call.usage_in, call.tokens_out
 
 
 class EventLayout:
@@ -87,7 +95,7 @@ class EventLayout:
             return []
         texts = self._text_of_each(pieces)
         if texts is None:
-            # An answer's last events are like no other: one says that it is the last.
+            # An answer's last events say why it ends and what it used, as no other does.
             like = [*takewhile(lambda p: p.startswith(before) and p.endswith(after), pieces)]
             texts = self._text_of_each(like) if len(like) < len(pieces) else None
         return texts or []

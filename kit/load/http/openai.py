@@ -2,11 +2,16 @@
 
 vLLM's own server and Triton's OpenAI frontend both speak them. A streamed answer is over at the
 event `[DONE]`; events without text (a role, a finish reason, usage) are no token events.
+
+Streams are asked for their usage (`stream_options`). Some servers refuse a request that has a field
+they do not know (HTTP 400 or 422, with the field's name): it is sent again without, and so are all
+that follow.
 """
 
 from __future__ import annotations
 
 import json
+import re
 
 import msgspec
 
@@ -24,6 +29,8 @@ from kit.load.http.dialect import (
 )
 from kit.load.http.target import HttpTarget
 from kit.load.traffic.call import Call
+from kit.load.traffic.faults import MUST_BE_REFUSED
+from kit.study.result import Outcome
 from kit.study.spec import AnswerCheck, FaultKind
 
 
@@ -45,6 +52,15 @@ class _Answer(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+#: So many requests are sent again without the question, if that does not help.
+_TRIES = 8
+_ASKS_USAGE = {"stream_options": {"include_usage": True}}
+_REFUSES_USAGE = re.compile(r"HTTP 4\d\d:.*(stream_options|include_usage)", re.DOTALL)
+
+
+def _inner(options: dict[str, object]) -> bytes:
+    """The fields of a JSON object, without its braces."""
+    return json.dumps(options, separators=(",", ":"))[1:-1].encode()
 
 
 class OpenAi:
@@ -54,6 +70,7 @@ class OpenAi:
     """
 
     ends_with_done = True
+    has_usage = True
     echoes = False
 
     def __init__(
@@ -78,10 +95,42 @@ class OpenAi:
         if check is AnswerCheck.ECHO:
             options["echo"] = True
             self.echoes = True
-        self._options = json.dumps(options, separators=(",", ":"))[1:-1].encode()
-        before = b'{"messages":[{"role":"user","content":"' if chat else b'{"prompt":"'
-        path = "/v1/chat/completions" if chat else "/v1/completions"
-        self._template = RequestTemplate(json_head(target, path), before, self._after)
+        self._plain_options = _inner(options)
+        self._asking_options = _inner(options | _ASKS_USAGE)
+        self._is_settled = not streams  # whether the server takes the question is known
+        self._tries_left = _TRIES
+        self._path = "/v1/chat/completions" if chat else "/v1/completions"
+        self._target = target
+        self._ask(streams)
+
+    def _ask(self, asks: bool) -> None:
+        """From now on ask for the usage, or do not."""
+        self._options = self._asking_options if asks else self._plain_options
+        before = b'{"messages":[{"role":"user","content":"' if self._chat else b'{"prompt":"'
+        self._template = RequestTemplate(json_head(self._target, self._path), before, self._after)
+
+    def refuses_usage(self, call: Call, judgement: Judgement) -> bool:
+        if not self.streams or call.is_resent or judgement.outcome is not Outcome.HTTP_ERROR:
+            return False
+        if call.fault is not None and call.fault.kind in MUST_BE_REFUSED:
+            return False
+        if not _REFUSES_USAGE.match(judgement.cause or ""):
+            return False
+        if self._is_settled:  # what was sent before it was is sent again, if all others go without
+            return self._options is self._plain_options
+        self._ask(False)
+        return True
+
+    def answered_again(self, judgement: Judgement) -> None:
+        if self._is_settled:
+            return
+        if judgement.outcome in (Outcome.OK, Outcome.WRONG_ANSWER):
+            self._is_settled = True
+        elif judgement.outcome is Outcome.HTTP_ERROR:
+            # It may have been refused for something else, in words that quote the request.
+            self._tries_left -= 1
+            self._is_settled = self._tries_left == 0
+            self._ask(True)
 
     def _after(self, tokens: int) -> bytes:
         end = b'"}]' if self._chat else b'"'

@@ -46,8 +46,23 @@ class Call(msgspec.Struct, gc=False):
     tokens: int = NEVER
     received_bytes: int = 0
     status: int = NEVER
+    #: As the server counts them; NEVER: it did not say.
+    usage_in: int = NEVER
+    #: Of the answer: as the server counts them, else in words; NEVER: it is the one expected.
+    tokens_out: int = NEVER
+    #: What was answered; None: nothing yet, or what was expected.
+    answer: str | None = None
+    #: It was sent again, without the question that the server refused.
+    is_resent: bool = False
     #: The times of what came are the kernel's, not those at which this process read it.
     has_kernel_clock: bool = False
+
+    def send_again(self) -> None:
+        """Forget what came: the same request is sent in another form."""
+        self.is_resent = True
+        self.begun_ns = self.sent_ns = self.first_ns = self.end_ns = NEVER
+        self.received_bytes, self.status = 0, NEVER
+        self.has_kernel_clock = False
 
     def stream(self) -> None:
         """The protocol shows tokens: from now on they are counted and stamped."""

@@ -1,13 +1,14 @@
 """Reads a file of prompts and gives any run of its words, escaped for JSON.
 
 A prompt set is a UTF-8 text file with one prompt a line; `data/prompts/<name>.txt`, or a path.
-Words are what lies between blanks; a word is taken for a token.
+Words are what lies between blanks; a word is taken for a token, unless the workload has a
+tokenizer (kit.load.traffic.token_corpus).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,26 @@ class Corpus:
         begins = self._text_starts
         return prompt, self._text[begins[start] : begins[end] - 1]
 
+    def size(self, text: bytes) -> int:
+        """The length of a text: its words."""
+        return len(text.split())
+
+    def nonce_sizes(self, digits: Sequence[bytes], *, follows: bool) -> list[int]:
+        """The length of each word `[n:<digits>]`; follows: behind other words."""
+        return [1] * len(digits)
+
+    def block(self, number: int, start: int, length: int) -> tuple[bytes, int]:
+        """Words that depend on a block's number alone, escaped for JSON, and their length.
+
+        No other block begins with their first.
+        """
+        rest, _ = self.run(start, length - 1)
+        return (b"b%x: %b" % (number, rest) if rest else b"b%x:" % number), length
+
+    def filler(self, length: int) -> bytes:
+        """Words behind the blocks of a prompt that has more than they have."""
+        return b" ".join(b"w%d" % at for at in range(length))
+
 
 def _joined(words: Sequence[bytes]) -> tuple[bytes, list[int]]:
     """The words with one blank between, and where each begins (one more, past the end)."""
@@ -92,8 +113,10 @@ def _joined(words: Sequence[bytes]) -> tuple[bytes, list[int]]:
     return b" ".join(words), starts
 
 
-def load_corpus(prompt_set: str | None) -> Corpus:
+def load_corpus(prompt_set: str | None, make: Callable[[Sequence[str]], Corpus] = Corpus) -> Corpus:
     """The prompt set of that name or path; None is the plain one.
+
+    make: makes it of the prompts.
 
     Raises:
         SpecError: no such file, not UTF-8, or no prompt in it.
@@ -102,7 +125,7 @@ def load_corpus(prompt_set: str | None) -> Corpus:
     if prompt_set and not path.exists():
         path = Path(prompt_set)
     try:
-        corpus = Corpus(path.read_text(encoding="utf-8").splitlines())
+        corpus = make(path.read_text(encoding="utf-8").splitlines())
     except ZeroDivisionError:
         raise SpecError(
             f"the prompt set {path} without a prompt", "one prompt a line", "fill it"

@@ -80,8 +80,16 @@ class Replay:
         """To ask for; None: not given."""
         return self._scaled(self.row(number).output_tokens)
 
+    def known_answer(self, number: int) -> str:
+        """The answer that the file has, of which the length is asked for; "": it has none."""
+        return self.row(number).answer
+
+    def scaled(self, tokens: int) -> int:
+        """A length as `trace_lengths` has it."""
+        return max(1, round(tokens * self._lengths))
+
     def _scaled(self, tokens: int | None) -> int | None:
-        return None if tokens is None else max(1, round(tokens * self._lengths))
+        return None if tokens is None else self.scaled(tokens)
 
     def dialogue(self, number: int) -> tuple[str, ...]:
         """What is said, user and assistant in turn; (): the file does not say."""
@@ -95,22 +103,22 @@ class Replay:
         rounds = -(-wanted // len(words)) if words else 0
         return " ".join((words * rounds)[:wanted])
 
-    def block_words(self, number: int, corpus: Corpus, most: int) -> list[bytes]:
-        """At most `most` words, those of the blocks that the prompt is made of.
-
-        The words of a block depend on its number alone, and no other block begins with its first.
-        """
+    def blocks(self, number: int, corpus: Corpus, most: int) -> tuple[list[bytes], int]:
+        """The texts of the blocks that the prompt is made of, escaped for JSON, and their length:
+        `most` at most."""
         row = self.row(number)
-        size = max(1, round(row.block_tokens * self._lengths))
-        words: list[bytes] = []
+        size = self.scaled(row.block_tokens)
+        texts: list[bytes] = []
+        length = 0
         for block in row.blocks:
-            left = min(size, most - len(words))
+            left = min(size, most - length)
             if left <= 0:
                 break
             start = block * _BLOCK_STRIDE % len(corpus.words)
-            words.append(b"b%x:" % block)
-            words += (corpus.words[(start + at) % len(corpus.words)] for at in range(left - 1))
-        return words
+            text, own = corpus.block(block, start, left)
+            texts += [text] if own else []
+            length += own
+        return texts, length
 
     def places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`place` of many requests at once."""

@@ -4,6 +4,8 @@ So the same workload is the same traffic, byte for byte, whoever makes it: a tri
 replayed request by request, and worker w of P shares the traffic exactly by taking the
 conversations c with c = w modulo P. Nothing here depends on the order of the questions.
 
+Lengths are in words, or in tokens of the workload's tokenizer file.
+
 A prompt starts with a nonce word `[n:<hex>]`, unique in its trial, and the answer to it is known
 beforehand from the simulated engine's contract (kit/servers/models/common/answer.py): the prompt,
 then the tokens ` <hex>:0`, ` <hex>:1`, ... A shared prefix comes before the nonce, or no prefix
@@ -19,8 +21,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
@@ -33,6 +37,9 @@ from kit.load.traffic.prompts import Corpus, load_corpus
 from kit.load.traffic.quantiles import whole_quantiles
 from kit.load.traffic.replay import Replay, escaped
 from kit.study.spec import ArrivalKind, Distribution, FaultKind, Workload
+
+if TYPE_CHECKING:
+    from kit.load.traffic.token_corpus import TokenCounter
 
 _BLOCKS_KEPT = 16
 _PATTERNS_KEPT = 1024
@@ -62,7 +69,7 @@ def continuation(digits: bytes, tokens: int) -> bytes:
 class _Block:
     """The decisions for requests block*BLOCK .. block*BLOCK + BLOCK - 1."""
 
-    __slots__ = ("digits", "faults", "output_tokens", "prompt_tokens", "starts")
+    __slots__ = ("digits", "faults", "nonces", "output_tokens", "prompt_tokens", "rests", "starts")
 
     def __init__(
         self,
@@ -71,6 +78,8 @@ class _Block:
         block: int,
         mix: int,
         replay: Replay | None,
+        *,
+        has_prefix: bool,
     ) -> None:
         seed, turns = workload.seed, workload.turns
         numbers = np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.uint64)
@@ -80,8 +89,9 @@ class _Block:
         draws = uniform_array(seed, Purpose.PROMPT_START, block)
         picked = (draws * len(corpus.starts)).astype(np.intp)
         self.starts: list[int] = corpus.starts[picked].tolist()
-        self.prompt_tokens: list[int] = (
-            (corpus.lengths[picked] + 1).tolist()  # a length of 0: the prompts as they are
+        self.nonces = corpus.nonce_sizes(self.digits, follows=has_prefix)
+        self.prompt_tokens: list[int] = (  # a length of 0: the prompts as they are
+            (corpus.lengths[picked] + self.nonces).tolist()
             if workload.prompt_tokens == Distribution()
             else _lengths(workload.prompt_tokens, seed, Purpose.PROMPT_TOKENS, block)
         )
@@ -91,6 +101,12 @@ class _Block:
             number = block * BLOCK + index
             self.prompt_tokens[index] = replay.prompt_tokens(number) or self.prompt_tokens[index]
             self.output_tokens[index] = replay.output_tokens(number) or self.output_tokens[index]
+        #: Of each prompt: what the words behind its nonce are long.
+        self.rests = [
+            length - nonce for length, nonce in zip(self.prompt_tokens, self.nonces, strict=True)
+        ]
+        if min(self.rests) < 0:
+            self.prompt_tokens = list(map(max, self.prompt_tokens, self.nonces))
         self.faults: list[FaultPlan | None] | None = None
         if workload.faults:
             self.faults = plan_faults(
@@ -124,7 +140,17 @@ class Traffic:
         self._workload = workload
         self._turns = workload.turns
         self._longest = longest_tokens
-        self._corpus = load_corpus(workload.prompt_set)
+        #: Counts with the workload's tokenizer; None: it has none, and words are counted.
+        self.counter: TokenCounter | None = None
+        if workload.tokenizer is not None:
+            from kit.load.traffic.token_corpus import TokenCorpus, TokenCounter
+
+            self.counter = TokenCounter(workload.tokenizer, within)
+            self._corpus = load_corpus(
+                workload.prompt_set, partial(TokenCorpus, counter=self.counter)
+            )
+        else:
+            self._corpus = load_corpus(workload.prompt_set)
         self._blocks: dict[int, _Block] = {}
         self._replay = None if workload.trace is None else replay_of(workload, within)
         self._mix = int(uniforms(workload.seed, Purpose.NONCE, 0)[0] * 2**32)
@@ -149,14 +175,15 @@ class Traffic:
         block = self._blocks.get(number // BLOCK) or self._load(number // BLOCK)
         index = number % BLOCK
         digits = block.digits[index]
-        prompt_tokens = block.prompt_tokens[index]
+        prompt_tokens, rest = block.prompt_tokens[index], block.rests[index]
         fault = None
         if block.faults is not None:
             fault = block.faults[index]
             if fault is not None and fault.kind is FaultKind.OVER_LONG:
                 prompt_tokens += self._longest
+                rest += self._longest
         if self._plain:
-            words, plain = self._corpus.run(block.starts[index], prompt_tokens - 1)
+            words, plain = self._corpus.run(block.starts[index], rest)
             prompt = b"".join((b"[n:", digits, b"] ", words)) if words else b"[n:%b]" % digits
             text = prompt if plain is words else b"[n:%b] %b" % (digits, plain)
             output_tokens = block.output_tokens[index]
@@ -164,12 +191,16 @@ class Traffic:
                 number, number, 0, digits, prompt, text, prompt_tokens, output_tokens, fault
             )
         conversation, turn = self.place(number)
-        if self._replay is not None and (said := self._said(number, digits, prompt_tokens, fault)):
+        output_tokens = block.output_tokens[index]
+        if self._replay is not None and (said := self._said(number, digits, rest, fault)):
             prompt, text, dialogue = said
             digits = digits_of(text)
+            answer = self._replay.known_answer(number)
+            if self.counter is not None and answer:
+                output_tokens = self._replay.scaled(self.counter.count(answer))
         else:
             words, plain = self._corpus.run(
-                block.starts[index], prompt_tokens - 1 if turn == 0 else prompt_tokens
+                block.starts[index], rest if turn == 0 else prompt_tokens
             )
             if turn and before is None:
                 before = self.call(number - 1)
@@ -185,8 +216,8 @@ class Traffic:
             digits,
             prompt,
             text,
-            len(text.split()),
-            block.output_tokens[index],
+            self._corpus.size(text),
+            output_tokens,
             fault,
             dialogue,
         )
@@ -206,14 +237,15 @@ class Traffic:
             block = self._blocks.get(number // BLOCK) or self._load(number // BLOCK)
             share = slice(number % BLOCK, min(BLOCK, end - number // BLOCK * BLOCK), step)
             run = self._corpus.run
-            for digits, start, prompt_tokens, output_tokens in zip(
+            for digits, start, prompt_tokens, rest, output_tokens in zip(
                 block.digits[share],
                 block.starts[share],
                 block.prompt_tokens[share],
+                block.rests[share],
                 block.output_tokens[share],
                 strict=True,
             ):
-                words, plain = run(start, prompt_tokens - 1)
+                words, plain = run(start, rest)
                 prompt = b"".join((b"[n:", digits, b"] ", words)) if words else b"[n:%b]" % digits
                 text = prompt if plain is words else b"[n:%b] %b" % (digits, plain)
                 yield Call(number, number, 0, digits, prompt, text, prompt_tokens, output_tokens)
@@ -257,7 +289,7 @@ class Traffic:
         return self._turns > 1 or (self._replay is not None and self._replay.has_turns)
 
     def _said(
-        self, number: int, digits: bytes, tokens: int, fault: FaultPlan | None
+        self, number: int, digits: bytes, rest: int, fault: FaultPlan | None
     ) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:
         """(prompt for JSON, prompt as it is, dialogue) that a traffic file gives; None: none."""
         assert self._replay is not None
@@ -269,12 +301,11 @@ class Traffic:
             parts = (*parts[:-1], parts[-1] + over)
             prompt = self._prefix + b"\\n".join(parts)
             return prompt, unescaped(prompt), (self._prefix + parts[0], *parts[1:])
-        words = self._replay.block_words(number, self._corpus, tokens - 1)
-        if not words:
+        texts, length = self._replay.blocks(number, self._corpus, rest)
+        if not texts:
             return None
-        words += [b"w%d" % at for at in range(tokens - 1 - len(words))]
-        prompt = b" ".join([*map(_escaped_word, words), b"[n:%b]" % digits])
-        prompt = self._prefix + prompt
+        texts += [self._corpus.filler(rest - length)] if length < rest else []
+        prompt = self._prefix + b" ".join([*texts, b"[n:%b]" % digits])
         return prompt, unescaped(prompt), (prompt,)
 
     def _in_dialogue(
@@ -304,7 +335,13 @@ class Traffic:
         if len(self._blocks) >= _BLOCKS_KEPT:
             del self._blocks[next(iter(self._blocks))]
         made = self._blocks[block] = _Block(
-            self._workload, self._corpus, block, self._mix, self._replay
+            self._workload,
+            self._corpus,
+            block,
+            self._mix,
+            self._replay,
+            has_prefix=bool(self._prefix)
+            or (self._replay is not None and not self._replay.is_plain),
         )
         return made
 
@@ -322,7 +359,3 @@ def digits_of(text: bytes) -> bytes:
     """The digits that every token of the simulated engine's answer to a prompt carries."""
     nonce = _NONCE.match(text)
     return nonce.group(1) if nonce else b"%08x" % crc32(text)
-
-
-def _escaped_word(word: bytes) -> bytes:
-    return escaped(word.decode()) if b'"' in word or b"\\" in word else word

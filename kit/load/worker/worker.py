@@ -56,7 +56,9 @@ async def run_worker(
     counters = Counters(counters_path(folder.path, worker), create=True)
     secrets = credentials_from(os.environ).secrets
     traffic = Traffic(workload, longest_tokens=spec.engine.max_model_tokens, within=folder.path)
-    recorder = Recorder(folder.path, worker, workload, secrets, traffic.places)
+    recorder = Recorder(
+        folder.path, worker, workload, secrets, traffic.places, counter=traffic.counter
+    )
     health = ClientHealth(folder.path, worker, clock)
     run = WorkerRun(
         workload,

@@ -77,10 +77,14 @@ def read_openai(place: Place, row: Mapping[str, Any], conversation: int) -> Trac
         raise place.missing("messages", "messages or prompt in every request")
     asked = next((row[name] for name in _MOST_TOKENS if row.get(name) is not None), None)
     tokens = None if asked is None else place.count("max_tokens", asked)
+    answer = ""
     if len(dialogue) % 2 == 0:
+        answer = "" if tokens is not None else dialogue[-1]
         tokens = words_of(dialogue[-1:]) if tokens is None else tokens
         dialogue = dialogue[:-1]
-    return TraceRow(output_tokens=tokens, dialogue=dialogue, conversation=conversation)
+    return TraceRow(
+        output_tokens=tokens, answer=answer, dialogue=dialogue, conversation=conversation
+    )
 
 
 def is_sharegpt(row: Mapping[str, Any]) -> bool:
@@ -111,6 +115,7 @@ def read_sharegpt(place: Place, row: Mapping[str, Any], conversation: int) -> li
             rows.append(
                 TraceRow(
                     output_tokens=words_of([text]),
+                    answer=text,
                     dialogue=merged(said),
                     conversation=conversation,
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kit.study.spec import ArrivalKind, EngineKind, ServerKind, TrialSpec
+from kit.study.tokenizer_file import pinned_tokenizer
 from kit.study.traces.pinned import pinned
 
 
@@ -32,7 +33,10 @@ def _notes(trial: TrialSpec, trace: str) -> list[str]:
     lengths = ""
     if arrivals.trace_lengths != 1.0:
         lengths = f", lengths times {arrivals.trace_lengths:g}"
-    notes = [f"{file.about}; {asked}, {when}{lengths}; a word stands for a token"]
+    by = "a word stands for a token"
+    if load.tokenizer is not None:
+        by = f"tokens by {pinned_tokenizer(load.tokenizer).label}"
+    notes = [f"{file.about}; {asked}, {when}{lengths}; {by}"]
     longest = round(file.longest_tokens * arrivals.trace_lengths)
     most = trial.engine.max_model_tokens
     is_known = trial.engine.kind is EngineKind.SIMULATED

@@ -29,6 +29,8 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     output_tokens: int | None = None
     #: The prompt as it is: user and assistant in turn, the user's words last; (): no text.
     dialogue: tuple[str, ...] = ()
+    #: The answer that the file has, of which `output_tokens` is the length in words; "": none.
+    answer: str = ""
     #: Requests whose first ids are alike begin with the same `block_tokens` tokens for each.
     blocks: tuple[int, ...] = ()
     block_tokens: int = MOONCAKE_BLOCK_TOKENS

@@ -23,7 +23,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--by",
         choices=("release", "engine", "concurrency", "protocol", "study"),
-        help="what to compare (release; study if two are given)",
+        help="what to compare (release; study if two are given that share a release)",
     )
     add_list(parser, "--level", "the two to compare", metavar="24.08,24.07")
     add_list(parser, "--scenario", "only these (all)", metavar="NAME,NAME")
@@ -33,13 +33,14 @@ def add(commands: Subparsers) -> None:
 
 def compare(args: Namespace) -> int:
     with busy("comparing"):
-        from kit.report.compare import ComparedStudies, write_comparison
+        from kit.report.compare import ComparedStudies, usual_by, write_comparison
         from kit.study.recorded import open_study
 
         paths = [args.study, args.other] if args.other else [args.study]
+        studies = tuple(map(open_study, paths))
         both = ComparedStudies(
-            studies=tuple(map(open_study, paths)),
-            by=args.by or ("study" if args.other else "release"),
+            studies=studies,
+            by=args.by or usual_by(studies),
             levels=tuple(args.level or ()),
             scenarios=tuple(args.scenario or ()),
         )

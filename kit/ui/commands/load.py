@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kit.errors import SpecError, StoreError
 from kit.study.encoding import from_json, plain
 from kit.study.grid import as_grid, with_traffic
-from kit.study.result import Outcome
+from kit.study.result import Outcome, TokensBy
 from kit.study.spec import AnswerCheck, ServerKind, ServerSpec, Workload
 from kit.study.words import aligned, paragraph
 from kit.ui.console import (
@@ -199,7 +199,8 @@ def workload_of(args: Namespace) -> Workload:
 def summary(study: StudyFolder) -> dict[str, Any]:
     """What came of the one trial of `study`, as `--json` prints it.
 
-    Outcomes with their causes, rate, latencies with their intervals, and the client's own health.
+    Outcomes with their causes, rate, latencies with their intervals, tokens by who counted them,
+    and the client's own health.
     Of a server that died or answers no more: `end`, when and how; then rate and latencies are
     those of the requests sent until then, and what was sent afterwards is counted in `end`.
     """
@@ -208,6 +209,7 @@ def summary(study: StudyFolder) -> dict[str, Any]:
     from kit.stats.frames import requests_frame
     from kit.stats.latency import latency_table
     from kit.stats.timings import measured
+    from kit.stats.tokens import token_totals
 
     requests = requests_frame(study)
     end = _end(study, requests)
@@ -240,6 +242,17 @@ def summary(study: StudyFolder) -> dict[str, Any]:
         "token_events_per_s": float(timed["tokens"].sum()) / span_s
         if span_s > 0 and timed["tokens"].notna().any()
         else None,
+        # A row a way of counting: by the server, a tokenizer and words are different things.
+        "tokens": [
+            {
+                "by": row["tokens_by"],
+                "requests": row["requests"],
+                "prompts": row["tokens_in"],
+                "answers": row["tokens_out"],
+                "answers_per_s": row["tokens_out"] / row["seconds"] if row["seconds"] else None,
+            }
+            for row in token_totals(study).to_dict("records")
+        ],
         "end": end,
         "outcomes": [
             {"outcome": outcome, "cause": cause, "requests": count}
@@ -295,7 +308,23 @@ def _lines(found: dict[str, Any]) -> list[str]:
         is_split = found["end"] and found["end"]["after_s"] is not None
         lines += ["", "until then:"] if is_split else [""]
         lines += [aligned(("latency", "", "value [95 % interval]", "n", ""), table)]
-    return [*lines, "", found["client"]]
+    return [*lines, *_token_lines(found["tokens"]), "", found["client"]]
+
+
+def _token_lines(tokens: list[dict[str, Any]]) -> list[str]:
+    """Tokens of prompts and answers, a line for each way in which they were counted."""
+    rows = [
+        (
+            f"{row['prompts']:,}",
+            f"{row['answers']:,}",
+            "-" if row["answers_per_s"] is None else f"{row['answers_per_s']:,.0f}",
+            f"{row['requests']:,}",
+            TokensBy(row["by"]).phrase,
+        )
+        for row in tokens
+    ]
+    heads = ("tokens in", "tokens out", "out a second", "requests", "counted")
+    return ["", aligned(heads, rows)] if rows else []
 
 
 def _end_lines(end: dict[str, Any] | None) -> list[str]:
