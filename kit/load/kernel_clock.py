@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import Any
 
 from kit.load.link import Clock, PutOff, Receiver, ignore
 
@@ -43,6 +44,10 @@ LONG_GAP_NS = 8_000_000
 #: unless some came closer together than this.
 SHORT_GAP_NS = 4_000_000
 _SHORT_GAPS = 3
+#: While what was read is handed on, sockets are read again so often, and no longer than so long
+#: before the loop gets to its timers.
+_TAKE_AGAIN_NS = 2_000_000
+_LONGEST_READ_NS = 150_000_000
 #: Clocks that drift apart by less are left alone; a step of more is no drift.
 _DRIFT_NS = 20_000
 _STEP_NS = 1_000_000
@@ -90,6 +95,10 @@ class KernelClock:
         return offset_ns
 
 
+#: What was read of a link, when it came (an OSError: what broke it), how long after the last.
+_Came = tuple["StampedLink", bytes, Any, int]
+
+
 class StampedLink:
     """A link on a plain TCP socket; what comes has the kernel's time."""
 
@@ -103,6 +112,8 @@ class StampedLink:
         self.last_ns = 0  # when the last bytes came
         self.short_gaps = 0
         self.later: PutOff | None = None  # where reads may be put off
+        self.is_slow = False  # it is read no faster than what was read is handed on
+        self.waits = False  # something was read of it that is not handed on yet
         self._sock = sock
         self.recvmsg = sock.recvmsg
         self._poller = poller
@@ -141,6 +152,7 @@ class StampedLink:
 
     def narrow(self, receive_bytes: int) -> None:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.is_slow = True
 
     def pause(self) -> None:
         if not self._paused:
@@ -270,6 +282,38 @@ class Poller:
         self._read(ready)
 
     def _read(self, ready: list[tuple[int, int]]) -> None:
+        """Take what has come, then hand it on, which takes longer by far.
+
+        What comes meanwhile is taken every few milliseconds: of two pieces in one socket the first
+        would get the time of the second.
+        """
+        came: list[_Came] = []
+        self._take(ready, came)
+        clock = self._clock
+        now = clock()
+        due, end = now + _TAKE_AGAIN_NS, now + _LONGEST_READ_NS
+        for number, (link, data, at, gap) in enumerate(came):  # it may become longer
+            link.waits = False
+            if not data:
+                if link.fd >= 0:
+                    link.lose(at if isinstance(at, OSError) else None)
+                continue
+            received = link.received
+            link.later = later = received(data, at)
+            if later is not None:
+                self._pace(link, gap)
+            elif link.in_ticks:
+                link.short_gaps = 0
+                self._move(link, in_ticks=False)
+            if number & 15 == 15 and clock() > due:
+                now = clock()
+                if now < end:
+                    self._take(self._prompt.poll(0, _MOST_READ), came)
+                    self._take(self._ticked.poll(0, _MOST_READ), came)
+                due = now + _TAKE_AGAIN_NS
+
+    def _take(self, ready: list[tuple[int, int]], came: list[_Came]) -> None:
+        """Read these sockets; what cannot be put off is appended to `came`."""
         clock = self.kernel_clock
         now = clock.check()
         offset_ns = clock.offset_ns
@@ -277,20 +321,20 @@ class Poller:
         links, unpack, most, space = self._links, _TIMESPEC.unpack, _READ_BYTES, _SPACE
         for fd, events in ready:
             link = links.get(fd)
-            if link is None:
+            if link is None or link.waits:
                 continue
             if events != _EPOLLIN and not self._writable(link, events):
                 continue
-            recvmsg, received = link.recvmsg, link.received
+            recvmsg = link.recvmsg
             try:
                 data, stamps, _, _ = recvmsg(most, space)
             except BlockingIOError:
                 continue
             except OSError as error:
-                link.lose(error)
+                came.append((link, b"", error, 0))
                 continue
             if not data:
-                link.lose(None)
+                came.append((link, b"", None, 0))
                 continue
             last = link.last_ns
             if stamps and trusted:
@@ -306,18 +350,20 @@ class Poller:
             link.last_ns = at
             later = link.later
             if later is None or not later.keeps(data, at):
-                link.later = later = received(data, at)
-            if later is not None:
-                if link.in_ticks:
-                    if at - last < SHORT_GAP_NS:
-                        link.short_gaps += 1
-                        if link.short_gaps >= _SHORT_GAPS:
-                            self._move(link, in_ticks=False)
-                elif at - last > LONG_GAP_NS and link.short_gaps < _SHORT_GAPS and link.fd >= 0:
-                    self._move(link, in_ticks=True)
-            elif link.in_ticks:
-                link.short_gaps = 0
-                self._move(link, in_ticks=False)
+                link.waits = link.is_slow
+                came.append((link, data, at, at - last))
+            elif not link.in_ticks or at - last < SHORT_GAP_NS:
+                self._pace(link, at - last)
+
+    def _pace(self, link: StampedLink, gap_ns: int) -> None:
+        """Read a stream in ticks or at once, as it is after a piece that came so long after one."""
+        if link.in_ticks:
+            if gap_ns < SHORT_GAP_NS:
+                link.short_gaps += 1
+                if link.short_gaps >= _SHORT_GAPS:
+                    self._move(link, in_ticks=False)
+        elif gap_ns > LONG_GAP_NS and link.short_gaps < _SHORT_GAPS and link.fd >= 0:
+            self._move(link, in_ticks=True)
 
     def _writable(self, link: StampedLink, events: int) -> bool:
         """Write what was held back, if it can be; whether there is something to read as well."""

@@ -231,6 +231,66 @@ def test_many_streams_in_ticks_and_their_ends_are_all_read() -> None:
     uvloop.run(go())
 
 
+class BusyReceiver(Receiver):
+    """Takes a millisecond for each piece, and does something meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], Any] = lambda: None) -> None:
+        super().__init__(mid_stream=False)
+        self.meanwhile = meanwhile
+
+    def received(self, data: bytes, now_ns: int) -> PutOff | None:
+        time.sleep(0.001)
+        self.meanwhile()
+        return super().received(data, now_ns)
+
+
+@pytest.mark.parametrize("place", [0, -1], ids=["first", "last"])
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_sockets_are_read_again_while_what_came_is_handed_on(place: int, is_slow: bool) -> None:
+    """40 pieces take 40 ms; of two more in one socket each has a time of its own.
+
+    A slow reader's socket is left alone meanwhile.
+    """
+
+    async def go() -> None:
+        poller = Poller(asyncio.get_running_loop(), monotonic_ns)
+        pairs = [socket.socketpair() for _ in range(40)]
+        ours, theirs = pairs[place]
+        receivers = [BusyReceiver() for _ in pairs]
+        watched = receivers[place]
+        receivers[5].meanwhile = lambda: theirs.send(b"second")
+        receivers[25].meanwhile = lambda: theirs.send(b"third")
+        unread: list[bytes] = []
+        watched.meanwhile = lambda: unread.append(peeked(ours))
+        for (one, other), receiver in zip(pairs, receivers, strict=True):
+            one.setblocking(False)
+            link = StampedLink(one, poller, receiver)
+            if is_slow and receiver is watched:
+                link.narrow(4096)
+            other.send(b"first")
+        await until(lambda: b"third" in b"".join(data for data, _ in watched.came))
+        pieces = [data for data, _ in watched.came]
+        if not is_slow:
+            assert pieces == [b"first", b"second", b"third"]
+        elif place:
+            assert pieces[0] == b"first"
+            assert unread[0] == b"secondthird", "read before the first was handed on"
+        for one, other in pairs:
+            one.close()
+            other.close()
+        poller.close()
+
+    uvloop.run(go())
+
+
+def peeked(sock: socket.socket) -> bytes:
+    """What waits in a socket."""
+    try:
+        return sock.recv(100, socket.MSG_PEEK)
+    except BlockingIOError:
+        return b""
+
+
 def test_what_the_kernel_does_not_take_is_sent_when_it_does() -> None:
     async def go() -> None:
         poller = Poller(asyncio.get_running_loop(), monotonic_ns)
