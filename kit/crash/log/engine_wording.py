@@ -94,7 +94,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "orker failed with error",
        r"Worker failed with error .{0,200}", at=Where.ERROR, of=_E),
-    _p(Topic.ENGINE, "Executor failed", r"Executor failed\.?(?:\s|$|')", at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "Executor failed",  # not TensorRT-LLM's, which tells it to one request
+       r"Executor failed\.?(?:\s(?!process requestId)|$|')", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "RPC call to",
        r"RPC call to \w{1,60} timed out.{0,40}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "hit an exception",
