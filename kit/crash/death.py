@@ -39,7 +39,8 @@ _TOLD = (
 _PROGRAM = frozenset({"<module>", "_run_module_as_main", "_run_code", "spawn_main", "_bootstrap"})
 _SERVERS = re.compile(
     r"/vllm/|/sglang/|/tensorrt_llm/|/lmdeploy/|/text_generation_server/|/(?:bin|Scripts)/vllm\b|tritonserver"
-    r"|triton_python_backend|/ray/serve/|/launch_triton_server"
+    r"|triton_python_backend|/launch_triton_server"
+    r"|/(?:\w{1,40}_)?serv(?:e|er|ing)/"  # where packages keep what serves
 )
 #: A file of a Python model or of the backend that runs it.
 _MODEL = re.compile(r"(?:^|[/\\])model\.py|triton_python_backend|tritonserver")

@@ -291,7 +291,8 @@ WORDING: tuple[Phrase, ...] = (
        r"Backend worker (?:monitoring thread interrupted or backend worker )?process "
        r"(?:has )?died"),
     _p(Topic.SIGNAL, "orker (pid",
-       r"Worker \(pid:? ?\d{1,8}\) was sent (?P<signal>SIG[A-Z]{2,6})!?.{0,60}", at=Where.START),
+       r"Worker \(pid:? ?\d{1,8}\) was sent (?P<signal>SIG[A-Z]{2,6})!?"
+       r"(?: Perhaps out of memory\?)?", at=Where.START),
     _p(Topic.EXIT, "was sent code", rf"Worker \(pid:? ?\d{{1,8}}\) was sent code {_STATUS}!",
        at=Where.START),
     _p(Topic.KILLED, "error: Worker died",
