@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import pairwise
 
 from kit.crash.death import Process
 from kit.crash.log.backtrace import Backtrace
@@ -61,8 +62,10 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], Component], ...] = tuple(
             Component.HTTP_FRONTEND,
         ),
         (r"triton::core::", Component.CORE),
+        # what only watches or configures GPUs is not CUDA
         (r"c10d::ProcessGroupNCCL|c10::cuda::|^p?nccl[A-Z]|^libnccl|^libcuda|^libcublas|^libcudnn"
-         r"|^cuda[A-Z]|^cu[A-Z][a-z]+[A-Z]|^libnvidia-|^libcufft|^libcusparse", Component.CUDA),
+         r"|^cuda[A-Z]|^cu[A-Z][a-z]+[A-Z]|^libnvidia-(?!cfg|ml|nscq)|^libcufft|^libcusparse",
+         Component.CUDA),
         (r"/vllm/|^vllm::|^_C(?:_stable_libtorch)?\.abi3\.so", Component.VLLM_ENGINE),
     )
 )  # fmt: skip
@@ -111,8 +114,14 @@ def _component_of(
     return _of_stack(backtrace, build)
 
 
-#: glibc's own function by which it reports a damaged heap.
+#: glibc's own function by which it reports a damaged heap, and where it is inlined, the one that
+#: prints and its caller.
 _FOUND_DAMAGED = re.compile(r"^_{0,3}(?:GI_)?_{0,3}malloc_printerr")
+_PRINTS = re.compile(r"^_{0,3}(?:GI_)?_{0,3}libc_message")
+_ALLOCATES = re.compile(
+    r"^_{0,3}(?:GI_|int_|libc_)*(?:free|malloc|realloc|calloc|memalign|malloc_consolidate"
+    r"|unlink_chunk|tcache_\w+|munmap_chunk|systrim)\b"
+)
 _GRPC_WORDS = re.compile(r"GRPC_CALL_ERROR|ASSERTION FAILED")
 _GPU_WORDS = re.compile(r"c10::|CUDA|NCCL")
 _HEAP_WORDS = re.compile(r"free|malloc|realloc|corrupted|munmap_chunk|detected")
@@ -142,7 +151,7 @@ def _of_stack(backtrace: Backtrace, build: Build | None) -> Component:
         return Component.OTHER
     if backtrace.shape is Shape.FAULTHANDLER:
         return Component.OTHER
-    if any(_FOUND_DAMAGED.match(frame.symbol or "") for frame in backtrace.frames):
+    if _found_damage([frame.symbol or "" for frame in backtrace.frames]):
         return Component.LIBC_ABORT
     frames = fault_frames(backtrace)
     if was_waiting(backtrace):
@@ -155,6 +164,13 @@ def _of_stack(backtrace: Backtrace, build: Build | None) -> Component:
     if any(plain_module(frame.module) == SERVER for frame in frames):
         return _of_thread(backtrace)
     return Component.OTHER
+
+
+def _found_damage(symbols: Sequence[str]) -> bool:
+    """Whether glibc ended the process over a damaged heap."""
+    return any(map(_FOUND_DAMAGED.match, symbols)) or any(
+        _PRINTS.match(printer) and _ALLOCATES.match(caller) for printer, caller in pairwise(symbols)
+    )
 
 
 def _of_frame(

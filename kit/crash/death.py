@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from kit.crash.log.backtrace import GAP, Backtrace
 from kit.crash.log.notices import Notice
-from kit.crash.log.phrases import Subject, Topic
+from kit.crash.log.phrases import Subject, Topic, subject_of
 from kit.crash.log.scan import Scan
 from kit.crash.log.shapes import Shape
 from kit.crash.stack.signature import decisive, is_death
@@ -39,7 +39,8 @@ _TOLD = (
 _PROGRAM = frozenset({"<module>", "_run_module_as_main", "_run_code", "spawn_main", "_bootstrap"})
 _SERVERS = re.compile(
     r"/vllm/|/sglang/|/tensorrt_llm/|/lmdeploy/|/text_generation_server/|/(?:bin|Scripts)/vllm\b|tritonserver"
-    r"|triton_python_backend|/ray/serve/|/launch_triton_server"
+    r"|triton_python_backend|/launch_triton_server"
+    r"|/(?:\w{1,40}_)?serv(?:e|er|ing)/"  # where packages keep what serves
 )
 #: A file of a Python model or of the backend that runs it.
 _MODEL = re.compile(r"(?:^|[/\\])model\.py|triton_python_backend|tritonserver")
@@ -133,6 +134,8 @@ def _of_words(topic: Topic, notices: list[Notice], scan: Scan) -> Death:
     signal = next((n.signal for n in notices if n.signal is not None), None)
     started = Topic.START in scan.topics
     process = Process(told.subject.value)
+    if process is Process.UNKNOWN and topic is Topic.START:  # a loader names the program
+        process = Process(subject_of(told.text.partition(": ")[0]).value)
     if process is Process.UNKNOWN:
         process = _process_named(scan)
     if process is Process.UNKNOWN and scan.engine and told.text.startswith("[rank"):
@@ -161,8 +164,14 @@ def _process_named(scan: Scan) -> Process:
     } - {Subject.UNKNOWN}
     if len(named) == 1:
         return Process(named.pop().value)
-    engine = {Topic.ENGINE, Topic.START} & scan.topics
-    return Process.ENGINE if engine and not named else Process.UNKNOWN
+    return Process.ENGINE if _tells_of_engine(scan) and not named else Process.UNKNOWN
+
+
+def _tells_of_engine(scan: Scan) -> bool:
+    starts = scan.notices.get(Topic.START, [])
+    return Topic.ENGINE in scan.topics or any(
+        scan.engine or notice.subject is Subject.ENGINE for notice in starts
+    )
 
 
 def _of_exception(scan: Scan) -> Death | None:

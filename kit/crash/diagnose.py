@@ -16,6 +16,7 @@ from kit.crash.catalog import Crash, known_crashes
 from kit.crash.component import Component, component_of
 from kit.crash.death import find_death
 from kit.crash.log.backtrace import Backtrace
+from kit.crash.log.folded import Remembered, unfolded
 from kit.crash.log.lines import chunks_of_text
 from kit.crash.log.scan import Scan
 from kit.crash.log.shapes import Shape
@@ -173,8 +174,13 @@ def diagnose_chunks(
     crashes = known_crashes()
     hybrid = believed_release is not None and is_hybrid(believed_release)  # it is no release
     believed = release_believed(believed_release) if believed_release and not hybrid else None
-    scan = Scan(watched(crashes.values())).read(chunks)
+    remembered = Remembered(chunks)
+    scan = Scan(watched(crashes.values())).read(remembered)
     death = find_death(scan)
+    if death is None and (again := unfolded(remembered.text)):
+        whole = Scan(watched(crashes.values())).read([again])
+        if (death := find_death(whole)) is not None:
+            scan = whole
     if death is None:
         return _alive(scan, believed)
     guess = guess_release(death.backtrace) if death.backtrace else _NO_GUESS

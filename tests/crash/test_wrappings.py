@@ -165,6 +165,36 @@ def test_a_death_survives_a_wrapping_in_a_wrapping(name: str, outer: str, inner:
     assert _answer(WRAPPINGS[outer](WRAPPINGS[inner](log)))[:2] == _answer(log)[:2], name
 
 
+def _folded(log: str, width: int) -> str:
+    """As somebody copies it from a terminal of so many columns."""
+    return "\n".join(
+        line[at : at + width]
+        for line in log.splitlines()
+        for at in range(0, max(len(line), 1), width)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_nearly_all_deaths_survive_a_terminal_that_folds_their_lines(width: int) -> None:
+    logs = {name: _folded((STACKS / name).read_text(), width) for name in DEAD}
+    missed = [name for name, log in logs.items() if not _answer(log)[0]]
+    assert len(missed) <= 0.02 * len(DEAD), missed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_living_servers_log_is_no_death_in_a_terminal(width: int) -> None:
+    logs = {name: _folded((STACKS / name).read_text(), width) for name in LIVING}
+    assert not [name for name, log in logs.items() if _answer(log)[0]]
+
+
+def test_a_folded_line_has_the_number_of_its_first_part() -> None:
+    line = "[2026-01-01 10:00:00 +0000] [1] [ERROR] [triton-1] [rank 0] Signal (11) received."
+    found = diagnose(_folded(f"before\n{line}\nbehind", 64))
+    assert (found.signal, found.line, found.lines) == (11, 2, 4)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(LIVING),

@@ -75,7 +75,9 @@ class LogReader:
         self._exceptions: list[Backtrace] = []  # handled, mostly: they must not push crashes out
         self._open: dict[Shape, list[Entry]] = {}
         self._last_frame = 0
-        self._pending: list[Notice] = []
+        self._fed = 0  # of the lines of one record, which have one number, this tells the order
+        self._ends: dict[Shape, int] = {}  # when the last frame of each open stack was fed
+        self._pending: list[tuple[int, Notice]] = []  # with when it was fed
         self._raised: str | None = None
         self._handler = 0  # line of the last frame, or of the header, of such a handler
         self._current = False
@@ -88,6 +90,7 @@ class LogReader:
         phrases: as in `read_notices`, where many lines are asked for them at once.
         """
         self.lines = number
+        self._fed += 1
         if self._open:
             self._continue(line)
         printed = read_frame(line)
@@ -99,7 +102,7 @@ class LogReader:
         notices = list(read_notices(line, self.lines, phrases))
         for notice in notices:
             if notice.topic in _DEATH and len(self._pending) < _MOST_PENDING:
-                self._pending.append(notice)
+                self._pending.append((self._fed, notice))
             if notice.topic is Topic.SIGNAL and notice.text.startswith(_HANDLER):
                 self._handler = number
         self._settle()
@@ -136,6 +139,7 @@ class LogReader:
             index = len(entries) if printed.index is None else printed.index
             entries.append(Entry(index, printed.frame, self.lines, quoted))
         self._last_frame = self.lines
+        self._ends[printed.shape] = self._fed
 
     def _continue(self, line: str) -> None:
         """A debugger breaks long frames: "at file:line" or "from library" on a line of its own.
@@ -160,7 +164,7 @@ class LogReader:
         """Close what is too far back to go on."""
         if self._open and self.lines - self._last_frame > GAP:
             self._finish(list(self._open))
-        if self._pending and not self._open and self.lines - self._pending[-1].line > GAP:
+        if self._pending and not self._open and self.lines - self._pending[-1][1].line > GAP:
             self._flush_pending(self.lines - GAP)
 
     def _finish(self, shapes: Iterable[Shape]) -> None:
@@ -177,7 +181,7 @@ class LogReader:
         if shape in _NEAR:
             stacks = [in_sequence(entries, innermost_last=shape is Shape.PYTHON)]
         else:
-            headers = [n.line for n in self._pending if n.topic is Topic.SIGNAL]
+            headers = [n.line for _, n in self._pending if n.topic is Topic.SIGNAL]
             stacks = assemble(entries, headers, elided=self._elided > first)
         if shape is Shape.PYTHON:
             # most exceptions are handled; their words are no sign of a death
@@ -216,16 +220,17 @@ class LogReader:
 
     def _absorb(self, first: int, last: int, shape: Shape) -> tuple[tuple[str, ...], int | None]:
         """What was said near these lines, and the signal that it tells of."""
-        near = [n for n in self._pending if first - GAP <= n.line <= last + GAP]
-        self._pending = [n for n in self._pending if n not in near or n.line > last]
-        before = [n for n in near if n.line <= last] or near
+        end = self._ends[shape]
+        near = [(at, n) for at, n in self._pending if first - GAP <= n.line <= last + GAP]
+        self._pending = [(at, n) for at, n in self._pending if (at, n) not in near or at > end]
+        before = [n for at, n in near if at <= end] or [n for _, n in near]
         words, number = _said(before)
         return words, number
 
     def _flush_pending(self, before: int) -> None:
         """Deaths beside which no stack stands."""
-        alone = [n for n in self._pending if n.line < before]
-        self._pending = [n for n in self._pending if n.line >= before]
+        alone = [n for _, n in self._pending if n.line < before]
+        self._pending = [(at, n) for at, n in self._pending if n.line >= before]
         if any(n.fatal for n in alone):
             words, number = _said(alone)
             self._keep(

@@ -94,7 +94,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "orker failed with error",
        r"Worker failed with error .{0,200}", at=Where.ERROR, of=_E),
-    _p(Topic.ENGINE, "Executor failed", r"Executor failed\.?(?:\s|$|')", at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "Executor failed.",  # TensorRT-LLM's goes on, and is told to one request
+       r"Executor failed\.(?:\s|$|')", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "RPC call to",
        r"RPC call to \w{1,60} timed out.{0,40}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "hit an exception",
@@ -130,6 +131,10 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"\[rank\d{1,5}\]:\s{0,20}(?:[\w.]{1,120}(?:Error|Exception)\b|Traceback \(most"
        r"|File \".{1,300}, line \d).{0,160}", at=Where.START),
     _p(Topic.ENGINE, 'File "', rf"{_FRAME}in {_ENDED_IN}$", guard=_ENDED_IN, at=Where.START, of=_E),
+    _p(Topic.ENGINE, 'File "',  # these processes of SGLang catch nothing and go on
+       r"File \"[^\"]{1,300}[/\\]sglang[/\\][^\"]{1,120}\", line \d{1,6}, in "
+       r"run_(?:scheduler|detokenizer|data_parallel_controller)_process$",
+       guard="run_", at=Where.START, of=_E),
     _p(Topic.ENGINE, "Process ",
        r"Process (?:EngineCore|VllmWorker|SpawnProcess|Worker|Engine|ApiServer"
        r"|APIServer)[\w\-]{0,20}:\s*$", at=Where.START, of=_E),
@@ -199,7 +204,12 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"c10d::ProcessGroupNCCL::ncclCommWatchdog\(\)).{0,80}", at=Where.START),
     _p(Topic.EXIT, "terminated with signal",
        r"process \d{1,4} terminated with signal (?P<signal>SIG[A-Z]{2,6})", at=Where.ERROR),
-    # CUDA
+    # CUDA, and ROCm, whose runtime aborts
+    _p(Topic.EXCEPTION, "by GPU node-",
+       r"(?:Memory access fault|HW Exception) by GPU node-\d{1,4} \(Agent handle: "
+       r".{0,160}", at=Where.PRINTED, signal=6),
+    _p(Topic.CUDA, "by GPU node-", r"(?:Memory access fault|HW Exception) by GPU node-.{0,160}",
+       fatal=False),
     _p(Topic.GPU_MEMORY, "ut of memory",
        r"(?:CUDA|HIP|ROCm|GPU)(?: driver| runtime)? ?(?:error:? )?(?:ran )?out of memory.{0,160}",
        fatal=False),

@@ -59,6 +59,7 @@ _NUMBERS = {name: number for number, name in _NAMES.items()} | {
     "kill": 9,
     "aborted": 6,
     "abort": 6,
+    "abort trap": 6,
     "abrt": 6,
     "bus error": 7,
     "bus": 7,
@@ -66,6 +67,7 @@ _NUMBERS = {name: number for number, name in _NAMES.items()} | {
     "illegal hardware instruction": 4,
     "ill": 4,
     "floating point exception": 8,
+    "floating-point exception": 8,
     "fpe": 8,
     "trace/breakpoint trap": 5,
     "trap": 5,
@@ -156,8 +158,10 @@ def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice | None:
 
 
 def _signal_of_status(status: int) -> int | None:
-    """The signal behind -11 or 139; none behind another status."""
-    if status < 0:
+    """The signal behind -11 or 139; none behind another status, as behind -1, which is printed
+    where there is no status.
+    """
+    if status < -1:
         return -status
     return status - SHELL_BASE if SHELL_BASE < status <= SHELL_BASE + 64 else None
 

@@ -157,8 +157,8 @@ _ERRORS = re.compile(
     r"(?>(?:[\w.]{1,120}(?:Error|Exception)(?:\([\w.]{1,60}\))?(?::|\([\"'])"
     r"|[Mm]essage: ?[\"']?|raise "
     r"|Error: |Error generating stream:|Failed to process the request\(s\)[^,]{0,160}, message:"
-    r"|\[StatusCode\.\w{1,40}\]|\{\"error\": ?\"|ray:|UNAVAILABLE:|Internal:|- |error: |"
-    r"[Ff]ailed to load '[^']{1,200}' version \S{1,20}:|Exception(?: in \w+)?:)\s*+){0,6}+"
+    r"|\[(?:StatusCode\.\w{1,40}|[45]\d\d)\]|\{\"error\": ?\"|ray:|UNAVAILABLE:|Internal:|- "
+    r"|error: |[Ff]ailed to load '[^']{1,200}' version \S{1,20}:|Exception(?: in \w+)?:)\s*+){0,6}+"
 )
 #: Two threads print into one line without a blank; "\n" within a line is a quoted line end.
 _GLUED = re.compile(r"(?!\\n).[\w.!?]", re.DOTALL)
@@ -179,5 +179,6 @@ def is_servers(name: str) -> bool:
     """Whether a process of this name can be one of a model server's at all."""
     return subject_of(name) is not Subject.UNKNOWN or re.search(
         r"(?i)^(?:\S*/)?(?:python|mpirun|mpi|pt_|uvicorn|gunicorn|cuda|java|trtllm|gpt|worker"
-        r"|infer|model|server|bash|sh\b|entrypoint|start|launch|run|tini|dumb-init|node_?\d)", name
+        r"|infer|model|server|bash|sh\b|entrypoint|start|launch|run|tini|dumb-init|node_?\d"
+        r"|tensorflow|torch|llama|ollama)|[\w.]+[_\-](?:model|serv|infer)", name
     ) is not None  # fmt: skip

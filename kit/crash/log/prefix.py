@@ -14,9 +14,9 @@ from kit.crash.log.prose import NO_NAMES, is_sentence_word
 _MOST = 24
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 #: One piece of a prefix. Nothing that was taken is given back, so that reading stays linear.
+_TIME = r"(?:[A-Z][a-z]{2} {1,2}\d{1,2} [\d:.]{8,20}|\d{4}-\d\d-\d\dT\S{8,26})"
 _PIECE = re.compile(
-    r"(?>"
-    r"(?:[A-Z][a-z]{2} {1,2}\d{1,2} [\d:.]{8,20}|\d{4}-\d\d-\d\dT\S{8,26})"  # a journal
+    rf"(?>{_TIME}"  # a journal
     r" [\w.\-]{1,64} [\w./()@\-]{1,64}(?:\[\d{1,8}\])?:"
     # [host:123], torn: [a.py:48[]; not the kind of an issue, "[Bug]: "
     r"|(?!\[(?!Err|Warn|Info|Debug|Fatal|Crit|Trace)[A-Z][a-z]+\]: )"
@@ -24,11 +24,12 @@ _PIECE = re.compile(
     r"|\([^()]{1,80}\):?"  # (EngineCore_DP0 pid=12)
     r"|<[\w.:=/ \-]{1,60}>:?"  # <PID:111>, <134>1
     r"|[\w.\-]{1,80} {0,40}\|"  # of a compose file: triton-1  |
+    r"|\d{1,2}\)"  # of a list
     r"|[IWEFD]?\d[\d:.,TZ+/\-]{0,40}(?![\w.:])"  # dates, times, thread numbers
     rf"|(?:{_MONTHS})\b,?|[AP]M\b"
     r"|std(?:out|err)(?: [FP])?(?!\w):?"  # kubernetes
     r"|(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL|debug|info|warn|warning|error|critical"
-    r"|fatal|Error|Warning|Info)(?!\w):?(?:[\w.]{1,60}:)?"
+    r"|fatal|Error|Warning|Info)(?!\w)[:\]]?(?:[\w.]{1,60}:)?"
     r"|[A-Z][A-Z0-9_]{1,30}(?![\w'(]):?|[DEFVW](?=\s)"
     r"|[\w.@\-]{1,60}=(?:\"[^\"]{0,100}\"|[^\s\"]{1,100})"  # key=value
     r"|[\w./\-]{1,80}\.\w{1,4}:\d{1,6}(?:\]|:(?= ))"  # grpc_server.cc:2513]
@@ -52,6 +53,7 @@ _MACHINE = re.compile(
 )
 _CONTAINER = re.compile(r"[a-z][a-z0-9_\-]{1,62}(?::(?=\s)|(?=\s))")
 _BLANK = re.compile(r"[ \t]*+")
+_JOURNALS = re.compile(rf"{_TIME} (?=\S)")
 
 
 def message_starts(line: str) -> list[int]:
@@ -70,6 +72,8 @@ def message_starts(line: str) -> list[int]:
                 piece = container
         if piece is None or piece.end() == at or _is_a_sentences(piece[0]):
             break
+        if time := _JOURNALS.match(piece[0]):  # or no host and program: "Segmentation fault: 11"
+            starts.append(at + time.end())
         at = _end_of_blank(line, piece.end())
         starts.append(at)
     return starts

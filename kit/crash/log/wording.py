@@ -9,7 +9,10 @@ _WORDS = (
     "Segmentation fault|[Ss]egmentation violation|Aborted|Bus error|Illegal instruction"
     "|Floating point exception|Trace/breakpoint trap|Bad system call"
 )
-_LOWER = "segmentation fault|aborted|abort|bus error|illegal hardware instruction|killed"
+_LOWER = (
+    "segmentation fault|aborted|abort|bus error|illegal (?:hardware )?instruction"
+    "|floating.point exception|killed"
+)
 #: glibc's words for a damaged heap; one pattern, found through several literals.
 _HEAP = (
     r"(?:\*\*\* (?:\*\*)?(?:Error in|glibc detected \*\*\*) .{1,120}: |Fatal glibc error: "
@@ -32,17 +35,21 @@ _HEAP_NEEDLES = ("free()", "double free", "malloc", "realloc()", "corrupted ", "
 _STATUS = r"(?P<status>-[1-9]\d?|13[0-9]|14[0-3]|159)(?!\d|\.\d)"
 #: Exit statuses of processes that a signal ended, as shells, engines and supervisors print them.
 _EXIT = (
-    r"(?:\"?(?:Last State: {1,20}Terminated, )?\"?[Ee]xit ?[Cc]ode\"?\s{0,4}[:=]\s{0,20}\"?"
+    # an error that wraps itself: "it failed with code: it failed with code: 132"
+    r"(?:(?P<again>(?:\S{1,80} ){1,8}?\S{1,80}: )(?=(?P=again)))?"
+    r"(?:\"?(?:Last State: {1,20}Terminated, )?\"?(?:(?:[A-Z][a-z]{1,20}){0,3}E|e)xit ?[Cc]ode"
+    r"\"?\s{0,4}[:=]\s{0,20}\"?"
     r"|(?P<who>(?:\S{1,200} ){0,6}?)(?:has )?"
     r"(?:[Ee]xited|exit|stopped|terminated|finished|failed|died|quit)"
     r" (?:unexpectedly )?(?:with|by|and)?:? ?(?:\((?:pid|PID)[: ]\d{1,8}\) )?"
     r"(?:an? )?(?:non-?zero )?"
-    r"(?:exit |return )?(?:code|status):?\s{0,4}\[?"
+    r"(?:exit |return |status )?(?:code|status):?\s{0,4}\[?"
     r"|(?:[\w.]{1,80}: )?(?:Command .{1,600}|\S{1,80}) returned non-zero exit status "
     r"|[Pp]rocess (?:\S{1,80} )?(?:exited|finished) with (?:exit )?(?:code|status) "
     r"|(?:[Rr]eturn ?code|rc|RC|returncode|return code|exit status|[Ee]xit code|EXIT CODE|status)"
     r"\s?[:=]?\s?"
-    r"|(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode=|exitCode[\"']?: ?"
+    r"|(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode="
+    r"|(?:[\w.]{1,80}Exception )?exitCode[\"']?[:=] ?"
     r"|(?:\S{1,200}\s+){1,12}?Exited \(|exitcode {0,3}: |exited: .{1,200}\(exit status )" + _STATUS
 )
 
@@ -56,6 +63,10 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "Signal: ", r"Signal: (?P<signal>\d{1,2}) \([A-Z]{2,6}\)", at=Where.START),
     _p(Topic.SIGNAL, "Caught signal",
        r"Caught signal (?P<signal>\d{1,2}(?= \()|SIG[A-Z]{2,6}\b)", at=Where.PRINTED),
+    _p(Topic.SIGNAL, "suspect faulting address",
+       rf"Caught (?P<signal>{_WORDS}), suspect faulting address", at=Where.PRINTED),
+    _p(Topic.SIGNAL, "encountered in worker",
+       rf"(?:ERROR: )?Unexpected (?P<signal>{_LOWER}) encountered in worker\b", at=Where.ERROR),
     _p(Topic.SIGNAL, "signal SIG",
        r"(?P<who>(?:Program|Process|Thread|Child|Worker|Command|process|[\w.\-/]{1,60}) ?\b"
        r".{0,120}? )?"
@@ -75,6 +86,8 @@ WORDING: tuple[Phrase, ...] = (
        r"(?: encountered)? !{3,9}", at=Where.PRINTED),
     _p(Topic.SIGNAL, "egmentation", rf"(?P<signal>{_WORDS}|{_LOWER})(?: +\(core dumped\))?\.?\s*$",
        at=Where.START),
+    _p(Topic.SIGNAL, (" fault: ", "trap: ", "error: ", "Killed: ", "exception: ", "instruction: "),
+       rf"(?P<signal>{_WORDS}|Abort trap|Killed): \d{{1,2}}\s*$", at=Where.START),
     _p(Topic.SIGNAL, "Aborted",
        r"(?P<signal>Aborted)(?: +\(core dumped\))?\.?\s*$", at=Where.START),
     _p(Topic.SIGNAL, "Bus error", r"(?P<signal>Bus error)(?: +\(core dumped\))?\.?\s*$",
@@ -156,6 +169,9 @@ WORDING: tuple[Phrase, ...] = (
        at=Where.START),
     _p(Topic.CORE, "dumped core",
        r"Process \d{1,8} \((?P<name>[^)]{1,40})\) of user \d{1,8} dumped core"),
+    _p(Topic.CORE, " + 0x",  # only who reads a core file prints frames so
+       r"#\d{1,3} {1,2}0x[0-9a-f]{16} \S.{0,400} \(\S{1,400} \+ 0x[0-9a-f]{1,16}\)$",
+       at=Where.START),
     _p(Topic.CORE, "PID: ", r"\s{0,20}PID: \d{1,8} \((?P<name>[^)]{1,40})\)", at=Where.START,
        fatal=False),
     _p(Topic.CORE, "Executable: ", r"Executable: (?P<name>\S{1,200})", at=Where.START, fatal=False),
@@ -180,6 +196,8 @@ WORDING: tuple[Phrase, ...] = (
        r"|(?:libc\+\+abi(?:\.dylib)?: )?terminating (?:due to|with) "
        r"(?:an )?uncaught exception.{0,200}", at=Where.PRINTED, signal=6),
     _p(Topic.EXCEPTION, "what():", r"\bwhat\(\):.{0,250}", fatal=False),
+    _p(Topic.EXCEPTION, "what():  ",  # so, with two blanks, only an end by an exception is printed
+       r"what\(\):  \S.{0,250}", at=Where.START, signal=6),
     _p(Topic.HEAP, _HEAP_NEEDLES, _HEAP, at=Where.PRINTED, signal=6),
     _p(Topic.ASSERTION, "ASSERTION FAILED", r"ASSERTION FAILED: .{0,120}",
        at=Where.PRINTED, of=Subject.SERVER, signal=6),
@@ -273,7 +291,12 @@ WORDING: tuple[Phrase, ...] = (
        r"Backend worker (?:monitoring thread interrupted or backend worker )?process "
        r"(?:has )?died"),
     _p(Topic.SIGNAL, "orker (pid",
-       r"Worker \(pid:? ?\d{1,8}\) was sent (?P<signal>SIG[A-Z]{2,6})!?.{0,60}", at=Where.START),
+       r"Worker \(pid:? ?\d{1,8}\) was sent (?P<signal>SIG[A-Z]{2,6})!?"
+       r"(?: Perhaps out of memory\?)?", at=Where.START),
+    _p(Topic.EXIT, "was sent code", rf"Worker \(pid:? ?\d{{1,8}}\) was sent code {_STATUS}!",
+       at=Where.START),
+    _p(Topic.KILLED, "error: Worker died",
+       r"Load model failed: \S{1,200}, error: Worker died\b"),
     _p(Topic.KILLED, "Child process [", r"Child process \[\d{1,8}\] died", at=Where.START),
     _p(Topic.KILLED, "terminated abruptly",
        r"A (?:child )?process in the process pool was terminated abruptly.{0,80}", at=Where.ERROR),

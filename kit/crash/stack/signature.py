@@ -205,9 +205,9 @@ def _cause(backtrace: Backtrace) -> str | None:
 
 def is_death(backtrace: Backtrace) -> bool:
     """Stacks are printed for other reasons too; a death has a signal or a cause beside it. Frames
-    as Triton's handler or a debugger prints them were pasted without their first line, unless it
-    is only one or words stand before them: those are quoted. A thread that waits did not die.
-    UCX's handler of fatal signals is the first frame of its own stacks.
+    as Triton's or Open MPI's handler or a debugger prints them were pasted without their first
+    line, unless it is only one or words stand before them: those are quoted. A thread that waits
+    did not die. UCX's handler of fatal signals is the first frame of its own stacks.
     """
     if backtrace.signal in FAULT_SIGNALS:
         return True
@@ -217,7 +217,7 @@ def is_death(backtrace: Backtrace) -> bool:
         return (backtrace.frames[0].symbol or "").startswith("ucs_handle_error")
     if backtrace.shape is Shape.GDB:
         return backtrace.complete and not stands_still(backtrace)
-    return backtrace.shape is Shape.TRITON
+    return backtrace.shape in (Shape.TRITON, Shape.OPENMPI)
 
 
 def _names(backtrace: Backtrace) -> list[str | None]:
