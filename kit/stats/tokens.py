@@ -46,8 +46,9 @@ def token_totals(study: StudyFolder | Path) -> pd.DataFrame:
     opened = open_study(study)
     folders = opened.trials()
     rows, which = [], []
+    large = is_large(opened)  # of the whole study, whose files it counts
     for number, folder in enumerate(folders):
-        own = _of_trial(folder, large=is_large(opened))
+        own = _of_trial(folder, large=large)
         rows += own
         which += [number] * len(own)
     heads = trial_columns(opened, folders, np.array(which, np.intp))
@@ -59,6 +60,8 @@ def _of_trial(folder: TrialFolder, *, large: bool) -> list[dict[str, object]]:
     first, last = [], []
     parts = []
     for table in folder.parts("requests", _COLUMNS) if large else (folder.requests(),):
+        if not large and table["tokens_by"].null_count == table.num_rows:
+            return []  # recorded by an older kit, or nothing was answered
         first.append(pc.min(table["sent_ns"]).as_py())
         last.append(pc.max(table["end_ns"]).as_py())
         counted = table.filter(pc.is_valid(table["tokens_by"]))

@@ -66,3 +66,13 @@ def test_of_older_records_nothing_is_said(tmp_path: Path) -> None:
     write_trial(made, "23.10")
     assert token_totals(made).empty
     assert token_sentence(made) == ""
+
+
+def test_a_study_is_asked_once_whether_it_is_large(
+    study: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_trial(study, "23.10", repeat=1)
+    asked: list[StudyFolder] = []
+    monkeypatch.setattr("kit.stats.tokens.is_large", lambda of: bool(asked.append(of)))
+    token_totals(study)
+    assert len(asked) == 1 < len(study.trials())
