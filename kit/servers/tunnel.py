@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,6 +18,7 @@ from kit.servers.runs import Run
 
 CONNECT_S: Final = 20
 _POLL_S: Final = 0.05
+_MOST_WORDS: Final = 4096  # bytes of what ssh says
 #: No question may wait for an answer that nobody gives; a dead link is known within 15 s.
 _OPTIONS: Final = {
     "BatchMode": "yes",
@@ -45,27 +47,29 @@ class Tunnel:
         *,
         port: int | None = None,
     ) -> None:
-        self._log = run.folder / f"ssh-{len(list(run.folder.glob('ssh-*')))}.log"
+        # Without a name: the run's folder can be gone, where its containers are being removed.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._last_words = b""  # of ssh, once its log is closed
         words = [f"-o{name}={value}" for name, value in _OPTIONS.items()]
         words += [] if port is None else [f"-p{port}"]
         words += [word for forward in forwards for word in ("-L", forward)]
-        with self._log.open("wb") as log:
-            try:
-                self._process = subprocess.Popen(
-                    ["ssh", "-N", *words, "--", destination],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=os.environ | run.environment,
-                    start_new_session=True,
-                    preexec_fn=ending_with_us(),
-                )
-            except FileNotFoundError as error:
-                raise ContainerError(
-                    "host=ssh://…, and there is no program ssh here",
-                    "OpenSSH's client",
-                    "install it (Debian: openssh-client)",
-                ) from error
+        try:
+            self._process = subprocess.Popen(
+                ["ssh", "-N", *words, "--", destination],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env=os.environ | run.environment,
+                start_new_session=True,
+                preexec_fn=ending_with_us(),
+            )
+        except FileNotFoundError as error:
+            self._log.close()
+            raise ContainerError(
+                "host=ssh://…, and there is no program ssh here",
+                "OpenSSH's client",
+                "install it (Debian: openssh-client)",
+            ) from error
         try:
             self._wait(destination, is_open)
         except BaseException:
@@ -87,6 +91,8 @@ class Tunnel:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._last_words = self._words()
+        self._log.close()
 
     def _wait(self, destination: str, is_open: Callable[[], bool]) -> None:
         deadline = time.monotonic() + CONNECT_S
@@ -102,5 +108,12 @@ class Tunnel:
         )
 
     def _said(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        lines = self._words().decode(errors="replace").strip().splitlines()
         return " ".join(lines[-3:])[:300]
+
+    def _words(self) -> bytes:
+        """The log's end; read without moving the place at which ssh writes."""
+        if self._log.closed:
+            return self._last_words
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), _MOST_WORDS, max(0, size - _MOST_WORDS))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from kit.servers import remove as remove_module
 from kit.servers.cache import cached
+from kit.servers.containers_left import containers_of, note_container, remove_containers
 from kit.servers.processes import MARKER, SHM
 from kit.servers.python_env import note, noted, remove_noted
 from kit.servers.remove import remove_folder
@@ -119,6 +121,15 @@ def test_a_record_with_hostile_content_is_no_record(
     os.utime(run.record, (1, 1))
     assert sweep() == []
     assert run.folder.is_dir()
+    run.forget()
+
+
+def test_a_container_of_a_run_whose_folder_went_meanwhile_does_no_harm() -> None:
+    run = orphan(register())  # as two that clean at the same time see it
+    note_container(run.record, "ssh://nobody@127.0.0.1:1")
+    shutil.rmtree(run.folder)
+    assert containers_of(run) == []
+    assert remove_containers(run) is None
     run.forget()
 
 
