@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -49,12 +50,15 @@ NOBODY = 65534
 @pytest.fixture(autouse=True)
 def engine(real_engine: RealEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealEngine]:
     monkeypatch.setenv("DOCKER_HOST", real_engine.url)
-    before = {run.name for run in registered()}
-    yield real_engine
-    left = [run for run in registered() if run.name not in before and is_ours(run)]
-    for run in left:
-        remove(run)
-    assert not left, "a run stayed on the register"
+    # The tests count its containers, and pytest's other processes have the same engine.
+    with (Path(real_engine.folder) / "in-use").open("w") as used:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        before = {run.name for run in registered()}
+        yield real_engine
+        left = [run for run in registered() if run.name not in before and is_ours(run)]
+        for run in left:
+            remove(run)
+        assert not left, "a run stayed on the register"
 
 
 def is_ours(run: Any) -> bool:

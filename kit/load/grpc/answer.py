@@ -46,12 +46,15 @@ class GrpcAnswer:
 
     def begin(self, call: Call) -> None:
         """The answer to `call` is awaited."""
+        self._message = None
+        self.is_excessive = False
+        if not self._streams:
+            return
         self._pieces = []
         self._times_ns = []
         self._most_messages, self._most_bytes = 4 * most_events(call), 16 * kept_bytes(call)
         self._messages = 0
-        self._says_final = self.is_excessive = False
-        self._message = None
+        self._says_final = False
 
     def take(self, call: Call, data: bytes, now_ns: int) -> Judgement | None:
         """One message; the judgement that it completes, if it completes one."""

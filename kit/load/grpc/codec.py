@@ -23,6 +23,8 @@ _CONTENTS = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"]
 #: Layouts of messages that are kept, and how long one may be without its text.
 _MESSAGES_KEPT = 1024
 _BYTES_KEPT = 4096
+#: Lengths of texts of which the way they are encoded is kept.
+_FRONTS_KEPT = 65536
 _CONTENTS_TAG = bytes([_CONTENTS << 3 | 2])  # a field of given length
 
 
@@ -85,21 +87,29 @@ class Infer:
         self._head = _head(model, streams=streams, text_type="BYTES")
         self._wrong_head = _head(model, streams=streams, text_type="INT32")
         self._stream_field = _field(b"\1" if streams else b"\0")
-        self._parameters: dict[int, bytes] = {}
+        #: What stands before a text, by its length, and behind it, by the tokens asked for.
+        self._fronts: dict[int, bytes] = {}
+        self._tails: dict[int, bytes] = {}
         self._layout = MessageLayout()
 
     def request(self, call: Call) -> bytes:
         """The encoded message of a call."""
-        head, text = self._head, _element(call.text)
-        parameters = self._parameters.get(call.output_tokens)
-        if parameters is None:
+        text = call.text
+        tail = self._tails.get(call.output_tokens)
+        if tail is None:
             given = sampling_parameters(call.output_tokens, self._extra).encode()
-            parameters = self._parameters[call.output_tokens] = _field(_element(given))
+            tail = self._stream_field + _field(_element(given))
+            self._tails[call.output_tokens] = tail
         if call.fault is not None and call.fault.kind is FaultKind.BAD_JSON:
-            parameters = _field(_element(b'{"max_tokens":'))
+            tail = self._stream_field + _field(_element(b'{"max_tokens":'))
         elif call.fault is not None and call.fault.kind is FaultKind.WRONG_TYPE:
-            head, text = self._wrong_head, b"\1\0\0\0"
-        return b"".join((head, _field(text), self._stream_field, parameters))
+            return b"".join((self._wrong_head, _field(b"\1\0\0\0"), tail))
+        front = self._fronts.get(len(text))
+        if front is None:
+            front = self._head + _field(_element(text)).removesuffix(text)
+            if len(self._fronts) < _FRONTS_KEPT:
+                self._fronts[len(text)] = front
+        return b"".join((front, text, tail))
 
     def read(self, data: bytes) -> Piece | Judgement:
         """One encoded response."""

@@ -64,26 +64,19 @@ class GrpcConnection:
 
         While the kernel holds back what was written before, it waits here.
         """
-        out = self.exchange.out
+        out, link = self.exchange.out, self.link
         if self.is_closed or not out:
             return
-        if self._holds_back():
-            if rpc is not None:
-                self._held.append(rpc)
-            return
-        data = bytes(out)
-        out.clear()
-        try:
-            self.link.send(data)
-        except OSError as error:
-            self._end(f"while sending: {error}")
-            return
-        if rpc is not None and self._holds_back():
+        if not link.unsent:  # else the kernel has not taken all that was written before
+            data = bytes(out)
+            out.clear()
+            try:
+                link.send(data)
+            except OSError as error:
+                self._end(f"while sending: {error}")
+                return
+        if rpc is not None and link.unsent:
             self._held.append(rpc)
-
-    def _holds_back(self) -> bool:
-        """The kernel has not taken all that was written."""
-        return self.link.unsent
 
     def abort(self) -> None:
         """Close at once."""
@@ -106,7 +99,8 @@ class GrpcConnection:
             else:
                 self.flush(event.rpc)
                 caller.on_written(event.rpc)
-        self.flush()
+        if exchange.out:
+            self.flush()
         if exchange.failure is not None:
             self._close(exchange.failure)
         elif exchange.is_going and not exchange.open_calls:
@@ -181,6 +175,8 @@ class SharedConnection:
 
     def admit(self, connection: GrpcConnection) -> None:
         """Begin what waits, as far as the server takes it."""
+        if not self._waiting and self._patience is None:
+            return
         if connection is not self._connection or not connection.exchange.is_ready:
             return
         if self._patience is not None:
