@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from kit.load.kernel_clock import Poller, is_supported
 from kit.load.link import Clock, Link, Receiver, TransportLink
+from kit.load.poller import Poller, is_supported
 
 
 class Links:

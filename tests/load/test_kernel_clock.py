@@ -18,15 +18,10 @@ import uvloop
 from load_helpers import run_load, workload
 from scripted_server import ScriptedServer
 
-from kit.load.kernel_clock import (
-    LONG_GAP_NS,
-    SHORT_GAP_NS,
-    KernelClock,
-    Poller,
-    StampedLink,
-)
+from kit.load.kernel_clock import KernelClock
 from kit.load.link import PutOff
 from kit.load.links import Links
+from kit.load.poller import LONG_GAP_NS, SHORT_GAP_NS, Poller, StampedLink
 from kit.study.spec import Protocol
 
 MS = 1_000_000
@@ -235,7 +230,7 @@ class BusyReceiver(Receiver):
     """Takes a millisecond for each piece, and does something meanwhile."""
 
     def __init__(self, meanwhile: Callable[[], Any] = lambda: None) -> None:
-        super().__init__(mid_stream=False)
+        super().__init__()
         self.meanwhile = meanwhile
 
     def received(self, data: bytes, now_ns: int) -> PutOff | None:
@@ -257,6 +252,7 @@ def test_sockets_are_read_again_while_what_came_is_handed_on(place: int, is_slow
         pairs = [socket.socketpair() for _ in range(40)]
         ours, theirs = pairs[place]
         receivers = [BusyReceiver() for _ in pairs]
+        poller._streams = True
         watched = receivers[place]
         receivers[5].meanwhile = lambda: theirs.send(b"second")
         receivers[25].meanwhile = lambda: theirs.send(b"third")
