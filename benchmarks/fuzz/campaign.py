@@ -13,11 +13,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -30,6 +30,7 @@ import psutil
 
 from benchmarks.fuzz.target import ROOT, Target
 from benchmarks.tools import HOME, python_of, venv
+from kit.servers.processes import ending_with_us
 
 #: atheris with the hash of each wheel that may be taken.
 LOCK = Path(__file__).with_name("atheris.lock")
@@ -93,12 +94,15 @@ def fuzz(target: Target, *, seed: int, cpu_s: float, folder: Path, over: threadi
         *(python_of("atheris"), "-m", "benchmarks.fuzz.one", target.check.__module__, target.name),
         *(f"-seed={seed}", f"-max_len={target.largest_bytes}", f"-dict={words}"),
         *(f"-rss_limit_mb={MEMORY_MIB}", f"-timeout={INPUT_S}", "-print_final_stats=1"),
-        f"-max_total_time={60 * SLICE_S:.0f}",  # should this process be killed
         *(f"-artifact_prefix={found}/", "-use_value_profile=1", str(corpus), str(seeds)),
     ]
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory) as scratch:
-        used_s, said = _run(command, cpu_s, Path(scratch), over)
+    scratch = folder / target.name / "scratch"  # of a run that was killed, too
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        used_s, said = _run(command, cpu_s, scratch, over)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     file = _WRITTEN.search(said)
     status = [tuple(map(int, one)) for one in _STATUS.findall(said)] or [(0, 0, 0)]
     executions = _EXECUTIONS.search(said)
@@ -136,6 +140,7 @@ def _run(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            preexec_fn=ending_with_us(),
         )
         used_s, asked_s, before_s = 0.0, 0.0, -1.0
         try:
