@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import MissingPackageError, SpecError, StoreError
-from kit.study.files import read_file, write_whole
-from kit.study.traces.keep import FOLDER
+from kit.study.files import read_file
+from kit.study.traces.keep import FOLDER, find_kept, write_kept
 
 _MARK = "#tokenizer_sha256="
 #: The largest that are in use have some 30 MB.
@@ -83,17 +83,9 @@ def keep_tokenizer(study: Path, text: str | None) -> None:
     if text is None:
         return
     file = pinned_tokenizer(text)
-    path = _kept(study, file)
-    if path.exists():
-        return
-    data = _source(file)
-    try:
-        path.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"{path.parent} cannot be made: {error}", "a writable folder", "choose another folder"
-        ) from error
-    write_whole(path, data)
+    path = study / FOLDER / _name(file)
+    if not path.exists():
+        write_kept(path, _source(file))
 
 
 def tokenizer_of(text: str, folder: Path | None = None) -> Any:
@@ -106,23 +98,22 @@ def tokenizer_of(text: str, folder: Path | None = None) -> Any:
         MissingPackageError: the tokenizers library is not installed.
     """
     file = pinned_tokenizer(text)
-    studies = [] if folder is None else [folder.resolve(), folder.resolve().parent.parent]
-    for study in studies:
-        path = _kept(study, file)
-        if path.exists():
-            data = read_file(path, within=study, limit=MOST_BYTES)
-            if hashlib.sha256(data).hexdigest() != file.sha256:
-                raise StoreError(
-                    f"{path} is damaged: its checksum is another",
-                    "the tokenizer file as the kit copied it",
-                    "restore it from a copy",
-                )
-            return open_tokenizer(data, file.path)
-    return open_tokenizer(_source(file), file.path)
+    kept = find_kept(folder, _name(file))
+    if kept is None:
+        return open_tokenizer(_source(file), file.path)
+    study, path = kept
+    data = read_file(path, within=study, limit=MOST_BYTES)
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise StoreError(
+            f"{path} is damaged: its checksum is another",
+            "the tokenizer file as the kit copied it",
+            "restore it from a copy",
+        )
+    return open_tokenizer(data, file.path)
 
 
-def _kept(study: Path, file: TokenizerFile) -> Path:
-    return study / FOLDER / f"{file.sha256[:16]}{ENDING}"
+def _name(file: TokenizerFile) -> str:
+    return f"{file.sha256[:16]}{ENDING}"
 
 
 def _source(file: TokenizerFile) -> bytes:

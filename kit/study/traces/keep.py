@@ -39,7 +39,7 @@ def keep(study: Path, text: str | None) -> None:
     if text is None:
         return
     file = pinned(text)
-    path = _kept(study, file)
+    path = study / FOLDER / _name(file)
     if path.exists():
         return
     lines = msgspec.json.Encoder().encode_lines(_source(file))
@@ -50,13 +50,32 @@ def keep(study: Path, text: str | None) -> None:
         requests=file.requests,
         rows_sha256=hashlib.sha256(lines).hexdigest(),
     )
+    write_kept(path, msgspec.json.encode(head) + b"\n" + lines)
+
+
+def write_kept(path: Path, data: bytes) -> None:
+    """Write what a study keeps of its traffic, in a folder that is made if need be.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise StoreError(
             f"{path.parent} cannot be made: {error}", "a writable folder", "choose another folder"
         ) from error
-    write_whole(path, msgspec.json.encode(head) + b"\n" + lines)
+    write_whole(path, data)
+
+
+def find_kept(folder: Path | None, name: str) -> tuple[Path, Path] | None:
+    """(the study, the file): what the study that `folder` (of a trial, or the study's own) belongs
+    to keeps by that name; None: nothing."""
+    for study in () if folder is None else (folder.resolve(), folder.resolve().parent.parent):
+        path = study / FOLDER / name
+        if path.exists():
+            return study, path
+    return None
 
 
 def rows_of(text: str, folder: Path | None = None) -> tuple[TraceRow, ...]:
@@ -68,16 +87,15 @@ def rows_of(text: str, folder: Path | None = None) -> tuple[TraceRow, ...]:
         StoreError: what was kept is damaged.
     """
     file = pinned(text)
-    studies = [] if folder is None else [folder.resolve(), folder.resolve().parent.parent]
-    for study in studies:
-        path = _kept(study, file)
-        if path.exists():
-            return _read_kept(path, study, file.sha256, path.stat().st_mtime_ns)
-    return _source(file)
+    kept = find_kept(folder, _name(file))
+    if kept is None:
+        return _source(file)
+    study, path = kept
+    return _read_kept(path, study, file.sha256, path.stat().st_mtime_ns)
 
 
-def _kept(study: Path, file: TraceFile) -> Path:
-    return study / FOLDER / f"{file.sha256[:16]}.jsonl"
+def _name(file: TraceFile) -> str:
+    return f"{file.sha256[:16]}.jsonl"
 
 
 def _source(file: TraceFile) -> tuple[TraceRow, ...]:
