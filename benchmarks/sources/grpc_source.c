@@ -14,29 +14,11 @@
  * SHARED_FILE is mapped: u64 requests answered, u64 messages with a token sent.
  *
  * One thread, one epoll set, 127.0.0.1 only. */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include "common.h"
 
 enum { IN_SIZE = 1 << 18, FRAME_HEAD = 9, PREFACE = 24, MOST_TOKENS = 4096 };
 enum { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE };
 enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4 };
-
-struct buffer {
-    uint8_t *bytes;
-    size_t used, size;
-};
 
 struct connection {
     int fd, greeted;
@@ -51,20 +33,6 @@ struct connection {
     uint32_t headed; /* the last stream whose answer's head was sent */
     int has_kind, kind_is_older; /* content-type is in the client's table; grpc-status as well */
 };
-
-static volatile uint64_t *shared;
-static int epoll_fd;
-
-static void put(struct buffer *b, const void *bytes, size_t length)
-{
-    if (b->used + length > b->size) {
-        b->size = 2 * (b->used + length);
-        b->bytes = realloc(b->bytes, b->size);
-        if (!b->bytes) abort();
-    }
-    memcpy(b->bytes + b->used, bytes, length);
-    b->used += length;
-}
 
 static void put_frame(struct buffer *b, int kind, int flags, uint32_t stream, const void *payload, size_t length)
 {
@@ -181,7 +149,7 @@ static void answer(struct connection *c, uint32_t stream, const uint8_t *data, s
         char token[32];
         put(&text, token, sprintf(token, " %.8s:%d", (const char *)prompt + 3, i));
         if (!unary) {
-            send_part(c, stream, 0, (char *)text.bytes, text.used);
+            send_part(c, stream, 0, text.bytes, text.used);
             text.used = 0;
         }
     }
@@ -234,7 +202,7 @@ static void take_frame(struct connection *c, int kind, int flags, uint32_t strea
 static int pump(struct connection *c)
 {
     while (c->framed < c->frames.used) {
-        const uint8_t *at = c->frames.bytes + c->framed;
+        const uint8_t *at = (uint8_t *)c->frames.bytes + c->framed;
         size_t length = (size_t)at[0] << 16 | at[1] << 8 | at[2];
         if (at[3] == DATA) {
             if (c->room < (int64_t)length) break;
@@ -302,19 +270,8 @@ static void serve(struct connection *c, uint32_t events)
 int main(int count, char **words)
 {
     if (count < 3) return 2;
-    int file = open(words[2], O_RDWR | O_CREAT, 0600), one = 1;
-    if (file < 0 || ftruncate(file, 64)) return 1;
-    shared = mmap(NULL, 64, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (shared == MAP_FAILED) return 1;
-
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons(atoi(words[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    if (bind(listener, (void *)&address, sizeof address) || listen(listener, 4096)) return 1;
-    epoll_fd = epoll_create1(0);
-    struct epoll_event events[512], listening = {.events = EPOLLIN};
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &listening);
+    int listener = open_source(words[2], 8, "127.0.0.1", atoi(words[1]));
+    struct epoll_event events[512];
 
     for (;;) {
         int ready = epoll_wait(epoll_fd, events, 512, -1);
@@ -325,8 +282,7 @@ int main(int count, char **words)
                 continue;
             }
             int fd;
-            while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-                setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+            while ((fd = accepted(listener)) >= 0) {
                 c = calloc(1, sizeof *c);
                 if (!c) abort();
                 c->fd = fd;

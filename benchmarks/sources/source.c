@@ -16,29 +16,10 @@
  * thread comes to it is no time that a client could see.
  *
  * One thread, one epoll set, 127.0.0.1 only. Every request is answered; nothing is validated. */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "common.h"
 
 enum { HEADER_WORDS = 8, IN_SIZE = 1 << 16, MOST_TOKENS = 4096 };
 enum kind { GENERATE, COMPLETIONS, CHAT };
-
-struct buffer {
-    char *bytes;
-    size_t used, size;
-};
 
 struct connection {
     int fd;
@@ -57,10 +38,8 @@ struct connection {
     struct connection *later;
 };
 
-static volatile uint64_t *shared;
 static uint64_t stamp_words;
 static int64_t interval_ns;
-static int epoll_fd;
 static struct connection *first_due, *last_due;
 
 static int64_t now_ns(void)
@@ -68,21 +47,6 @@ static int64_t now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
-static void need(struct buffer *b, size_t more)
-{
-    if (b->used + more <= b->size) return;
-    b->size = 2 * (b->used + more);
-    b->bytes = realloc(b->bytes, b->size);
-    if (!b->bytes) abort();
-}
-
-static void put(struct buffer *b, const void *bytes, size_t length)
-{
-    need(b, length);
-    memcpy(b->bytes + b->used, bytes, length);
-    b->used += length;
 }
 
 #define PUT(b, literal) put(b, literal, sizeof literal - 1)
@@ -384,20 +348,10 @@ int main(int count, char **words)
     if (count < 4) return 2;
     interval_ns = atoll(words[2]) * 1000;
     stamp_words = count > 4 ? strtoull(words[4], NULL, 10) : 0;
-    int file = open(words[3], O_RDWR | O_CREAT, 0600), one = 1;
-    size_t size = 8 * (HEADER_WORDS + stamp_words);
-    if (file < 0 || ftruncate(file, size)) return 1;
-    shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (shared == MAP_FAILED) return 1;
-
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons(atoi(words[1])), .sin_addr.s_addr = count > 5 ? inet_addr(words[5]) : htonl(INADDR_LOOPBACK)};
-    if (bind(listener, (void *)&address, sizeof address) || listen(listener, 4096)) return 1;
-    epoll_fd = epoll_create1(0);
-    struct epoll_event events[512], listening = {.events = EPOLLIN};
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &listening);
+    int listener = open_source(
+        words[3], HEADER_WORDS + stamp_words, count > 5 ? words[5] : "127.0.0.1", atoi(words[1]));
+    int one = 1;
+    struct epoll_event events[512];
 
     for (;;) {
         struct timespec wait, *until = NULL;
@@ -415,8 +369,7 @@ int main(int count, char **words)
                 continue;
             }
             int fd;
-            while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-                setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+            while ((fd = accepted(listener)) >= 0) {
                 if (stamp_words) setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one);
                 c = calloc(1, sizeof *c);
                 if (!c) abort();
