@@ -107,3 +107,12 @@ def test_what_libfuzzer_says_becomes_a_run() -> None:
         "SUMMARY: libFuzzer: timeout"
     )
     assert campaign._escaped(b'a"\x00') == "a\\x22\\x00"
+
+
+def test_an_input_that_took_long_on_a_busy_machine_alone_is_no_finding(tmp_path: Path) -> None:
+    slow = tmp_path / "timeout-1"
+    slow.touch()
+    ending = [sys.executable, "-c", "import sys; sys.exit(sys.argv[-1].endswith('timeout-1'))"]
+    assert campaign._again(ending, str(slow)), "it ends badly alone, too"
+    assert not campaign._again([sys.executable, "-c", "pass"], str(slow))
+    assert campaign._again([sys.executable, "-c", "pass"], str(tmp_path / "crash-1"))

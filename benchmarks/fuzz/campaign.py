@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -115,28 +116,43 @@ def fuzz(target: Target, *, seed: int, cpu_s: float, folder: Path, over: threadi
         coverage=max(one[0] for one in status),
         features=max(one[1] for one in status),
         inputs=status[-1][2],
-        finding=_what(said) if file or not executions else "",
+        finding=_what(said) if (file and _again(command, file[1])) or not executions else "",
         file=file[1] if file else "",
     )
+
+
+def _again(command: Sequence[str], file: str) -> bool:
+    """Whether an input that took too long does so alone, too.
+
+    libFuzzer goes by the wall clock: a fuzzer that was stopped, or that others keep from the
+    processor, takes too long with any input.
+    """
+    if not Path(file).name.startswith("timeout-"):
+        return True
+    options = [one for one in command if not Path(one).is_dir()]
+    with tempfile.TemporaryDirectory() as scratch:
+        done = subprocess.run(
+            [*options, file],
+            cwd=scratch,
+            env=_environment(Path(scratch)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            preexec_fn=ending_with_us(),
+        )
+    return done.returncode != 0
 
 
 def _run(
     command: Sequence[str], cpu_s: float, scratch: Path, over: threading.Event
 ) -> tuple[float, str]:
     """Run it until it has used its time; the time used since it began, and what it said."""
-    path = [str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     log = scratch / "log"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
-        "TMPDIR": str(scratch),
-        "TRITON_CRASH_KIT_CACHE": str(scratch / "cache"),
-    }
     with log.open("wb") as file:
         child = subprocess.Popen(
             command,
             cwd=scratch,
-            env=environment,
+            env=_environment(scratch),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -165,6 +181,16 @@ def _run(
                 child.kill()
             child.wait()
     return used_s, log.read_text("utf-8", "replace")
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    path = [str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+        "TMPDIR": str(scratch),
+        "TRITON_CRASH_KIT_CACHE": str(scratch / "cache"),
+    }
 
 
 def _what(said: str) -> str:
