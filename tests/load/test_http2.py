@@ -209,10 +209,14 @@ def test_what_does_not_begin_with_settings_is_not_http2(data: bytes) -> None:
     assert event.evidence == data
 
 
-def test_frames_after_the_end_of_a_stream_break_the_protocol() -> None:
-    http2, server = ready(), Server()
-    http2.feed(server.trailers(1))
-    assert broken(http2.feed(data_frame(1, b"x"))).code == Code.STREAM_CLOSED
+@pytest.mark.parametrize("together", [True, False])
+def test_frames_after_the_end_of_a_stream_are_dropped_however_they_are_cut(together: bool) -> None:
+    http2, server = ready(streams=2), Server()
+    sent = [server.trailers(1), data_frame(1, b"x"), server.trailers(1), data_frame(3, b"y")]
+    reads = [b"".join(sent)] if together else sent
+    first, *others = [event for read in reads for event in http2.feed(read)]
+    assert isinstance(first, Head)
+    assert others == [Data(3, b"y", False)], "the other stream goes on"
 
 
 ping = frames.frame(frames.PING, 0, 0, bytes(8))

@@ -204,7 +204,11 @@ class Http2:
             )
 
     def _stream(self, stream: int, what: str) -> Stream | None:
-        """A stream's state; None: it is over."""
+        """A stream's state; None: it is over.
+
+        What comes after a stream's end is dropped, whether or not that end was read yet: how a
+        server's bytes are cut must not decide what becomes of its other streams.
+        """
         state = self._streams.get(stream)
         if state is None and (stream > self._sender.last or not stream % 2):
             raise ViolationError(f"{what} on stream {stream}, which was never opened")
@@ -219,15 +223,13 @@ class Http2:
         self._give_back()
         if flags & frames.PADDED:
             payload = _unpadded(payload)
-        if state is None:
+        if state is None or state.ended:
             self._idle("frames of DATA that nobody awaits")
             return
         if not payload:
             self._idle("frames that carry nothing")
         else:
             self._idle_frames = 0
-        if state.ended:
-            raise ViolationError(f"DATA after the end of stream {stream}", Code.STREAM_CLOSED)
         if state.holds:
             state.held += len(payload)
             if state.held + state.taken > STREAM_WINDOW_BYTES:
@@ -301,12 +303,10 @@ class Http2:
             raise ViolationError(
                 f"a header block that cannot be decoded: {error}", Code.COMPRESSION_ERROR
             ) from error
-        if state is None or not ended:
+        if state is None or state.ended or not ended:
             self._idle("HEADERS without data")
-        if state is None:
+        if state is None or state.ended:
             return  # of a stream that is over: decoded for the table's sake
-        if state.ended:
-            raise ViolationError(f"HEADERS after the end of stream {stream}", Code.STREAM_CLOSED)
         if ended:
             self._idle_frames = 0
             self._ended(stream, state)
