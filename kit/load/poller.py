@@ -282,8 +282,11 @@ class Poller:
         trusted = not clock.stepped
         links, unpack, most, space = self._links, _TIMESPEC.unpack, _READ_BYTES, _SPACE
         for fd, events in ready:
-            link = links.get(fd)
-            if link is None or link.waits:
+            try:
+                link = links[fd]
+            except KeyError:  # it was closed meanwhile
+                continue
+            if link.waits:
                 continue
             if events != _EPOLLIN and not self._writable(link, events):
                 continue

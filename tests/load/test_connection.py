@@ -87,7 +87,7 @@ class Client:
             LOOP if changes.get("faults") else None,  # type: ignore[arg-type]
             self.clock,
             self._on_end,
-            lambda call: self._on_end(call, WELL[0]),
+            lambda call: self._on_end(call, WELL),
             lambda connection: None,
             shows_tokens=streams,
         )

@@ -141,13 +141,12 @@ class HttpChannel:
 
     def _on_well(self, call: Call) -> None:
         """As `_on_end`, without the questions that other ends need."""
-        if call is self.call:
-            self.call = None
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            ended = self._ended
-            ended(self, call, OK)
+        self.call = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ended = self._ended
+        ended(self, call, OK)
 
     def _end(self, call: Call, judgement: Judgement) -> None:
         self._on_end(call, Ended(judgement))

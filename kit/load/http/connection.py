@@ -43,7 +43,7 @@ class Connection:
         self.link: Link  # set by whoever opens it
         self.closed = False
         self._exchange = exchange
-        self._feed = exchange.feed
+        self._known = exchange.known
         self._loop = loop
         self._clock = clock
         self._on_end = on_end
@@ -56,10 +56,11 @@ class Connection:
     def begin(self, call: Call) -> None:
         """Send `call`'s request."""
         self._call = call
-        fault = self._fault = call.fault
         exchange, clock, link = self._exchange, self._clock, self.link
         request = exchange.begin(call)
+        fault = call.fault
         if fault is not None:
+            self._fault = fault
             if fault.kind is FaultKind.HALF_OPEN:
                 request = request[: len(request) // 2]
             elif fault.kind is FaultKind.SLOW_READER:
@@ -94,21 +95,26 @@ class Connection:
     # --- what the link calls
 
     def received(self, data: bytes, now_ns: int) -> PutOff | None:
+        exchange = self._exchange
+        if exchange.fresh is not None:
+            known = self._known  # here and below: an attribute that is called costs a look-up
+            call = known(data, now_ns)
+            if call is not None:
+                if self.link.unsent:
+                    self._finish(call, WELL)
+                else:
+                    self._call = None
+                    on_well = self._on_well
+                    on_well(call)
+                return None
         if self._fault is not None:
             self._receive_faulty(data, now_ns)
             return None
-        feed = self._feed  # here and below: an attribute that is called costs a look-up in 3.11
-        events = feed(data, now_ns)
-        if not events:
-            return self._exchange.later
-        call = self._call
-        if events is WELL and call is not None and not self.link.unsent:
-            self._call = None
-            on_well = self._on_well
-            on_well(call)
-        else:
+        events = exchange.feed(data, now_ns)
+        if events:
             self._handle(events)
-        return None
+            return None
+        return exchange.later
 
     def unstamped(self) -> None:
         if self._call is not None:
@@ -153,7 +159,7 @@ class Connection:
             call.received_bytes = fault.after
             self._leave(call)
             return
-        events = self._feed(data, now_ns)
+        events = self._exchange.feed(data, now_ns)
         if leaves and not fault.in_bytes and call.tokens >= fault.after:
             call.end_ns = NEVER  # whether the answer ended with these bytes or not
             self._leave(call)

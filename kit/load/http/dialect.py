@@ -64,6 +64,9 @@ class WithoutUsage:
 DONE = Judgement(Outcome.OK, "done")
 
 
+_HEADS_KEPT = 65536
+
+
 class RequestTemplate:
     """Request bytes with a place for the prompt, put together from parts that are kept.
 
@@ -79,22 +82,26 @@ class RequestTemplate:
 
     def request(self, call: Call) -> bytes:
         """The request of a call without a fault."""
-        tokens = call.output_tokens
-        tail = self._tails.get(tokens)
-        if tail is None:
-            tail = self._tails[tokens] = self._after(tokens)
         prompt = call.prompt
-        size = len(prompt) + len(tail)
-        head = self._heads.get(size)
-        if head is None:
-            head = b"%b\r\nContent-Length: %d\r\n\r\n%b" % (
-                self._head,
-                len(self._before) + size,
-                self._before,
-            )
-            if len(self._heads) < 65536:
-                self._heads[size] = head
+        try:  # costs less than asking first, as long as they are there
+            tail = self._tails[call.output_tokens]
+            head = self._heads[len(prompt) + len(tail)]
+        except KeyError:
+            tail = self._tail_of(call.output_tokens)
+            head = self._head_of(len(prompt) + len(tail))
         return b"".join((head, prompt, tail))
+
+    def _tail_of(self, tokens: int) -> bytes:
+        tail = self._tails[tokens] = self._after(tokens)
+        return tail
+
+    def _head_of(self, size: int) -> bytes:
+        """The head of a request whose prompt and tail have so many bytes."""
+        before = self._before
+        head = b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(before) + size, before)
+        if len(self._heads) < _HEADS_KEPT:
+            self._heads[size] = head
+        return head
 
     def with_body(self, body: bytes) -> bytes:
         """A request with the same head and a body of its own."""

@@ -64,7 +64,7 @@ class Unasked(NamedTuple):
 Event = Ended | Unasked
 _NOTHING: tuple[Event, ...] = ()
 #: The end of a valid answer after which the connection goes on.
-WELL: tuple[Ended] = (Ended(OK, True),)
+WELL = Ended(OK, True)
 
 
 class Exchange:
@@ -85,9 +85,11 @@ class Exchange:
         self._dialect = dialect
         self._request = dialect.request
         self._layout = layout
-        self._known = layout.is_answer
+        self._is_answer = layout.is_answer
         self._has_usage = dialect.has_usage
         self._learns = check is AnswerCheck.EXACT and not dialect.streams
+        #: The open call, while its whole answer may be a known one.
+        self.fresh: Call | None = None
         self._quotes = quotes
         self._body = AnswerBody(dialect, check)
         self._answer = HttpAnswer(self._on_head)
@@ -102,13 +104,30 @@ class Exchange:
         """The request of `call`, of which the answer is awaited from now on."""
         self._call = call
         if call.fault is None:
+            self.fresh = call if self._learns else None
             request = self._request
             return request(call)
         return self._dialect.faulty_request(call)
 
     def cancel(self) -> None:
         """The call is nobody's any more, and so is what still comes for it."""
-        self._call = None
+        self._call = self.fresh = None
+
+    def known(self, data: bytes, now_ns: int) -> Call | None:
+        """The call of which `data` is the whole answer, like a known one.
+
+        None: it is no such answer, and nothing was taken. As `feed`, for the most common answer.
+        """
+        call, is_answer = self.fresh, self._is_answer
+        if call is None or not is_answer(call, data):
+            return None
+        call.received_bytes = len(data)
+        call.status = 200
+        call.first_ns = call.end_ns = now_ns
+        if self._has_usage:
+            call.usage_in, call.tokens_out = self._layout.usage(data)
+        self._call = self.fresh = None
+        return call
 
     def feed(self, data: bytes, now_ns: int) -> tuple[Event, ...]:
         """Take the next bytes, which came at `now_ns`."""
@@ -122,15 +141,8 @@ class Exchange:
             later.reads.append(data)
             later.times_ns.append(now_ns)
             return self.flush()
-        known = self._known
-        if self._learns and not self._begun and call.fault is None and known(call, data):
-            call.received_bytes = len(data)
-            call.status = 200
-            call.first_ns = call.end_ns = now_ns
-            if self._has_usage:
-                call.usage_in, call.tokens_out = self._layout.usage(data)
-            self._call = None
-            return WELL
+        if self.known(data, now_ns) is not None:
+            return (WELL,)
         return self._receive(call, data, now_ns)
 
     def flush(self) -> tuple[Event, ...]:
@@ -175,14 +187,14 @@ class Exchange:
             return self._finish(call, now_ns)  # such a body ends with the connection
         how = str(error) if error else "closed by the server"
         came = f"after {call.received_bytes} bytes" if self._begun else "before the first byte"
-        self._call = None
+        self._call = self.fresh = None
         return (Ended(Judgement(Outcome.RESET, clipped(f"{how}, {came}"))),)
 
     # --- reading
 
     def _receive(self, call: Call, data: bytes, now: int) -> tuple[Event, ...]:
         call.received_bytes += len(data)
-        self._begun = True
+        self._begun, self.fresh = True, None
         answer = self._answer
         problem = answer.take(data)
         if answer.pieces:

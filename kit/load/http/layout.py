@@ -37,10 +37,14 @@ class ResponseLayout:
 
     def is_answer(self, call: Call, answer: bytes) -> bool:
         """`answer` is a known one with the text that is right for `call`."""
-        before = self._befores.get(len(answer))
-        if before is None:
-            return False
-        around = self._around_digits.get(call.output_tokens) or self._around(call.output_tokens)
+        try:
+            before = self._befores[len(answer)]
+            around = self._around_digits[call.output_tokens]
+        except KeyError:
+            if len(answer) not in self._befores:
+                return False
+            before = self._befores[len(answer)]
+            around = self._around(call.output_tokens)
         return answer == b"".join((before, call.prompt, call.digits.join(around)))
 
     def usage(self, answer: bytes) -> tuple[int, int]:
