@@ -203,6 +203,7 @@ MESSAGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [True, False])
 @given(MESSAGES, st.lists(st.tuples(st.integers(0, 7), st.integers(0, 200), st.binary(max_size=2))))
 def test_a_codec_that_has_learned_reads_what_a_new_one_reads(

@@ -45,6 +45,7 @@ def sizes(path: Path, load: Workload, count: int) -> list[tuple[int, int]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [32, 128, 1000])
 @pytest.mark.parametrize("prompts", [None, "unicode"])
 def test_a_prompt_has_the_tokens_that_were_asked_for(
@@ -56,6 +57,7 @@ def test_a_prompt_has_the_tokens_that_were_asked_for(
         assert planned == tokens
 
 
+@pytest.mark.slow
 def test_lengths_that_vary_a_prefix_and_turns_are_in_tokens(path: Path) -> None:
     varied = Workload(tokenizer=path, prompt_tokens="16:400", shared_prefix_tokens=200)
     words = Workload(prompt_tokens="16:400", shared_prefix_tokens=200)
@@ -97,6 +99,7 @@ def test_shared_blocks_of_mooncake_stay_shared(path: Path) -> None:
     assert ids(first)[:4] != ids(third)[:4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sharegpt.json", "openai.jsonl", "perf_analyzer.json"])
 def test_prompts_that_a_file_has_are_sent_as_they_are_and_counted(one: Path, name: str) -> None:
     load = Workload(trace=FILES / name, tokenizer=one)

@@ -63,6 +63,7 @@ def test_the_line_of_a_cell_is_its_distribution_with_the_failures(study: Any) ->
     assert "% never" in shown.data["said"]
 
 
+@pytest.mark.slow
 def test_a_long_line_is_thinned_and_its_slowest_answers_are_kept(
     study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_the_document_is_strict_json_with_infinite_ratios_as_text(
     assert other["crash_rate"]["value"] == "inf"
 
 
+@pytest.mark.slow
 def test_what_else_two_studies_differ_in_is_shown(compared: ComparedStudies) -> None:
     assert [name for name, _, _ in compared.differences] == ["scenarios"]
     assert {"before", "after"} == set(compared.names)
@@ -128,6 +129,7 @@ def test_a_person_gets_it_from_the_front_door(tmp_path: Path) -> None:
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_studies_of_one_release_each_are_compared_by_release(tmp_path: Path) -> None:
     def study(name: str, *releases: str) -> StudyFolder:
         made = write_study(tmp_path / name, releases, ["cancel-race"])

@@ -77,6 +77,7 @@ def endless_index(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     listener.close()
 
 
+@pytest.mark.slow
 def test_of_an_index_without_an_end_no_more_is_taken_than_a_wheel_has(
     endless_index: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

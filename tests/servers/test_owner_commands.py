@@ -154,6 +154,7 @@ def eventually(true: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_log_and_state_commands_are_one_run_on_the_register(tmp_path: Path) -> None:
     def own_runs() -> list[str]:
         return [r.name for r in registered() if r.owner and r.owner.pid == os.getpid()]
@@ -185,6 +186,7 @@ def test_a_kill_of_the_kit_ends_the_log_command(tmp_path: Path) -> None:
     sweep()
 
 
+@pytest.mark.slow
 def test_a_log_is_followed_begun_again_when_it_ends_and_ended_with_all_that_it_started(
     tmp_path: Path,
 ) -> None:
@@ -225,6 +227,7 @@ def test_a_log_command_that_is_not_there_is_said_in_the_log(tmp_path: Path) -> N
     assert log.read_text() == "[no-such-program-here x: No such file or directory]\n"
 
 
+@pytest.mark.slow
 def test_a_state_command_that_fails_hangs_or_raves_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +246,7 @@ def test_a_state_command_that_fails_hangs_or_raves_says_nothing(
     runner.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "why"),
     [

@@ -185,6 +185,7 @@ def test_without_duckdb_the_error_says_how_to_install_it(
         kit.open(path).sql("select 1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_many_requests_that_are_not_packed_are_to_be_packed_first(
     path: Path, monkeypatch: pytest.MonkeyPatch

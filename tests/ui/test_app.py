@@ -40,6 +40,7 @@ def has_no_child(children: list[psutil.Process]) -> bool:
     return not alive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_an_application_that_is_told_to_end_takes_its_server_and_its_files_with_it(
     name: str, tmp_path: Path
@@ -55,6 +56,7 @@ def test_an_application_that_is_told_to_end_takes_its_server_and_its_files_with_
     app.stdout.close()  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_an_application_that_is_killed_takes_its_server_with_it(tmp_path: Path) -> None:
     if sys.platform != "linux":
         lacks("Linux, whose kernel ends a process with its parent (PR_SET_PDEATHSIG)")

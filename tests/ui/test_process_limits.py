@@ -30,6 +30,7 @@ def limited(setting: str, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "says"), [("NOFILE = 25", "25 open files"), ("AS = 600_000_000", "600 MB of")]
 )
@@ -92,6 +93,7 @@ def test_under_a_limit_of_files_sizes_no_compiled_module_is_written(tmp_path: Pa
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_a_command_without_its_standard_files_ends_in_order(closed: str, tmp_path: Path) -> None:
     log = tmp_path / "server.log"
@@ -119,6 +121,7 @@ def test_an_interrupt_while_the_command_line_is_loaded_ends_it_without_a_traceba
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+@pytest.mark.slow
 def test_an_interrupt_after_the_last_word_ends_it_without_a_traceback() -> None:
     code = (
         "import atexit, os, signal, sys, threading; sys.argv = ['kit', 'scenarios']; "

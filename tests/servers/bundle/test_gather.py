@@ -285,6 +285,7 @@ def test_a_full_disk_is_named_before_anything_is_fetched(
     assert cache_root().exists() is False
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_about_it_can_be_typed() -> None:
     text = (ROOT / "docs/offline.md").read_text("utf-8")
     found = re.findall(r"^(?:python -m kit|~/crash-kit/bin/kit) (.*)$", text, re.MULTILINE)

@@ -159,6 +159,7 @@ def test_the_control_asks_before_each_token_and_never_after_the_last(start: Star
         assert {thread for kind, _, thread in sender.events if kind == "asked"} == {"engine-loop"}
 
 
+@pytest.mark.slow
 def test_after_final_asks_once_and_too_late(start: Start) -> None:
     model = start(cancel_check="after-final")
     sender = FakeSender()
@@ -187,6 +188,7 @@ def test_the_watcher_asks_from_a_thread_of_its_own_while_the_answer_comes(start:
     assert first < last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "kinds"), [("end", ["final"]), ("go-on", ["sent"] + ["sent"] * 5 + ["final"])]
 )
@@ -237,6 +239,7 @@ def test_the_final_flag_comes_as_configured(
     assert "".join(sender.texts()) == "[n:0] p 0:0 0:1 0:2"
 
 
+@pytest.mark.slow
 def test_one_response_that_cannot_be_sent_does_not_hold_up_the_others(start: Start) -> None:
     model = start()
     broken, whole = FakeSender(broken=True), FakeSender()
@@ -244,6 +247,7 @@ def test_one_response_that_cannot_be_sent_does_not_hold_up_the_others(start: Sta
     assert "".join(whole.texts()) == "[n:1] p 1:0 1:1 1:2"
 
 
+@pytest.mark.slow
 def test_a_request_that_cannot_be_read_is_refused(start: Start) -> None:
     model = start()
     sender = FakeSender()
