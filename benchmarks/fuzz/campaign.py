@@ -127,7 +127,7 @@ def _again(command: Sequence[str], file: str) -> bool:
     libFuzzer goes by the wall clock: a fuzzer that was stopped, or that others keep from the
     processor, takes too long with any input.
     """
-    if not Path(file).name.startswith("timeout-"):
+    if not Path(file).name.startswith(("timeout-", "slow-unit-")):
         return True
     options = [one for one in command if not Path(one).is_dir()]
     with tempfile.TemporaryDirectory() as scratch:

@@ -23,7 +23,7 @@ from kit.load.answers import EVIDENCE_CHARACTERS, OK, Judgement, whole_text
 from kit.load.grpc import frames
 from kit.load.grpc.answer import GrpcAnswer
 from kit.load.grpc.codec import Infer, Piece
-from kit.load.grpc.exchange import GrpcEnded, GrpcExchange, Message
+from kit.load.grpc.exchange import Answered, GrpcEnded, GrpcExchange, Message
 from kit.load.grpc.headers import HEADER_LIST_BYTES, TABLE_BYTES, HeaderError, ResponseFields
 from kit.load.http.dialect import DONE, Dialect
 from kit.load.http.exchange import Ended, Exchange
@@ -258,6 +258,8 @@ def _conversation(pieces: list[bytes]) -> list[tuple[object, ...]]:
                     _fits_a_record(one.judgement)
             elif isinstance(one, Message):
                 found.append((one.rpc.stream, one.data))
+            elif isinstance(one, Answered):
+                found += [(one.rpc.stream, one.data), (one.rpc.stream, 0, None)]
             else:
                 found.append((one.rpc.stream, "written"))
     found += [(e.rpc.stream, "lost") for e in exchange.lost("over") if isinstance(e, GrpcEnded)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from http2_frames import (
 from kit.load.grpc import frames
 from kit.load.grpc.exchange import (
     MESSAGE_BYTES,
+    Answered,
     Event,
     GrpcEnded,
     GrpcExchange,
@@ -72,18 +74,112 @@ def test_messages_are_the_same_wherever_frames_and_reads_are_cut() -> None:
         assert exchange.open_calls == 0
 
 
-def test_later_answers_on_a_connection_are_read_like_the_first() -> None:
+def flat(events: list[Event]) -> list[tuple[object, ...]]:
+    """What the events say, an answer in one as its message and its end."""
+    found: list[tuple[object, ...]] = []
+    for event in events:
+        if isinstance(event, Answered):
+            found += [(event.rpc.stream, event.data), (event.rpc.stream, 0, None)]
+        elif isinstance(event, Message):
+            found.append((event.rpc.stream, event.data))
+        elif isinstance(event, GrpcEnded):
+            outcome = event.judgement and (event.judgement.outcome, event.judgement.cause)
+            found.append((event.rpc.stream, event.status, outcome))
+    return found
+
+
+def good(server: Server, stream: int, text: bytes = b"a") -> bytes:
+    return server.head(stream) + data_frame(stream, message(text)) + server.trailers(stream)
+
+
+def learned() -> tuple[GrpcExchange, Server, Rpc]:
+    """A connection on which three answers were good, and a call that was asked."""
     exchange, server = GrpcExchange(HEAD), Server()
     exchange.feed(SETTINGS)
-    for number in range(5):
-        rpc = exchange.open()
-        exchange.write(rpc, b"q", last=True)
-        stream = 2 * number + 1
-        status = (("grpc-status", "5" if number == 3 else "0"),)
-        wire = server.head(stream) + data_frame(stream, message(b"a"))
-        events = exchange.feed(wire + server.trailers(stream, status))
-        assert events[0] == Message(rpc, b"a")
-        assert end_of(events).status == (5 if number == 3 else 0)
+    for stream in (1, 3, 5):
+        exchange.ask(b"q")
+        exchange.feed(good(server, stream))
+    return exchange, server, exchange.ask(b"q")[0]
+
+
+def test_an_answer_like_the_last_good_ones_is_one_event() -> None:
+    exchange, server, rpc = learned()
+    (event,) = exchange.feed(good(server, 7, b"the text"))
+    assert isinstance(event, Answered)
+    assert (event.rpc, event.data) == (rpc, b"the text")
+    assert exchange.open_calls == 0
+    again, _ = exchange.ask(b"q")
+    assert flat(exchange.feed(good(server, again.stream))) == [(9, b"a"), (9, 0, None)]
+
+
+def test_an_end_that_has_become_another_is_read_anew() -> None:
+    exchange, server, _ = learned()
+    before = server.trailers(7)[9:]
+    bad = (("grpc-status", "5"),)
+    answer = data_frame(7, message(b"a"))
+    exchange.feed(server.head(7, (*GOOD_HEAD, ("x", "1"))) + answer + server.trailers(7, bad))
+    nine, _ = exchange.ask(b"q")
+    exchange.feed(server.head(9) + data_frame(9, message(b"a")) + server.trailers(9, bad))
+    eleven, _ = exchange.ask(b"q")
+    flags = frames.END_HEADERS | frames.END_STREAM
+    end = frames.frame(frames.HEADERS, flags, 11, before)  # the table has other fields there now
+    events = exchange.feed(server.head(11) + data_frame(11, message(b"a")) + end)
+    assert (nine.stream, eleven.stream) == (9, 11)
+    assert end_of(events).judgement is not None
+
+
+UNLIKE: dict[str, Callable[[Server], bytes]] = {
+    "good": lambda s: good(s, 7),
+    "another status": lambda s: (
+        s.head(7) + data_frame(7, message(b"a")) + s.trailers(7, (("grpc-status", "5"),))
+    ),
+    "another head": lambda s: (
+        s.head(7, ((":status", "200"), ("content-type", "application/grpc+proto")))
+        + data_frame(7, message(b"a"))
+        + s.trailers(7)
+    ),
+    "a head without a content-type": lambda s: (
+        s.head(7, ((":status", "200"),)) + data_frame(7, message(b"a")) + s.trailers(7)
+    ),
+    "two messages": lambda s: (
+        s.head(7) + data_frame(7, message(b"a")) + data_frame(7, message(b"b")) + s.trailers(7)
+    ),
+    "two messages in a frame": lambda s: (
+        s.head(7) + data_frame(7, message(b"a") + message(b"b")) + s.trailers(7)
+    ),
+    "half a message": lambda s: s.head(7) + data_frame(7, message(b"abc")[:6]) + s.trailers(7),
+    "a compressed one": lambda s: s.head(7) + data_frame(7, b"\1\0\0\0\1a") + s.trailers(7),
+    "no data": lambda s: s.head(7) + data_frame(7, b"") + s.trailers(7),
+    "no message": lambda s: s.head(7) + s.trailers(7),
+    "two heads": lambda s: s.head(7) + good(s, 7),
+    "data of another stream": lambda s: s.head(7) + data_frame(9, message(b"a")) + s.trailers(7),
+    "the end of another stream": lambda s: s.head(7) + data_frame(7, message(b"a")) + s.trailers(9),
+    "a stream that was never opened": lambda s: good(s, 11),
+    "too large a frame": lambda s: s.head(7) + data_frame(7, bytes(16385)) + s.trailers(7),
+    "an end without its flag": lambda s: (
+        s.head(7) + data_frame(7, message(b"a")) + s.head(7, (("grpc-status", "0"),))
+    ),
+    "a table that has changed": lambda s: (
+        s.head(7, (*GOOD_HEAD, ("x", "1"))) + data_frame(7, message(b"a")) + s.trailers(7)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_a_connection_that_has_learned_reads_what_is_unlike_as_in_pieces(
+    name: str, size: int
+) -> None:
+    found = []
+    for step in (1 << 20, size):
+        exchange, server, _ = learned()
+        exchange.ask(b"q")
+        wire = UNLIKE[name](server) + good(server, 9)
+        events = [
+            e for at in range(0, len(wire), step) for e in exchange.feed(wire[at : at + step])
+        ]
+        found.append(flat([*events, *exchange.lost("over")]))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from http2_frames import GOOD_HEAD, HEAD, SETTINGS, Server, data_frame, sent_fra
 
 from kit.load.grpc import frames
 from kit.load.grpc.frames import Code, Setting
+from kit.load.grpc.header_block import MOST_CONTINUATIONS
 from kit.load.grpc.headers import HEADER_LIST_BYTES, RequestBlocks, RequestHead, ResponseFields
-from kit.load.grpc.http2 import MOST_CONTINUATIONS, MOST_IDLE_FRAMES, Http2
+from kit.load.grpc.http2 import MOST_IDLE_FRAMES, Http2
 from kit.load.grpc.http2_events import Broken, Data, Event, GoneAway, Head, Ready, Reset, Sent
 from kit.load.grpc.sending import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES
 

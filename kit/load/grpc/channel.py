@@ -16,7 +16,7 @@ from kit.load.channel import Host
 from kit.load.grpc.answer import GrpcAnswer
 from kit.load.grpc.codec import Infer
 from kit.load.grpc.connection import GrpcConnection, SharedConnection
-from kit.load.grpc.exchange import Rpc
+from kit.load.grpc.exchange import GrpcEnded, Rpc
 from kit.load.grpc.leaving import (
     DRAIN_S,
     HALF_OPEN,
@@ -24,6 +24,7 @@ from kit.load.grpc.leaving import (
     expired,
     has_enough,
     left_after,
+    told_deadline,
 )
 from kit.load.grpc.status import GrpcStatus
 from kit.load.traffic.call import NEVER, Call
@@ -34,16 +35,6 @@ from kit.study.spec import AnswerCheck, FaultKind
 #: Messages that come on a kept stream before the request that they are read for.
 _MOST_EARLY = 64
 _MS = 1_000_000
-
-
-class _EndOfCall:
-    """How a call's stream ended, in the queue of a slow reader."""
-
-    __slots__ = ("judgement", "status")
-
-    def __init__(self, status: int | None, judgement: Judgement | None) -> None:
-        self.status = status
-        self.judgement = judgement
 
 
 class GrpcChannel:
@@ -67,6 +58,7 @@ class GrpcChannel:
         self._loop = host.loop
         self._line = line
         self._codec = codec
+        self._request = codec.request
         self._answer = GrpcAnswer(codec, check, quotes=quotes)
         self._connection: GrpcConnection | None = None  # of the two that follow
         self._kept: Rpc | None = None  # the stream for the next request
@@ -74,7 +66,7 @@ class GrpcChannel:
         self._early: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_ns = NEVER
-        self._slowly: deque[bytes | _EndOfCall] | None = None  # what a slow reader has not read
+        self._slowly: deque[bytes | GrpcEnded] | None = None  # what a slow reader has not read
 
     # --- what the host calls
 
@@ -146,17 +138,20 @@ class GrpcChannel:
             self._connection = connection
         fault = call.fault
         exchange = connection.exchange
-        if not self._codec.streams:
-            waits = fault is not None and fault.kind is FaultKind.DEADLINE
-            rpc = exchange.open(self, self._set_deadline(call) if waits else None)
-        else:
+        if self._codec.streams:
             alone = _is_alone(call)
             rpc = exchange.open(self, self._set_deadline(call) if alone else None)
             if not alone:
                 self._kept = rpc
                 self._early.clear()
             connection.flush()  # gRPC's client sends the head of a stream by itself
-        self._write(call, connection, rpc)
+            self._write(call, connection, rpc)
+        elif fault is not None and fault.kind is FaultKind.HALF_OPEN:
+            self._give(call, connection, exchange.open(self))
+        else:
+            waits = fault is not None and fault.kind is FaultKind.DEADLINE
+            deadline_ms = self._set_deadline(call) if waits else None
+            self._give(call, connection, *exchange.ask(self._request(call), self, deadline_ms))
 
     def refused(self, judgement: Judgement) -> None:
         """There is no connection."""
@@ -167,28 +162,24 @@ class GrpcChannel:
     # --- the request
 
     def _set_deadline(self, call: Call) -> int | None:
-        """The deadline that the server is told, in ms, as gRPC's core has it.
-
-        The time at which it is over is rounded up to a millisecond of the clock, now is rounded
-        down.
-        """
+        """The deadline that the server is told, in ms; None: the call has none."""
         fault = call.fault
         if fault is None or fault.deadline_s is None or fault.kind is FaultKind.HALF_OPEN:
             return None
-        now_ns = self._host.clock()
-        end_ms = -(-(now_ns + round(fault.deadline_s * 1e9)) // _MS)
-        self._deadline_ns = end_ms * _MS
-        return max(1, end_ms - now_ns // _MS)
+        told_ms, self._deadline_ns = told_deadline(self._host.clock(), fault.deadline_s)
+        return told_ms
 
     def _write(self, call: Call, connection: GrpcConnection, rpc: Rpc) -> None:
-        """Send the request; a half-open one stops before its message."""
+        """Send the request on a stream; a half-open one stops before its message."""
+        if call.fault is None or call.fault.kind is not FaultKind.HALF_OPEN:
+            self._give(call, connection, rpc, connection.exchange.write(rpc, self._request(call)))
+        else:
+            self._give(call, connection, rpc)
+
+    def _give(self, call: Call, connection: GrpcConnection, rpc: Rpc, whole: bool = True) -> None:
+        """Give the kernel what is to be sent of the call; not whole: some waits for the server."""
         self._open = rpc
         fault = call.fault
-        sends = fault is None or fault.kind is not FaultKind.HALF_OPEN
-        whole = True
-        if sends:
-            request = self._codec.request(call)
-            whole = connection.exchange.write(rpc, request, last=not self._codec.streams)
         if fault is not None and fault.kind is FaultKind.SLOW_READER:
             self._slowly = deque()
             connection.exchange.hold(rpc)
@@ -237,6 +228,16 @@ class GrpcChannel:
         else:
             self._take(call, call.fault, rpc, data, now_ns)
 
+    def on_answer(self, rpc: Rpc, data: bytes, now_ns: int) -> None:
+        call = self.call
+        if call is None or call.fault or rpc is not self._open or self._codec.streams:
+            self.on_message(rpc, data, now_ns)
+            self.on_end(rpc, GrpcStatus.OK, None, now_ns)
+            return
+        call.status = GrpcStatus.OK
+        call.first_ns = call.end_ns = now_ns
+        self._finish(call, self._answer.whole(call, data))
+
     def on_end(
         self, rpc: Rpc, status: int | None, judgement: Judgement | None, now_ns: int
     ) -> None:
@@ -246,7 +247,7 @@ class GrpcChannel:
         if call is None or rpc is not self._open:
             return
         if self._slowly is not None and self._slowly:
-            self._slowly.append(_EndOfCall(status, judgement))
+            self._slowly.append(GrpcEnded(rpc, status, judgement))
             return
         self._end_of_call(call, status, judgement, now_ns)
 
@@ -300,7 +301,7 @@ class GrpcChannel:
         if call is not self.call or not queue or self._connection is None:
             return
         item, now_ns = queue.popleft(), self._host.clock()
-        if isinstance(item, _EndOfCall):
+        if isinstance(item, GrpcEnded):
             self._end_of_call(call, item.status, item.judgement, now_ns)
             return
         self._connection.exchange.consumed(rpc, item)

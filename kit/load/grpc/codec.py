@@ -15,6 +15,7 @@ from kit.load.answers import Judgement
 from kit.load.http.dialect import malformed, server_error
 from kit.load.http.generate import sampling_parameters
 from kit.load.traffic.call import Call
+from kit.load.traffic.traffic import continuation
 from kit.study.spec import FaultKind
 
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -59,6 +60,16 @@ class MessageLayout:
                     return None
         return self._whole.get(data)
 
+    def is_answer(self, data: bytes, call: Call) -> bool:
+        """A message is like a known one, with the text that is right for `call`."""
+        around = self._around.get(len(data))
+        if around is None:
+            return False
+        before, after, _, _ = around
+        return data == b"".join(
+            (before, call.text, continuation(call.digits, call.output_tokens), after)
+        )
+
     def learn(self, data: bytes, piece: Piece) -> None:
         """Remember a message that was decoded."""
         if piece.text is None:
@@ -91,6 +102,7 @@ class Infer:
         self._fronts: dict[int, bytes] = {}
         self._tails: dict[int, bytes] = {}
         self._layout = MessageLayout()
+        self.is_answer = self._layout.is_answer
 
     def request(self, call: Call) -> bytes:
         """The encoded message of a call."""

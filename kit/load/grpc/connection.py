@@ -12,7 +12,7 @@ from typing import Protocol
 
 from kit.load.answers import Judgement, clipped
 from kit.load.channel import Host, raise_task_error
-from kit.load.grpc.exchange import GrpcEnded, GrpcExchange, Message, Rpc
+from kit.load.grpc.exchange import Answered, GrpcEnded, GrpcExchange, Message, Rpc
 from kit.load.grpc.target import HTTP2_BY_TLS, GrpcTarget
 from kit.load.link import Link
 from kit.load.links import Links
@@ -35,6 +35,9 @@ class Caller(Protocol):
 
     def on_message(self, rpc: Rpc, data: bytes, now_ns: int) -> None:
         """A message of its call has come."""
+
+    def on_answer(self, rpc: Rpc, data: bytes, now_ns: int) -> None:
+        """Its call is over, and well by gRPC, with this one message."""
 
     def on_end(
         self, rpc: Rpc, status: int | None, judgement: Judgement | None, now_ns: int
@@ -94,6 +97,8 @@ class GrpcConnection:
                 continue
             if isinstance(event, Message):
                 caller.on_message(event.rpc, event.data, now_ns)
+            elif isinstance(event, Answered):
+                caller.on_answer(event.rpc, event.data, now_ns)
             elif isinstance(event, GrpcEnded):
                 caller.on_end(event.rpc, event.status, event.judgement, now_ns)
             else:

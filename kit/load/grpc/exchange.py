@@ -29,7 +29,7 @@ from kit.load.answers import Judgement, clipped
 from kit.load.grpc.frames import Code, code_name
 from kit.load.grpc.headers import Fields, RequestHead, timeout_field
 from kit.load.grpc.http2 import Http2
-from kit.load.grpc.http2_events import Broken, Data, GoneAway, Head, Ready, Reset
+from kit.load.grpc.http2_events import Answer, Broken, Data, GoneAway, Head, Ready, Reset
 from kit.load.grpc.status import code_of, judge_reset, judge_status, message_of
 from kit.load.http.dialect import malformed
 from kit.study.result import Outcome
@@ -66,13 +66,20 @@ class GrpcEnded(msgspec.Struct, gc=False):
     judgement: Judgement | None
 
 
+class Answered(msgspec.Struct, gc=False):
+    """A call is over, and well by gRPC: a `Message` and its `GrpcEnded` in one."""
+
+    rpc: Rpc
+    data: bytes
+
+
 class Written(msgspec.Struct, gc=False):
     """What waited for the server's window is in `out` now."""
 
     rpc: Rpc
 
 
-Event = Message | GrpcEnded | Written
+Event = Message | GrpcEnded | Answered | Written
 
 
 class GrpcExchange:
@@ -86,8 +93,7 @@ class GrpcExchange:
         self.out = self._http2.out
         self.failure: Judgement | None = None  # why the connection is over
         self._rpcs: dict[int, Rpc] = {}
-        self._good_head: Fields | None = None  # the last that was right
-        self._good_end: Fields | None = None
+        self._good_end: Fields | None = None  # the last trailers that were right
 
     # --- what is sent
 
@@ -125,10 +131,18 @@ class GrpcExchange:
         rpc = self._rpcs[stream] = Rpc(stream, owner)
         return rpc
 
+    def ask(
+        self, message: bytes, owner: Any = None, timeout_ms: int | None = None
+    ) -> tuple[Rpc, bool]:
+        """Begin a call with the one message that it sends: the call, and as `write`."""
+        fields = b"" if timeout_ms is None else timeout_field(timeout_ms)
+        stream, whole = self._http2.ask(fields, _prefixed(message))
+        rpc = self._rpcs[stream] = Rpc(stream, owner)
+        return rpc, whole
+
     def write(self, rpc: Rpc, message: bytes, *, last: bool = False) -> bool:
         """Send a message; False: some of it waits for the server (`Written` follows)."""
-        data = b"\0%b%b" % (len(message).to_bytes(4, "big"), message)
-        return self._http2.send(rpc.stream, data, end=last)
+        return self._http2.send(rpc.stream, _prefixed(message), end=last)
 
     def close_sending(self, rpc: Rpc) -> None:
         """No more messages follow."""
@@ -159,18 +173,13 @@ class GrpcExchange:
                 if rpc is None:
                     continue
                 data = event.data
-                rest = len(data) - _PREFIX_BYTES
                 # Mostly a frame is a message.
-                if (
-                    rpc.headed
-                    and not rpc.buffer
-                    and not event.ended
-                    and rest >= 0
-                    and data.startswith(b"\0" + rest.to_bytes(4, "big"))
-                ):
+                if rpc.headed and not rpc.buffer and not event.ended and _is_message(data):
                     events.append(Message(rpc, data[_PREFIX_BYTES:]))
                 else:
                     self._take_data(rpc, data, event.ended, events)
+            elif isinstance(event, Answer):
+                self._take_answer(event, events)
             elif isinstance(event, Head):
                 rpc = self._rpcs.get(event.stream)
                 if rpc is not None:
@@ -195,6 +204,23 @@ class GrpcExchange:
         events: list[Event] = []
         self._end_all(Judgement(Outcome.RESET, clipped(how)), events)
         return events
+
+    def _take_answer(self, answer: Answer, events: list[Event]) -> None:
+        rpc, data = self._rpcs.get(answer.stream), answer.data
+        if rpc is None:
+            return
+        if not rpc.headed and _is_message(data):
+            del self._rpcs[answer.stream]
+            events.append(Answered(rpc, data[_PREFIX_BYTES:]))
+            return
+        if not rpc.headed:
+            rpc.headed = True
+            self._take_data(rpc, data, False, events)
+        else:
+            what = "header fields in the middle of an answer"
+            self._spoil(rpc, malformed(what, repr(self._http2.known_answer.head).encode()), events)
+        if self._rpcs.get(answer.stream) is rpc and self._good_end is not None:
+            self._take_trailers(rpc, self._good_end, events)
 
     def _take_data(self, rpc: Rpc, data: bytes, ended: bool, events: list[Event]) -> None:
         if not rpc.headed:
@@ -221,7 +247,7 @@ class GrpcExchange:
 
     def _take_head(self, rpc: Rpc, fields: Fields, ended: bool, events: list[Event]) -> None:
         if not ended and not rpc.headed:
-            if fields is not self._good_head:
+            if fields is not self._http2.known_answer.head:
                 values = dict(fields)
                 status = values.get(b":status", b"")
                 if len(status) == 3 and status[:1] == b"1":
@@ -230,7 +256,7 @@ class GrpcExchange:
                 if problem is not None:
                     self._spoil(rpc, problem, events)
                     return
-                self._good_head = fields
+                self._http2.known_answer.head = fields
             rpc.headed = True
         elif not ended:
             what = "header fields in the middle of an answer"
@@ -253,6 +279,7 @@ class GrpcExchange:
             judgement = malformed("a message that is cut short", bytes(rpc.buffer[:1000]))
         elif judgement is None and rpc.headed:
             self._good_end = fields
+            self._http2.known_answer.expect_end(fields)
         self._end(rpc, status, judgement, events)
 
     def _go_away(self, event: GoneAway, events: list[Event]) -> None:
@@ -281,6 +308,17 @@ class GrpcExchange:
             self.failure = judgement
         for rpc in list(self._rpcs.values()):
             self._end(rpc, None, judgement, events)
+
+
+def _prefixed(message: bytes) -> bytes:
+    """A message that is not compressed, as it is sent."""
+    return b"\0%b%b" % (len(message).to_bytes(4, "big"), message)
+
+
+def _is_message(data: bytes) -> bool:
+    """It is one message that is not compressed, and nothing else."""
+    rest = len(data) - _PREFIX_BYTES
+    return rest >= 0 and data.startswith(b"\0" + rest.to_bytes(4, "big"))
 
 
 def _problem_of_head(values: dict[bytes, bytes]) -> Judgement | None:

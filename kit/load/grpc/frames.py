@@ -24,6 +24,11 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9
 #: Flags; ACK is that of SETTINGS and PING.
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 0x1, 0x1, 0x4, 0x8, 0x20
+#: Flags of HEADERS at a stream's end; of those without more frames, padding or a priority.
+ENDED_BLOCK: Final = END_HEADERS | END_STREAM
+WHOLE_BLOCK: Final = (END_HEADERS, ENDED_BLOCK)
+#: Frames that have one length.
+SIZES: Final = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
 
 
 class Setting(IntEnum):

@@ -100,6 +100,12 @@ class ResponseFields:
         self._decoder = Decoder(max_header_list_size=HEADER_LIST_BYTES)
         self._decoder.max_allowed_table_size = TABLE_BYTES
         self._known: dict[bytes, Fields] = {}
+        #: The fields of a block that means what it meant before; None: it has to be decoded.
+        self.known = self._known.get
+
+    def block_of(self, fields: Fields) -> bytes:
+        """The known block of these very fields; empty: there is none."""
+        return next((block for block, known in self._known.items() if known is fields), b"")
 
     def decode(self, block: bytes) -> Fields:
         """The fields of the next block.

@@ -26,8 +26,10 @@ from typing import Final
 
 from kit.load.grpc import frames
 from kit.load.grpc.frames import Code
-from kit.load.grpc.headers import HEADER_LIST_BYTES, HeaderError, RequestHead, ResponseFields
+from kit.load.grpc.header_block import HeaderBlock
+from kit.load.grpc.headers import HeaderError, RequestHead, ResponseFields
 from kit.load.grpc.http2_events import (
+    Answer,
     Broken,
     Data,
     Event,
@@ -37,25 +39,15 @@ from kit.load.grpc.http2_events import (
     Reset,
     ViolationError,
 )
+from kit.load.grpc.known_answer import KnownAnswer
 from kit.load.grpc.sending import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Sender, Stream
 
-#: A header block in more frames than this, or in more bytes, is a flood.
-MOST_CONTINUATIONS: Final = 32
 #: So many frames in a row that carry nothing (PING, SETTINGS, empty DATA ...) are a flood.
 MOST_IDLE_FRAMES: Final = 10_000
 _EVIDENCE_BYTES = 1000
 #: A server is told of more room when so much of a stream's window, or of the connection's, is used.
 _STREAM_TAKEN_BYTES = STREAM_WINDOW_BYTES // 2
 _TAKEN_BYTES = CONNECTION_WINDOW_BYTES // 2
-#: Flags of HEADERS without more frames, padding or a priority; of these, at the stream's end.
-_ENDED_BLOCK: Final = (frames.END_HEADERS | frames.END_STREAM,)
-_WHOLE_BLOCK: Final = (frames.END_HEADERS, *_ENDED_BLOCK)
-_SIZES: Final = {
-    frames.PRIORITY: 5,
-    frames.RST_STREAM: 4,
-    frames.PING: 8,
-    frames.WINDOW_UPDATE: 4,
-}
 
 
 class Http2:
@@ -74,10 +66,9 @@ class Http2:
         self._gone = False
         self._taken = 0
         self._rest = b""
-        self._block: list[bytes] = []  # of a header block that goes on
-        self._block_stream = 0  # 0: none does
-        self._block_ends = False
+        self._block = HeaderBlock()
         self._idle_frames = 0
+        self.known_answer = KnownAnswer(self._fields)
 
     # --- what is sent
 
@@ -102,6 +93,11 @@ class Http2:
         more_fields: encoded fields of this request that no table keeps.
         """
         return self._sender.open(more_fields)
+
+    def ask(self, more_fields: bytes, data: bytes) -> tuple[int, bool]:
+        """`open` a stream and `send` all that it is to have: its number, and what that gave."""
+        self._idle_frames = 0
+        return self._sender.ask(more_fields, data)
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> bool:
         """Send `data`; False: some of it waits for the server's window (`Sent` follows)."""
@@ -141,7 +137,7 @@ class Http2:
         if self._rest:
             data = self._rest + data
         at, size, unpack = 0, len(data), frames.HEAD.unpack_from
-        streams = self._streams
+        streams, block = self._streams, self._block
         try:
             while size - at >= frames.HEAD_BYTES:
                 high, low, kind, flags, stream = unpack(data, at)
@@ -159,15 +155,20 @@ class Http2:
                 payload = data[at + frames.HEAD_BYTES : end]
                 # Mostly: some data in the middle of a stream.
                 state = streams.get(stream) if kind == frames.DATA and not flags else None
-                if state is not None and length and state.is_plain and not self._block_stream:
+                if state is not None and length and state.is_plain and not block.stream:
                     self._taken += length
                     state.taken += length
                     if self._taken > _TAKEN_BYTES or state.taken > _STREAM_TAKEN_BYTES:
                         self._give_back(stream, state)
                     self._idle_frames = 0
                     events.append(Data(stream, payload, False))
-                elif kind == frames.HEADERS and flags in _WHOLE_BLOCK and not self._block_stream:
-                    self._take_block(stream & 0x7FFFFFFF, payload, flags in _ENDED_BLOCK, events)
+                elif kind == frames.HEADERS and flags in frames.WHOLE_BLOCK and not block.stream:
+                    ended = flags == frames.ENDED_BLOCK
+                    rest = 0 if ended else self._take_answer(data, end, stream, payload, events)
+                    if rest:
+                        end = rest
+                    else:
+                        self._take_block(stream & 0x7FFFFFFF, payload, ended, events)
                 else:
                     self._take(kind, flags, stream & 0x7FFFFFFF, payload, events)
                 at = end
@@ -184,14 +185,16 @@ class Http2:
     def _take(
         self, kind: int, flags: int, stream: int, payload: bytes, events: list[Event]
     ) -> None:
-        if self._block_stream and (kind != frames.CONTINUATION or stream != self._block_stream):
+        if self._block.stream and (kind != frames.CONTINUATION or stream != self._block.stream):
             raise ViolationError("a frame within a header block")
         if kind == frames.DATA:
             self._take_data(flags, stream, payload, events)
         elif kind == frames.HEADERS:
             self._take_headers(flags, stream, payload, events)
         elif kind == frames.CONTINUATION:
-            self._take_continuation(flags, payload, events)
+            self._block.add(payload)
+            if flags & frames.END_HEADERS:
+                self._take_block(*self._block.taken(), events)
         else:
             self._idle("frames that carry nothing")
             self._take_control(kind, flags, stream, payload, events)
@@ -213,6 +216,25 @@ class Http2:
         if state is None and (stream > self._sender.last or not stream % 2):
             raise ViolationError(f"{what} on stream {stream}, which was never opened")
         return state
+
+    def _take_answer(
+        self, data: bytes, at: int, stream: int, block: bytes, events: list[Event]
+    ) -> int:
+        """Take a whole answer like the last good one; it begins with `block` and goes on at `at`.
+
+        Where it ends; 0: it is none, and nothing was taken.
+        """
+        size = self.known_answer.size(data, at, block)
+        state = self._streams.get(stream)
+        if not size or state is None or not (state.is_plain and state.sent_end):
+            return 0
+        self._taken += size
+        self._give_back()
+        self._idle_frames = 0
+        self._sender.drop(stream)
+        end = at + frames.HEAD_BYTES + size
+        events.append(Answer(stream, data[at + frames.HEAD_BYTES : end]))
+        return end + self.known_answer.end_bytes
 
     # --- data
 
@@ -274,26 +296,7 @@ class Http2:
         if flags & frames.END_HEADERS:
             self._take_block(stream, payload, ended, events)
         else:
-            self._block, self._block_stream, self._block_ends = [payload], stream, ended
-
-    def _take_continuation(self, flags: int, payload: bytes, events: list[Event]) -> None:
-        if not self._block_stream:
-            raise ViolationError("CONTINUATION without HEADERS")
-        self._block.append(payload)
-        if len(self._block) > MOST_CONTINUATIONS + 1:
-            raise ViolationError(
-                f"a flood: a header block in more than {MOST_CONTINUATIONS + 1} frames",
-                Code.ENHANCE_YOUR_CALM,
-            )
-        if sum(map(len, self._block)) > HEADER_LIST_BYTES:
-            raise ViolationError(
-                f"a flood: a header block of more than {HEADER_LIST_BYTES} bytes",
-                Code.ENHANCE_YOUR_CALM,
-            )
-        if flags & frames.END_HEADERS:
-            block, self._block = b"".join(self._block), []
-            stream, self._block_stream = self._block_stream, 0
-            self._take_block(stream, block, self._block_ends, events)
+            self._block.begin(stream, payload, ended=ended)
 
     def _take_block(self, stream: int, block: bytes, ended: bool, events: list[Event]) -> None:
         state = self._streams.get(stream) or self._stream(stream, "HEADERS")
@@ -317,9 +320,9 @@ class Http2:
     def _take_control(
         self, kind: int, flags: int, stream: int, payload: bytes, events: list[Event]
     ) -> None:
-        if len(payload) != _SIZES.get(kind, len(payload)):
+        if len(payload) != frames.SIZES.get(kind, len(payload)):
             raise ViolationError(
-                f"a frame of type {kind} of {len(payload)} bytes; expected {_SIZES[kind]}",
+                f"a frame of type {kind} of {len(payload)} bytes; expected {frames.SIZES[kind]}",
                 Code.FRAME_SIZE_ERROR,
             )
         if kind in (frames.SETTINGS, frames.PING, frames.GOAWAY) and stream:

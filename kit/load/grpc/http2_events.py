@@ -28,6 +28,13 @@ class Data(msgspec.Struct, frozen=True, gc=False):
     ended: bool
 
 
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """The data of a whole answer, whose head and trailers are those of the last good one."""
+
+    stream: int
+    data: bytes
+
+
 class Reset(msgspec.Struct, frozen=True, gc=False):
     """The server has ended a stream at once."""
 
@@ -57,7 +64,7 @@ class Broken(msgspec.Struct, frozen=True, gc=False):
     evidence: bytes
 
 
-Event = Ready | Head | Data | Reset | GoneAway | Sent | Broken
+Event = Ready | Head | Data | Answer | Reset | GoneAway | Sent | Broken
 
 
 class ViolationError(Exception):

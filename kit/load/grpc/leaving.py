@@ -14,7 +14,20 @@ from kit.study.spec import FaultKind
 UNARY_STAY_S: Final = 0.001
 #: How long a stream's end is waited for in good order, before it is cancelled.
 DRAIN_S: Final = 1.0
+_MS = 1_000_000
 HALF_OPEN = Judgement(Outcome.DISCONNECTED, "opened a stream, sent nothing")
+
+
+def told_deadline(now_ns: int, deadline_s: float) -> tuple[int, int]:
+    """(the deadline that the server is told in ms, when it is over in ns), as gRPC's core has it.
+
+    The time at which it is over is rounded up to a millisecond of the clock, now is rounded down.
+
+    >>> told_deadline(1_900_000, 0.25)
+    (251, 252000000)
+    """
+    end_ms = -(-(now_ns + round(deadline_s * 1e9)) // _MS)
+    return max(1, end_ms - now_ns // _MS), end_ms * _MS
 
 
 def has_enough(call: Call, fault: FaultPlan) -> bool:

@@ -75,10 +75,12 @@ class Sender:
 
     def open(self, more_fields: bytes) -> int:
         """Begin a stream with the request's head; its number."""
+        return self._begin(self._blocks.take() + more_fields)
+
+    def _begin(self, block: bytes) -> int:
         self.last += 2
         stream = self.last
         self.streams[stream] = Stream(self._stream_window)
-        block = self._blocks.take() + more_fields
         kind, size = frames.HEADERS, self._frame_bytes
         if len(block) <= size:
             self.out += frames.frame(kind, frames.END_HEADERS, stream, block)
@@ -88,6 +90,24 @@ class Sender:
             self.out += frames.frame(kind, flags, stream, block[at : at + size])
             kind = frames.CONTINUATION
         return stream
+
+    def ask(self, more_fields: bytes, data: bytes) -> tuple[int, bool]:
+        """Begin a stream with its head and all its data: its number, and as `send`."""
+        block = self._blocks.take() + more_fields
+        size, length, largest = len(data), len(block), self._frame_bytes
+        window, room = self._stream_window, self._window
+        if size > room or size > window or size > largest or length > largest:
+            stream = self._begin(block)
+            return stream, self.send(stream, data, end=True)
+        stream = self.last = self.last + 2
+        self._window = room - size
+        state = self.streams[stream] = Stream(window - size)
+        state.sent_end = True
+        pack, flags = frames.HEAD.pack, frames.END_HEADERS
+        head = pack(length >> 16, length & 0xFFFF, frames.HEADERS, flags, stream)
+        end = pack(size >> 16, size & 0xFFFF, frames.DATA, frames.END_STREAM, stream)
+        self.out += b"".join((head, block, end, data))
+        return stream, True
 
     def send(self, stream: int, data: bytes, *, end: bool) -> bool:
         """Send `data`; False: some of it waits for the server's window (`Sent` follows)."""
