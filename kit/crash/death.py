@@ -34,6 +34,7 @@ _TOLD = (
     Topic.NCCL,
     Topic.STUB,
     Topic.START,
+    Topic.ENDED,
 )
 #: Where a program begins: an exception that came from there ended it.
 _PROGRAM = frozenset({"<module>", "_run_module_as_main", "_run_code", "spawn_main", "_bootstrap"})
@@ -46,6 +47,11 @@ _SERVERS = re.compile(
 _MODEL = re.compile(r"(?:^|[/\\])model\.py|triton_python_backend|tritonserver")
 #: Where in its source an engine wrote a line: "[core.py:591]".
 _PLACE = re.compile(r"\[?[\w/\-]{1,120}\.py:\d{1,6}")
+#: What a program says that lost, or never had, the server that it talks to.
+_CONNECTION = re.compile(
+    r"[\w.]{0,120}(?:Connect(?:ion)?\w{0,20}|HTTP\w{0,20}|URL|Timeout|Request\w{0,10}|InferenceServer"
+    r"|API\w{0,20}|Rpc|RemoteDisconnected|Protocol\w{0,10}|BrokenPipe|Assertion)(?:Error|Exception)?\b"
+)
 _CLIENTS = re.compile(r"/tritonclient/|/openai/_|/requests/|/httpx/|/aiohttp/client|/locust/")
 #: What follows from a death and does not explain it.
 _CONSEQUENCES = re.compile(
@@ -177,12 +183,14 @@ def _tells_of_engine(scan: Scan) -> bool:
 def _of_exception(scan: Scan) -> Death | None:
     """A server's program that ended with an exception nobody caught."""
     for backtrace in reversed(scan.backtraces):
-        if backtrace.shape is not Shape.PYTHON or backtrace.quoted:
+        if backtrace.shape is not Shape.PYTHON or backtrace.quoted or backtrace.caught:
             continue
         sources = [(frame.source or "").replace("\\", "/") for frame in backtrace.frames]
         raised = backtrace.messages or ("a Python exception",)
         ended = any(frame.symbol in _PROGRAM for frame in backtrace.frames[-3:])
-        ours = any(_SERVERS.search(source) for source in sources)
+        ours = any(_SERVERS.search(source) for source in sources) or (
+            backtrace.frames[-1].symbol == "<module>" and not _CONNECTION.match(raised[0])
+        )
         if (
             ended
             and ours

@@ -227,7 +227,7 @@ WORDS = {
     "Killed 3 idle workers": (False, None, "none"),
     "mpirun noticed that process rank 0 exited on signal 9 (Killed).": (True, 9, "other"),
     "triton.service: Main process exited, code=dumped, status=11/SEGV": (True, 11, "other"),
-    "triton.service: Main process exited, code=exited, status=1/FAILURE": (False, None, "none"),
+    "triton.service: Main process exited, code=exited, status=1/FAILURE": (True, None, "other"),
     "triton.service: Failed with result 'oom-kill'.": (True, 9, "out-of-memory"),
     "Command 'tritonserver' died with <Signals.SIGABRT: 6>.": (True, 6, "other"),
     "subprocess returned non-zero exit status 139.": (True, 11, "other"),

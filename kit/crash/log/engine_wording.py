@@ -142,10 +142,10 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"\w{0,30}Executor got fatal signal from worker process.{0,100}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "scheduler is dead",
        r"Rank \d{1,4} scheduler is dead.{0,120}", at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "Watchdog timeout (self.",  # SGLang's ends its own process
+       r"Watchdog timeout \(self\.watchdog_timeout=.{0,40}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "sigquit",
        r"Received sigquit from a child process?.{0,80}", at=Where.ERROR, of=_E),
-    _p(Topic.ENGINE, "Shard",
-       r"(?:Shard \d{1,4} crashed|ShardCannotStart|ShardFailed)", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "was signaled to shutdown",
        r"(?:Shard|Download|Convert|\w{1,20}) process was signaled to shutdown with signal "
        r"(?P<signal>\d{1,2})", at=Where.ERROR, of=_E),

@@ -50,6 +50,7 @@ class Topic(StrEnum):
     SERVER_GONE = "server_gone"  # what others say when tritonserver went without a word
     KILLED = "killed"  # a supervisor ended it: a probe failed, the node was full
     EXIT = "exit"  # an exit status that somebody printed
+    ENDED = "ended"  # somebody says that a process is gone
     HANG = "hang"  # something waits and waits
     MODEL = "model"  # a model could not be loaded
 

@@ -32,7 +32,7 @@ _OF_MACHINES = _words("a an the has had have was been being is it died ended fai
 _OF_A_NAME = re.compile(
     r"^(?:mpirun|mpiexec|srun|prterun) (?:noticed|detected|has detected) that\b.*"
     r"|\b(?:with|of|for|on|in|from|by|as) (?=(?:pid|id|rank|node|host|pod|container|process|job"
-    r"|task|step|unit|name|user|uid)\b)",
+    r"|task|step|unit|name|user|uid|replica|model|deployment|shard|worker|actor|engine)\b)",
     re.IGNORECASE,
 )
 #: Of what somebody speaks who quotes.

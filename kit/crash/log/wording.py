@@ -7,7 +7,7 @@ from kit.crash.log.phrases import phrase as _p
 
 _WORDS = (
     "Segmentation fault|[Ss]egmentation violation|Aborted|Bus error|Illegal instruction"
-    "|Floating point exception|Trace/breakpoint trap|Bad system call"
+    "|Floating point exception|Trace/breakpoint trap|Bad system call|IOT instruction"
 )
 _LOWER = (
     "segmentation fault|aborted|abort|bus error|illegal (?:hardware )?instruction"

@@ -1,0 +1,108 @@
+"""The grammar of a process's end: who, how it ended, and why; see `phrases`.
+
+Supervisors, launchers and neighbours all say it in the same form, "Worker 3 (pid 12) died", "the
+model runner has unexpectedly stopped", "failed to start a server", so that the words for who and
+for how need not be listed together. An end that may be a good one, "exited", needs a status.
+"""
+
+from __future__ import annotations
+
+from kit.crash.log.phrases import Phrase, Topic, Where
+from kit.crash.log.phrases import phrase as _p
+
+#: What is a process, or is one as far as its log tells.
+_NOUN = (
+    r"(?i:(?:sub|co)?process|servers?|workers?|engines?|executors?|ranks?|containers?|pods?"
+    r"|services?|runners?|replicas?|actors?|schedulers?|shards?|backends?|daemons?|instances?"
+    r"|child(?:ren)?|proxy|controllers?|launchers?|programs?|applications?|app|nodes?|raylet"
+    r"|detokenizers?|vllm|sglang|tritonserver|triton|ollama|lmdeploy|tgi|llama[.\-]?(?:cpp|server)"
+    r"|pool|enginecore\w{0,12}|\w{1,30}(?:worker|server|engine|process|proc|executor|runner|actor))\b"
+)
+#: Its names stand before that word, its number, its place and what it works for behind it.
+_NAME = r"(?:[\w.\-'\"/#:@()=,\[\]]{1,80} )"
+_NUMBER = (
+    r"(?> ?(?:\([^()]{1,100}\)|\[[^\[\]]{1,80}\]|'[^']{1,120}'|\"[^\"]{1,120}\")"
+    r"|[ :#=]{1,2}(?=[\w.\-/#:]{0,60}\d)[\w.\-/#:]{1,120}+"
+    r"|,? (?:for|of|on|in|with|at|from) (?:[a-z]{1,20} )?\S{1,120}+)"
+)
+_WHO = rf"(?P<who>{_NAME}{{0,5}}?{_NOUN}{_NUMBER}{{0,3}}),?:? "
+_BE = r"(?:(?:has|have|had|was|were|is|are|just|been|being) ){0,2}"
+_BADLY = r"(?i:unexpectedly|suddenly|abruptly|abnormally|prematurely|silently)"
+_ENDED = r"(?i:exited|terminated|stopped|quit|died|crashed|ended|failed|shut ?down|disappeared)"
+#: Ends that are no good ones, whatever else is said.
+_DEAD = (
+    rf"(?:{_BE}(?:{_BADLY} )?(?i:died|crashed|dead)\b(?![\-_(])"
+    r"(?! ?(?:lock|letter|code|line|nodes))"
+    rf"|{_BE}{_ENDED} {_BADLY}|{_BE}{_BADLY} (?:been )?{_ENDED}"
+    r"|(?:is |are )?no longer (?:running|alive)"
+    r"|(?:has |have )?(?:been |was |were )?killed\b(?! by (?:the )?(?:user|admin))"
+    r"|has terminated(?=:)|terminated with (?:an )?(?:error|exception|failure)"
+    r"|returned (?:an )?error(?=$|[.:]))"
+)
+#: Any status but 0, and the words before it.
+_STATUS = (
+    r"(?P<status>-?[1-9]\d{0,9}|0x[0-9a-fA-F]{1,8})(?![\d.]*\d)(?! (?:second|minute|ms\b|sec))"
+)
+_CODE = (
+    r"(?:an? )?(?:non-?zero )?(?:error |exit |return |status ){0,2}(?:return|exit)?(?:code|status)"
+    r":?[ =]{0,3}\[?"
+)
+_LEFT = rf"{_BE}{_ENDED}(?: {_BADLY})?(?:,|:)?(?: with| and)? ?\(?{_CODE}{_STATUS}"
+#: The same for a name that is no such word: a container's, as compose writes it.
+_CONTAINER = r"(?P<who>(?:[Cc]ontainer )?[\w.\-/]{1,80}) "
+_TO_START = r"(?:start(?:ing)?|launch(?:ing)?|spawn(?:ing)?|come up|boot(?:ing)?)\b"
+
+# fmt: off
+ENDINGS: tuple[Phrase, ...] = (
+    _p(Topic.ENDED, ("died", "rashed", "dead", "unexpectedly", "suddenly", "abruptly", "killed",
+                     "abnormally", "prematurely", "silently", "no longer ", "has terminated:",
+                     "terminated with ", "returned error", "returned an error"),
+       rf"{_WHO}{_DEAD}.{{0,120}}", guard=_NOUN, at=Where.ERROR),
+    _p(Topic.ENDED, ("code", "status"), rf"{_WHO}{_LEFT}", guard=_ENDED, at=Where.ERROR),
+    _p(Topic.ENDED, ("exited with", "exited ("),
+       rf"{_CONTAINER}(?:has )?exited \(?(?:with )?{_CODE}{_STATUS}", at=Where.START),
+    _p(Topic.START, ("to start", "to launch", "to spawn", "to come up", "to boot"),
+       rf"{_WHO}(?:(?:has|have|had) )?(?:failed|unable|not able) to {_TO_START}"
+       r".{0,160}", guard=_NOUN, at=Where.ERROR),
+    _p(Topic.START, ("ailed to start", "ailed to launch", "ailed to spawn"),
+       rf"[Ff]ailed to {_TO_START} (?P<who>{_NAME}{{0,5}}?{_NOUN})(?=[\s:.,;'\"]|$).{{0,160}}",
+       at=Where.ERROR),
+    _p(Topic.ENDED, ("rashed container", "rashed pod", "ailed pod", "ailed container"),
+       r"(?:Crashed|Failed) (?:container|pod)s? (?:in|:|\d|[\w.\-]{0,60}\d).{0,120}",
+       at=Where.ERROR),
+    _p(Topic.ENDED, ("Failed", "Crashed", "CannotStart", "Died"),  # as Rust prints an error's name
+       r"(?P<who>[A-Z]\w{0,30}?(?:[Ss]erver|Shard|Worker|Engine|Process|Router|Launcher))"
+       r"(?:Failed|Crashed|CannotStart|Died)\s*$", at=Where.ERROR),
+    _p(Topic.ENDED, "thread 'main' ",  # another thread's panic ends only that thread
+       r"thread 'main' (?:\(\d{1,9}\) )?panicked at .{0,160}", at=Where.START),
+    # a language's runtime prints registers when a signal ends it
+    _p(Topic.SIGNAL, ("rip ", "rflags ", "fault "),
+       r"(?:rip|rflags|fault)\s{1,8}0x[0-9a-f]{1,16}\s*$", at=Where.START),
+    # containers
+    _p(Topic.ENDED, "Exit Code:", r"Exit Code:\s{1,20}(?P<status>[1-9]\d{0,2})\b", at=Where.START),
+    _p(Topic.ENDED, "Last State: ",
+       r".{0,900}?Last State: {1,8}Terminated .{0,200}?Exit Code: {1,8}(?P<status>[1-9]\d{0,2})\b",
+       at=Where.START),
+    _p(Topic.ENDED, "ExitCode", r"\"?(?:State)?ExitCode\"?:? {0,8}(?P<status>[1-9]\d{0,2})\b",
+       at=Where.START),
+    _p(Topic.ENDED, "exitCode=",
+       r"(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode=(?P<status>[1-9]\d{0,2})\b",
+       at=Where.START),
+    _p(Topic.ENDED, "Exited (",
+       r"(?:\S{1,200}\s+){1,12}?Exited \((?P<status>[1-9]\d{0,2})\) (?:\d|About|Less)",
+       at=Where.START),
+    _p(Topic.ENDED, "Error ", r"[a-z0-9][\w.\-]{1,120}\s+0/\d{1,2}\s+(?:Init:)?Error\s+\d",
+       at=Where.START),
+    # a machine's services
+    _p(Topic.ENDED, "code=exited, status=",
+       r"(?P<who>.{0,400}[\s(])?code=exited, status=(?P<status>[1-9]\d{0,2})\b", at=Where.START),
+    # PyTorch's launcher
+    _p(Topic.ENDED, "(exitcode: ",
+       r"failed \(exitcode: (?P<status>-?[1-9]\d{0,2})\) local_rank.{0,160}", at=Where.START),
+    _p(Topic.ENDED, "exitcode ", r"exitcode {1,3}: (?P<status>-?[1-9]\d{0,2}) {1,3}\(pid: .{0,40}",
+       at=Where.START),
+    _p(Topic.ENDED, "ChildFailedError", r"(?:raise )?(?:[\w.]{1,80}\.)?ChildFailedError\b.{0,80}",
+       at=Where.START),
+    _p(Topic.ENDED, "torchelastic.", r"torchelastic\.worker\.status\.FAILED", at=Where.START),
+)
+# fmt: on

@@ -1,0 +1,87 @@
+"""The grammar of a process's end: who, how, and why; and what has its words and is no end."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from kit.crash.diagnose import diagnose
+
+ENDS = [
+    "Error: llama runner process has terminated: exit status 2",
+    "Error: llama runner process no longer running: 1",
+    "Error: failed to start a llama runner",
+    "Actor for replica D#DYFbUC crashed, marking it unhealthy immediately.",
+    "the model runner has unexpectedly stopped, this may be due to resource limitations",
+    "Server process terminated unexpectedly",
+    "Worker 3 (pid 12) died",
+    "RuntimeError: Executor worker returned error",
+    "vllm-1 exited with code 1",
+    "Engine core process (PID: 12) exited with exit code 3",
+    "Inference server exited with code 4294967295.",
+    "API server process failed to start",
+    "scheduler was killed",
+    "Error: WebserverFailed",
+    "    Exit Code:    2",
+    "thread 'main' panicked at 'error binding to 0.0.0.0:80",
+]
+NO_ENDS = [
+    "Worker 3 (pid 12) exited with code 0",
+    "Server process terminated",
+    "[Rank 1] NCCL watchdog thread terminated normally",
+    "the old replica has been stopped",
+    "Worker 3 exited with code 143",
+    "      Exit Code:    0",
+    "request 7 failed with status 400",
+    "Restarting the worker in case it died",
+    "our server died yesterday",
+    "When a worker died, the others go on",
+    "The server crashed because of the driver, I think",
+    "did the engine process died unexpectedly?",
+    "thread 'tokio-runtime-worker' panicked at src/a.rs:1:1",
+    "server failed to start a second listener is what I see",
+]
+
+
+@pytest.mark.parametrize("words", ENDS)
+def test_an_end_is_read_whoever_ended(words: str) -> None:
+    assert diagnose(words).died
+    assert diagnose(f"2026-02-05 12:48:27,680 - app.main - ERROR - {words}").died
+
+
+@pytest.mark.parametrize("words", NO_ENDS)
+def test_the_same_words_in_another_sense_are_no_end(words: str) -> None:
+    assert not diagnose(words).died
+    assert not diagnose(f"2026-02-05 12:48:27,680 - app.main - INFO - {words}").died
+
+
+def test_what_loguru_shows_as_caught_is_no_end() -> None:
+    trace = (
+        "Traceback (most recent call last):\n"
+        '  File "/opt/conda/bin/text-generation-server", line 8, in <module>\n'
+        "    sys.exit(app())\n"
+        '{}File "/opt/lib/text_generation_server/interceptor.py", line 20, in intercept\n'
+        "    return await response\n"
+        '  File "/opt/lib/text_generation_server/server.py", line 82, in Prefill\n'
+        "RuntimeError: shapes differ\n"
+    )
+    assert not diagnose(trace.format("> ")).died
+    assert diagnose(trace.format("  ")).died
+
+
+@pytest.mark.parametrize(
+    "hard",
+    [
+        "worker " + "a:1 " * 4000 + "died",
+        "worker" + ":1" * 8000 + " died",
+        "server for " * 1500 + "died",
+        "a server " * 1800 + "exited with code",
+        "process (" + "x" * 16000 + " died",
+        "failed to start " + "the " * 4000 + "crashed",
+    ],
+)
+def test_a_line_made_to_be_slow_is_read_in_time(hard: str) -> None:
+    began = time.perf_counter()
+    diagnose(hard)
+    assert time.perf_counter() - began < 2
