@@ -182,6 +182,8 @@ def _tells_of_engine(scan: Scan) -> bool:
 
 def _of_exception(scan: Scan) -> Death | None:
     """A server's program that ended with an exception nobody caught."""
+    if Topic.INTERRUPT in scan.topics:
+        return None
     for backtrace in reversed(scan.backtraces):
         if backtrace.shape is not Shape.PYTHON or backtrace.quoted or backtrace.caught:
             continue

@@ -25,7 +25,7 @@ _NUMBER = (
     r"|[ :#=]{1,2}(?=[\w.\-/#:]{0,60}\d)[\w.\-/#:]{1,120}+"
     r"|,? (?:for|of|on|in|with|at|from) (?:[a-z]{1,20} )?\S{1,120}+)"
 )
-_WHO = rf"(?P<who>{_NAME}{{0,5}}?{_NOUN}{_NUMBER}{{0,3}}),?:? "
+_WHO = rf"(?<!\w)(?P<who>{_NAME}{{0,5}}?{_NOUN}{_NUMBER}{{0,3}}),?:? "
 _BE = r"(?:(?:has|have|had|was|were|is|are|just|been|being) ){0,2}"
 _BADLY = r"(?i:unexpectedly|suddenly|abruptly|abnormally|prematurely|silently)"
 _ENDED = r"(?i:exited|terminated|stopped|quit|died|crashed|ended|failed|shut ?down|disappeared)"
@@ -37,7 +37,7 @@ _DEAD = (
     r"|(?:is |are )?no longer (?:running|alive)"
     r"|(?:has |have )?(?:been |was |were )?killed\b(?! by (?:the )?(?:user|admin))"
     r"|has terminated(?=:)|terminated with (?:an )?(?:error|exception|failure)"
-    r"|returned (?:an )?error(?=$|[.:]))"
+    r"|returned (?:an )?error\.?$)"
 )
 #: Any status but 0, and the words before it.
 _STATUS = (
@@ -57,8 +57,8 @@ ENDINGS: tuple[Phrase, ...] = (
     _p(Topic.ENDED, ("died", "rashed", "dead", "unexpectedly", "suddenly", "abruptly", "killed",
                      "abnormally", "prematurely", "silently", "no longer ", "has terminated:",
                      "terminated with ", "returned error", "returned an error"),
-       rf"{_WHO}{_DEAD}.{{0,120}}", guard=_NOUN, at=Where.ERROR),
-    _p(Topic.ENDED, ("code", "status"), rf"{_WHO}{_LEFT}", guard=_ENDED, at=Where.ERROR),
+       rf"{_WHO}{_DEAD}.{{0,120}}", guard=_NOUN, at=Where.RECORD),
+    _p(Topic.ENDED, ("code", "status"), rf"{_WHO}{_LEFT}", guard=_ENDED, at=Where.RECORD),
     _p(Topic.ENDED, ("exited with", "exited ("),
        rf"{_CONTAINER}(?:has )?exited \(?(?:with )?{_CODE}{_STATUS}", at=Where.START),
     _p(Topic.START, ("to start", "to launch", "to spawn", "to come up", "to boot"),
@@ -78,6 +78,9 @@ ENDINGS: tuple[Phrase, ...] = (
     # a language's runtime prints registers when a signal ends it
     _p(Topic.SIGNAL, ("rip ", "rflags ", "fault "),
        r"(?:rip|rflags|fault)\s{1,8}0x[0-9a-f]{1,16}\s*$", at=Where.START),
+    # Go prints where each of its stacks lies only then
+    _p(Topic.SIGNAL, " fp=0x",
+       r"\S{1,300}\.(?:go|s):\d{1,6} \+0x[0-9a-f]{1,8} fp=0x[0-9a-f]{1,16} sp=0x"),
     # containers
     _p(Topic.ENDED, "Exit Code:", r"Exit Code:\s{1,20}(?P<status>[1-9]\d{0,2})\b", at=Where.START),
     _p(Topic.ENDED, "Last State: ",

@@ -44,7 +44,7 @@ _ERROR = re.compile(
     r"(?:failed|error|unable|cannot|could not|internal)\b.*[:,\-] ?$", re.IGNORECASE
 )
 #: What stands between two parts of a record: a mark, or the gap between two columns.
-_PARTED = re.compile(r"(?:[:,;|=\])}>.\-{(\[/]['\"]?\s*|\s{2}|\t)$")
+_PARTED = re.compile(r"(?:[:,;|=\])}>.\-{(\[/\uff1a]['\"]?\s*|\s{2}|\t)$")
 #: A part that no person writes into a sentence: a time, a number, a name of a machine's making.
 _MADE = re.compile(r"(?:^|\s)\S*\d\S*(?=\s|$)|\s{2}|\t")
 #: What only a person writes beside the words of a crash.

@@ -21,6 +21,7 @@ _COLOUR = re.compile(
     r"(?:\x1b|\^\[|#033|\\{1,8}(?:x1[bB]|u001[bB]|033|e)|\u241b)(?:\[[0-9;?]{0,16}[A-Za-z]|\([AB0])"
     r"|\[(?:[012]|22|39|[349][0-7])(?:;\d{1,3}){0,4}m|\[(?:;\d{1,3}){1,4}m"
     r"|\[m(?!\w)"  # not of "[multiproc_executor.py:470]"
+    r"|^[39][0-7]m(?=\()|(?<=\))0m(?=\s)"  # of which two bytes are lost, around a tag
     r"|\x1b\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)"
 )
 #: Control characters as syslog daemons write them.

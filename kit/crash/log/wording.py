@@ -189,6 +189,7 @@ WORDING: tuple[Phrase, ...] = (
        r"[~+=-]{3,200} ?Stack of .{1,80} \(\d{1,20}\) ?[~+=-]{3}", at=Where.START, fatal=False),
     _p(Topic.INTERRUPT, "^C", r"\^C(?:\s|$)", at=Where.START, fatal=False),
     _p(Topic.DEBUGGER, "SIGINT", r"received signal SIGINT", fatal=False),
+    _p(Topic.INTERRUPT, "death signal", r"Received 2 death signal", fatal=False),
     # aborts
     _p(Topic.EXCEPTION, "terminat",
        r"terminate called (?:after throwing an instance of|without an active"
