@@ -43,6 +43,8 @@ _SERVERS = re.compile(
     r"|triton_python_backend|/launch_triton_server"
     r"|/(?:\w{1,40}_)?serv(?:e|er|ing)/"  # where packages keep what serves
 )
+#: Programs of their own, not vLLM's nor its like's.
+_TENSORRT = re.compile(r"triton|/tensorrt_llm/|/trtllm-")
 #: A file of a Python model or of the backend that runs it.
 _MODEL = re.compile(r"(?:^|[/\\])model\.py|triton_python_backend|tritonserver")
 #: Where in its source an engine wrote a line: "[core.py:591]".
@@ -191,7 +193,9 @@ def _of_exception(scan: Scan) -> Death | None:
         raised = backtrace.messages or ("a Python exception",)
         ended = any(frame.symbol in _PROGRAM for frame in backtrace.frames[-3:])
         ours = any(_SERVERS.search(source) for source in sources) or (
-            backtrace.frames[-1].symbol == "<module>" and not _CONNECTION.match(raised[0])
+            len(backtrace.frames) + len(backtrace.messages) > 1  # or it is torn
+            and backtrace.frames[-1].symbol == "<module>"
+            and not _CONNECTION.match(raised[0])
         )
         if (
             ended
@@ -199,7 +203,9 @@ def _of_exception(scan: Scan) -> Death | None:
             and not any(_CLIENTS.search(source) for source in sources)
             and not re.match(r"(?:KeyboardInterrupt|SystemExit)", raised[0])
         ):
-            engine = any("triton" not in source and _SERVERS.search(source) for source in sources)
+            engine = any(
+                not _TENSORRT.search(source) and _SERVERS.search(source) for source in sources
+            )
             return Death(
                 process=Process.ENGINE if engine else Process.SERVER,
                 signal=None,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kit.crash.diagnose import diagnose, diagnose_file
@@ -473,7 +473,9 @@ def test_no_text_makes_the_room_raise(text: str) -> None:
 def test_no_bytes_make_a_file_undiagnosable(tmp_path_factory: object, data: bytes, at: int) -> None:
     path = tmp_path_factory.mktemp("bytes") / "log"  # type: ignore[attr-defined]
     text = REPORTED.encode()
-    path.write_bytes(text[:at] + data + text[at:])
+    written = text[:at] + data + text[at:]
+    assume(not written.startswith(b"(\xb5/\xfd"))  # packed by zstd, which not every Python can read
+    path.write_bytes(written)
     assert diagnose_file(path).lines > 0
 
 

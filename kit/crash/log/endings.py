@@ -16,7 +16,7 @@ _NOUN = (
     r"|services?|runners?|replicas?|actors?|schedulers?|shards?|backends?|daemons?|instances?"
     r"|child(?:ren)?|proxy|controllers?|launchers?|programs?|applications?|app|nodes?|raylet"
     r"|detokenizers?|vllm|sglang|tritonserver|triton|ollama|lmdeploy|tgi|llama[.\-]?(?:cpp|server)"
-    r"|pool|enginecore\w{0,12}|\w{1,30}(?:worker|server|engine|process|proc|executor|runner|actor))\b"
+    r"|pool|jobs?|srun|deployments?|predictors?|routers?|gateways?|agents?|kernels?|enginecore\w{0,12}|\w{1,30}(?:worker|server|engine|process|proc|executor|runner|actor))\b"
 )
 #: Its names stand before that word, its number, its place and what it works for behind it.
 _NAME = r"(?:[\w.\-'\"/#:@()=,\[\]]{1,80} )"
@@ -32,16 +32,17 @@ _ENDED = r"(?i:exited|terminated|stopped|quit|died|crashed|ended|failed|shut ?do
 #: Ends that are no good ones, whatever else is said.
 _DEAD = (
     rf"(?:{_BE}(?:{_BADLY} )?(?i:died|crashed|dead)\b(?![\-_(])"
-    r"(?! ?(?:lock|letter|code|line|nodes))"
+    r"(?! ?(?:of\b|lock|letter|code|line|nodes))"
     rf"|{_BE}{_ENDED} {_BADLY}|{_BE}{_BADLY} (?:been )?{_ENDED}"
     r"|(?:is |are )?no longer (?:running|alive)"
     r"|(?:has |have )?(?:been |was |were )?killed\b(?! by (?:the )?(?:user|admin))"
     r"|has terminated(?=:)|terminated with (?:an )?(?:error|exception|failure)"
     r"|returned (?:an )?error\.?$)"
 )
-#: Any status but 0, and the words before it.
+#: Any status but 0, none of HTTP's, and the words before it.
 _STATUS = (
-    r"(?P<status>-?[1-9]\d{0,9}|0x[0-9a-fA-F]{1,8})(?![\d.]*\d)(?! (?:second|minute|ms\b|sec))"
+    r"(?P<status>-?(?!20[0-8]\b|[345]\d\d\b)[1-9]\d{0,9}|0x[0-9a-fA-F]{1,8})"
+    r"(?![\d.]*\d)(?! (?:second|minute|ms\b|sec))"
 )
 _CODE = (
     r"(?:an? )?(?:non-?zero )?(?:error |exit |return |status ){0,2}(?:return|exit)?(?:code|status)"
@@ -50,6 +51,11 @@ _CODE = (
 _LEFT = rf"{_BE}{_ENDED}(?: {_BADLY})?(?:,|:)?(?: with| and)? ?\(?{_CODE}{_STATUS}"
 #: The same for a name that is no such word: a container's, as compose writes it.
 _CONTAINER = r"(?P<who>(?:[Cc]ontainer )?[\w.\-/]{1,80}) "
+#: Commands of servers, as a script that runs them names them.
+_COMMAND = (
+    r"(?:tritonserver|trtllm-serve|mpirun|vllm|sglang|lmdeploy|launch_server|llama-server"
+    r"|text-generation|launch_triton_server|ollama|torchrun)"
+)
 _TO_START = r"(?:start(?:ing)?|launch(?:ing)?|spawn(?:ing)?|come up|boot(?:ing)?)\b"
 
 # fmt: off
@@ -59,6 +65,11 @@ ENDINGS: tuple[Phrase, ...] = (
                      "terminated with ", "returned error", "returned an error"),
        rf"{_WHO}{_DEAD}.{{0,120}}", guard=_NOUN, at=Where.RECORD),
     _p(Topic.ENDED, ("code", "status"), rf"{_WHO}{_LEFT}", guard=_ENDED, at=Where.RECORD),
+    _p(Topic.ENDED, " exit code ",
+       rf"{_WHO}(?:crash|exit|failure)(?: \d{{1,4}})?(?:,|:| -)? (?:with )?{_CODE}{_STATUS}",
+       at=Where.RECORD),
+    _p(Topic.ENDED, "CalledProcessError: ",
+       rf"Command .{{0,200}}?\b{_COMMAND}\b.{{0,600}}", at=Where.ERROR),
     _p(Topic.ENDED, ("exited with", "exited ("),
        rf"{_CONTAINER}(?:has )?exited \(?(?:with )?{_CODE}{_STATUS}", at=Where.START),
     _p(Topic.START, ("to start", "to launch", "to spawn", "to come up", "to boot"),
@@ -67,14 +78,45 @@ ENDINGS: tuple[Phrase, ...] = (
     _p(Topic.START, ("ailed to start", "ailed to launch", "ailed to spawn"),
        rf"[Ff]ailed to {_TO_START} (?P<who>{_NAME}{{0,5}}?{_NOUN})(?=[\s:.,;'\"]|$).{{0,160}}",
        at=Where.ERROR),
+    _p(Topic.START, "ailed to ", rf"[Ff]ailed to {_TO_START}: .{{0,160}}", at=Where.ERROR),
+    _p(Topic.START, "Application startup failed", r"Application startup failed\. Exiting",
+       at=Where.ERROR),
+    # a command line that a program did not take: Python's, click's, Rust's and C's words
+    _p(Topic.START, ": error: ",
+       r"[\w./\-]{1,80}(?: [\w\-]{1,40}){0,3}: error: (?:unrecognized arguments: "
+       r"|the following arguments are required: |argument \S{1,80}: |ambiguous option: ).{0,160}",
+       at=Where.START),
+    _p(Topic.START, ("No such option", "Got unexpected extra", "Invalid value for"),
+       r"Error: (?:No such option|Got unexpected extra argument|Invalid value for).{0,160}",
+       at=Where.START),
+    _p(Topic.START, ("unexpected argument", "invalid value", "unknown argument",
+                     "invalid argument: "),
+       r"error: (?:unexpected argument '[^']{1,80}' found|invalid value '[^']{0,80}' for '"
+       r"|(?:unknown|invalid) argument: ).{0,160}", at=Where.START),
+    _p(Topic.START, " option '",
+       r"[\w./\-]{1,80}: (?:unrecognized|invalid|unknown) option '[^']{1,80}'", at=Where.START),
+    # a shell that was to become the program
+    _p(Topic.START, "exec: ",
+       r"\S{1,200}: (?:line )?\d{1,6}: exec: \S{1,200}: (?:not found|cannot execute"
+       r"|[Pp]ermission denied|No such file)", at=Where.START),
+    _p(Topic.START, "OCI runtime ",
+       r"(?:docker: )?(?:Error (?:response from daemon|: container create failed)?:? ?)?"
+       r"(?:failed to create (?:shim )?task(?: for container)?: )?"
+       r"OCI runtime (?:create|start|exec) failed: .{0,200}", at=Where.ERROR),
     _p(Topic.ENDED, ("rashed container", "rashed pod", "ailed pod", "ailed container"),
        r"(?:Crashed|Failed) (?:container|pod)s? (?:in|:|\d|[\w.\-]{0,60}\d).{0,120}",
        at=Where.ERROR),
     _p(Topic.ENDED, ("Failed", "Crashed", "CannotStart", "Died"),  # as Rust prints an error's name
        r"(?P<who>[A-Z]\w{0,30}?(?:[Ss]erver|Shard|Worker|Engine|Process|Router|Launcher))"
        r"(?:Failed|Crashed|CannotStart|Died)\s*$", at=Where.ERROR),
+    _p(Topic.ENDED, "Error: ",  # what `main` returned, likewise
+       r"Error: [A-Z]\w{1,40}\((?:[A-Z]\w{1,40}[({]|\").{0,160}", at=Where.START),
     _p(Topic.ENDED, "thread 'main' ",  # another thread's panic ends only that thread
        r"thread 'main' (?:\(\d{1,9}\) )?panicked at .{0,160}", at=Where.START),
+    _p(Topic.ENDED, "panic: ",  # as Go ends
+       r"panic: (?!.{0,300}\[recovered\]$).{1,200}", at=Where.START),
+    # Hydra says so of the program that it ran
+    _p(Topic.ENDED, "with overrides: ", r"Error executing job with overrides: ", at=Where.START),
     # a language's runtime prints registers when a signal ends it
     _p(Topic.SIGNAL, ("rip ", "rflags ", "fault "),
        r"(?:rip|rflags|fault)\s{1,8}0x[0-9a-f]{1,16}\s*$", at=Where.START),
@@ -91,14 +133,25 @@ ENDINGS: tuple[Phrase, ...] = (
     _p(Topic.ENDED, "exitCode=",
        r"(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode=(?P<status>[1-9]\d{0,2})\b",
        at=Where.START),
-    _p(Topic.ENDED, "Exited (",
-       r"(?:\S{1,200}\s+){1,12}?Exited \((?P<status>[1-9]\d{0,2})\) (?:\d|About|Less)",
+    _p(Topic.ENDED, ("Exited (", "Restarting ("),
+       r"(?:\S{1,200}\s+){1,12}?(?:Exited|Restarting) \((?P<status>[1-9]\d{0,2})\) "
+       r"(?:\d|About|Less)",
        at=Where.START),
     _p(Topic.ENDED, "Error ", r"[a-z0-9][\w.\-]{1,120}\s+0/\d{1,2}\s+(?:Init:)?Error\s+\d",
        at=Where.START),
     # a machine's services
     _p(Topic.ENDED, "code=exited, status=",
        r"(?P<who>.{0,400}[\s(])?code=exited, status=(?P<status>[1-9]\d{0,2})\b", at=Where.START),
+    # other supervisors
+    _p(Topic.ENDED, "exited: ",
+       r"exited: \S{1,120} \(exit status (?P<status>[1-9]\d{0,2}); not expected\)",
+       at=Where.START),
+    _p(Topic.ENDED, "entered FATAL state", r"gave up: \S{1,120} entered FATAL state",
+       at=Where.START),
+    _p(Topic.ENDED, "Exited with exit code",
+       r"(?:srun: )?error: \S{1,120}: tasks? [\d,\-]{1,80}: Exited with exit code "
+       r"(?P<status>[1-9]\d{0,2})", at=Where.START),
+    _p(Topic.ENDED, "WORKER TIMEOUT", r"WORKER TIMEOUT \(pid: ?\d{1,8}\)", at=Where.START),
     # PyTorch's launcher
     _p(Topic.ENDED, "(exitcode: ",
        r"failed \(exitcode: (?P<status>-?[1-9]\d{0,2})\) local_rank.{0,160}", at=Where.START),

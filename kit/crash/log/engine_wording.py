@@ -154,6 +154,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"[1-9]\d{0,4} Workers \(tasks / actors\) killed due to memory pressure \(OOM\)", of=_E),
     _p(Topic.ENGINE, "crashed due to other",
        r"\b[1-9]\d{0,4} Workers crashed due to other reasons", of=_E),
+    _p(Topic.OUT_OF_MEMORY, "to free up memory",
+       r"(?:\[0\] )?Killing worker .{0,80}to free up memory", at=Where.START, of=_E),
     _p(Topic.OUT_OF_MEMORY, "running low on memory",
        r"(?:[Tt]ask|[Ww]orker|[Aa]ctor|[Ww]orkers)\b.{0,120}killed due to the node running low o"
        r"n memory", of=_E),
@@ -198,7 +200,9 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.NCCL, "nccl",
        r"nccl(?:UnhandledCuda|System|Internal|Remote)Error.{0,160}", fatal=False),
     _p(Topic.NCCL, "Watchdog caught",
-       r"Watchdog caught collective operation timeout.{0,160}", fatal=False),
+       r"Watchdog caught collective operation timeout.{0,160}"),
+    _p(Topic.NCCL, "detected by watchdog",
+       r"failure detected by watchdog at work sequence id: .{0,120}"),
     _p(Topic.NCCL, "ncclCommWatchdog",
        r"(?:Exception raised from ncclCommWatchdog|frame #\d{1,3}: "
        r"c10d::ProcessGroupNCCL::ncclCommWatchdog\(\)).{0,80}", at=Where.START),

@@ -40,6 +40,7 @@ _PIECE = re.compile(
     r"|[\w.\-]{1,64}\[\d{1,8}\]:"
     r"|[\w.\-]{1,80}\.(?:log|txt|out|err)(?:\.\d{1,3})?[:\-](?:\d{1,9}[:\-])?"  # grep -n
     r"|[\w.]{1,120}(?::| -) (?=\[?(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b)"  # a logger
+    r"|[\w.]{1,120} (?=(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL) \[)"
     r"|(?:[a-z_]\w{0,40}\.){2,8}\w{1,40}:(?=\s)"  # the same without a level
     r"|(?:[>|│┃*–+•»$#,;:✗✘❌⚠✖→]|-{1,2})\ufe0f?(?=\s)"  # quoted, or in a table
     r"|`{1,3}(?=\S)"  # of somebody's text around a log

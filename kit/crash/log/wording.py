@@ -119,7 +119,7 @@ WORDING: tuple[Phrase, ...] = (
        rf"(?P<signal>{_WORDS}|Killed|Terminated)", at=Where.ERROR),
     _p(Topic.SIGNAL, ": signal: ",  # Go's words
        rf"(?P<who>(?:\S{{1,80}} ){{0,8}}?)(?:has |was )?(?:terminated|exited|died|failed|crashed"
-       rf"|stopped|ended): signal: (?P<signal>{_LOWER}|floating point exception"
+       rf"|stopped|ended|returned error): signal: (?P<signal>{_LOWER}|floating point exception"
        r"|illegal instruction)\b(?: +\(core dumped\))?", at=Where.ERROR),
     _p(Topic.SIGNAL, "<Signals.",
        r"(?:Command .{1,600} )?died with <Signals\.(?P<signal>SIG[A-Z]{2,6}): \d{1,2}>",
