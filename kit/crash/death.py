@@ -39,9 +39,15 @@ _TOLD = (
 #: Where a program begins: an exception that came from there ended it.
 _PROGRAM = frozenset({"<module>", "_run_module_as_main", "_run_code", "spawn_main", "_bootstrap"})
 _SERVERS = re.compile(
-    r"/vllm/|/sglang/|/tensorrt_llm/|/lmdeploy/|/text_generation_server/|/(?:bin|Scripts)/vllm\b|tritonserver"
+    r"/vllm/|/sglang/|/tensorrt_llm/|/lmdeploy/|/text_generation_server/|/(?:bin|Scripts)"
+    r"/vllm\b|tritonserver"
     r"|triton_python_backend|/launch_triton_server"
     r"|/(?:\w{1,40}_)?serv(?:e|er|ing)/"  # where packages keep what serves
+)
+#: Programs that do nothing but start a server or its workers.
+_LAUNCHERS = re.compile(
+    r"/bin/(?:torchrun|accelerate|deepspeed|openllm|text-generation-server)\b"
+    r"|/deepspeed/launcher/|/torch/distributed/(?:launch|run)\.py"
 )
 #: Programs of their own, not vLLM's nor its like's.
 _TENSORRT = re.compile(r"triton|/tensorrt_llm/|/trtllm-")
@@ -51,10 +57,14 @@ _MODEL = re.compile(r"(?:^|[/\\])model\.py|triton_python_backend|tritonserver")
 _PLACE = re.compile(r"\[?[\w/\-]{1,120}\.py:\d{1,6}")
 #: What a program says that lost, or never had, the server that it talks to.
 _CONNECTION = re.compile(
-    r"[\w.]{0,120}(?:Connect(?:ion)?\w{0,20}|HTTP\w{0,20}|URL|Timeout|Request\w{0,10}|InferenceServer"
-    r"|API\w{0,20}|Rpc|RemoteDisconnected|Protocol\w{0,10}|BrokenPipe|Assertion)(?:Error|Exception)?\b"
+    r"[\w.]{0,120}(?:Connect(?:ion)?\w{0,20}|HTTP\w{0,20}|URL|Timeout|Request\w{0,10}"
+    r"|InferenceServer"
+    r"|API\w{0,20}|Rpc|RemoteDisconnected|Protocol\w{0,10}|BrokenPipe|Assertion)(?:Error"
+    r"|Exception)?\b"
 )
-_CLIENTS = re.compile(r"/tritonclient/|/openai/_|/requests/|/httpx/|/aiohttp/client|/locust/")
+_CLIENTS = re.compile(
+    r"/tritonclient/|/client/|/openai/_|/requests/|/httpx/|/aiohttp/client|/locust/"
+)
 #: What follows from a death and does not explain it.
 _CONSEQUENCES = re.compile(
     r"EngineDeadError|Engine core initialization failed|See root cause|EngineCore encountered"
@@ -193,9 +203,9 @@ def _of_exception(scan: Scan) -> Death | None:
         raised = backtrace.messages or ("a Python exception",)
         ended = any(frame.symbol in _PROGRAM for frame in backtrace.frames[-3:])
         ours = any(_SERVERS.search(source) for source in sources) or (
-            len(backtrace.frames) + len(backtrace.messages) > 1  # or it is torn
-            and backtrace.frames[-1].symbol == "<module>"
-            and not _CONNECTION.match(raised[0])
+            backtrace.frames[-1].symbol == "<module>" and not _CONNECTION.match(raised[0])
+            if backtrace.messages
+            else any(map(_LAUNCHERS.search, sources)) or _is_a_programs(backtrace)
         )
         if (
             ended
@@ -219,6 +229,16 @@ def _of_exception(scan: Scan) -> Death | None:
                 reason=root_cause(scan.raised) or raised[0],
             )
     return None
+
+
+def _is_a_programs(backtrace: Backtrace) -> bool:
+    """Whether a cut traceback begins in a program's own file; a command may be a client's."""
+    first = backtrace.frames[-1]
+    return (
+        first.symbol == "<module>"
+        and ".py:" in (first.source or "")
+        and len({frame.source for frame in backtrace.frames}) > 1
+    )
 
 
 def root_cause(raised: Sequence[tuple[int, str]]) -> str | None:

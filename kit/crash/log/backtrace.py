@@ -47,11 +47,14 @@ _ELIDED = re.compile(
     r"^\W{0,20}(?:\.{3,}|\u2026|<snip>|\[snip\]|\(more frames.{0,40}|-{2,} ?skip.{0,20})\W{0,4}$"
 )
 #: Functions by which a process ends itself: a debugger that shows them shows a SIGABRT.
-_ABORT = re.compile(r"^_{0,3}(?:GI_)?(?:abort|libc_message\w*|malloc_printerr|assert_fail\w*)$")
+_ABORT = re.compile(
+    r"^_{0,3}(?:GI_)?(?:abort|libc_message\w*|malloc_printerr|assert_fail\w*|ggml_abort)$"
+)
 _SIGABRT = 6
 _RAISED = re.compile(
-    r"(?:^|[\s\]>|])((?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit))"
-    r"(?:: (.{0,200})|$)"
+    r"(?:^|[\s\]>|:,\"])((?:[A-Za-z_]\w{0,60}\.){0,8}(?:[A-Z]\w{0,60}(?:Error|Exception"
+    r"|Interrupt|Exit)"
+    r"|Exception))(?:: (.{0,200})|$)"
 )
 
 
@@ -229,7 +232,9 @@ class LogReader:
                 complete=stack.complete,
                 quoted=quoted,
                 current=shape is Shape.FAULTHANDLER and self._current,
-                caught=shape is Shape.PYTHON and sum(e.marked for e in entries) == 1,
+                caught=shape is Shape.PYTHON
+                and len(entries) > 1
+                and sum(e.marked for e in entries) == 1,
             )
             for stack in stacks
         ]

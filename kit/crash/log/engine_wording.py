@@ -14,7 +14,8 @@ _RAISED = (
 )
 #: The modules of vLLM that log an exception only when it ends the engine.
 _LOOPS = (
-    r"(?:[\w\-]{1,40}/){0,6}(?:core|multiproc_executor|async_llm|async_llm_engine|core_client|engine"
+    r"(?:[\w\-]{1,40}/){0,6}(?:core|multiproc_executor|async_llm|async_llm_engine|core_client"
+    r"|engine"
     r"|ray_utils|worker_base|multiproc_worker_utils)\.py:\d{1,5}"
 )
 #: Functions that run as long as an engine does: an exception that was traced through one ended it.
@@ -99,10 +100,24 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.ENGINE, "RPC call to",
        r"RPC call to \w{1,60} timed out.{0,40}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "hit an exception",
-       r"(?:WorkerProc|Scheduler|TpModelWorkerClient|Detokenizer\w{0,20}|\w{0,20}Worker\w{0,20}"
+       r"(?:WorkerProc|Scheduler|Detokenizer\w{0,20}|\w{0,20}(?:Worker|Controller)\w{0,20}"
        r"|Rank \d{1,3} scheduler) hit an exception.{0,120}", at=Where.ERROR, of=_E),
-    _p(Topic.ENGINE, "orker died", r"(?:A )?[Ww]orker died or was killed while executing .{0,80}",
+    _p(Topic.ENGINE, "orker died",
+       r"(?:A )?[Ww]orker died or was killed(?: while executing .{0,80}|\s*$)",
        at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, ("ngine loop failed", "ngine main loop ", "EngineMainLoop"),  # LMDeploy's
+       r"(?:Task <)?Engine ?[Mm]?(?:ain )?[Ll]?(?:oop|ainLoop>) (?:failed|stopped|died|crashed)"
+       r".{0,120}",
+       at=Where.ERROR, of=_E),
+    _p(Topic.START, "nitialization failed. ",
+       r"Initialization failed\. (?:warmup error|Please see).{0,120}", at=Where.ERROR, of=_E),
+    _p(Topic.START, "initialize executor",
+       r"Failed to initialize executor\b.{0,120}", at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "not registered within the timeout",
+       r"Some workers of the worker process ?\(\d{1,8}\) have not registered within the timeout\. "
+       r"The process is dead.{0,80}", at=Where.START, of=_E),
+    _p(Topic.ENGINE, "StackTrace Information",  # Ray's, of a check that failed
+       r"\*{3} StackTrace Information \*{3}", at=Where.START, of=_E),
     _p(Topic.ENGINE, "Engine background task", r"Engine background task failed",
        at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "Background loop",

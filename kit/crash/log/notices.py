@@ -133,6 +133,12 @@ def needles() -> tuple[str, ...]:
     return tuple(_NEEDLES)
 
 
+#: What a collector puts before a line is no name of who ended: a tag, a stream.
+_TAG = re.compile(
+    r"^(?:\([a-z_]{1,20}\) |\d[\d:.,TZ+\-]{7,40} |[\w.\-]{1,80}/[\w.\-]{1,80}/\S{1,80} )+"
+)
+
+
 def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice | None:
     groups = found.groupdict()
     printed = groups.get("signal")
@@ -146,7 +152,7 @@ def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice | None:
             return None  # another program of the same machine
         subject = subject_of(name)
     if topic in (Topic.ENDED, Topic.START) and (who := groups.get("who")):
-        subject = subject_of(who)
+        subject = subject_of(_TAG.sub("", who))
     if topic in (Topic.SIGNAL, Topic.EXIT, Topic.ENDED) and got in STOP_SIGNALS:
         topic, fatal = Topic.STOP, False
     return Notice(

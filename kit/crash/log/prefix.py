@@ -42,10 +42,12 @@ _PIECE = re.compile(
     r"|[\w.]{1,120}(?::| -) (?=\[?(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b)"  # a logger
     r"|[\w.]{1,120} (?=(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL) \[)"
     r"|(?:[a-z_]\w{0,40}\.){2,8}\w{1,40}:(?=\s)"  # the same without a level
-    r"|(?:[>|│┃*–+•»$#,;:✗✘❌⚠✖→]|-{1,2})\ufe0f?(?=\s)"  # quoted, or in a table
+    r"|(?:[>|│┃*–+•»$#,;:✗✘❌⚠✖→⠀-⣿]|-{1,2})\ufe0f?(?=\s)"  # quoted, or in a table
     r"|`{1,3}(?=\S)"  # of somebody's text around a log
     r"|\{[^{}]{0,200}\}(?=\s)"  # labels
     r"|[,;]"  # of a row of values
+    r"|\d{1,2}m(?=[\s(])"  # a colour that lost its beginning
+    r"|\"(?=\w)"
     r")"
 )
 #: A machine's, pod's or stream's name: it has a digit, hyphen or slash within. Nothing is given

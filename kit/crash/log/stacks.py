@@ -20,6 +20,7 @@ MOST_AT_ONCE = 64
 #: So few frames may be in order by chance.
 _FEW_IN_A_ROW = 3
 _FEW_WITH_GAPS = 5
+_FEW_OF_A_WHOLE = 6
 
 
 @dataclass(slots=True)
@@ -120,7 +121,9 @@ def _cut_before_whole(entries: Sequence[Entry]) -> list[Stack] | None:
     """The end of a stack, then whole ones: the paste began within a crash of two stacks."""
     first = next((at for at, entry in enumerate(entries) if entry.index == 0), 0)
     end, rest = _cut(entries[:first], elided=False), _dealt(entries[first:])
-    return [*end, *rest] if end and rest else None
+    if not end or not rest or any(len(stack.frames) < _FEW_OF_A_WHOLE for stack in rest):
+        return None
+    return [*end, *rest]
 
 
 def _cut(entries: Sequence[Entry], *, elided: bool) -> list[Stack] | None:
