@@ -49,6 +49,8 @@ _LAUNCHERS = re.compile(
     r"/bin/(?:torchrun|accelerate|deepspeed|openllm|text-generation-server)\b"
     r"|/deepspeed/launcher/|/torch/distributed/(?:launch|run)\.py"
 )
+#: What somebody types is no program.
+_TYPED = re.compile(r"<(?:stdin|ipython|console)")
 #: Programs of their own, not vLLM's nor its like's.
 _TENSORRT = re.compile(r"triton|/tensorrt_llm/|/trtllm-")
 #: A file of a Python model or of the backend that runs it.
@@ -198,6 +200,8 @@ def _of_exception(scan: Scan) -> Death | None:
         return None
     for backtrace in reversed(scan.backtraces):
         if backtrace.shape is not Shape.PYTHON or backtrace.quoted or backtrace.caught:
+            continue
+        if _TYPED.match(backtrace.frames[-1].source or ""):
             continue
         sources = [(frame.source or "").replace("\\", "/") for frame in backtrace.frames]
         raised = backtrace.messages or ("a Python exception",)

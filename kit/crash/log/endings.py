@@ -128,6 +128,14 @@ ENDINGS: tuple[Phrase, ...] = (
        r"|(?:unknown|invalid) argument: ).{0,160}", at=Where.START),
     _p(Topic.START, " option '",
        r"[\w./\-]{1,80}: (?:unrecognized|invalid|unknown) option '[^']{1,80}'", at=Where.START),
+    _p(Topic.START, "not found (required by ",  # the loader's word to the program itself
+       r"(\S{1,200}): \S{1,200}: version .GLIBC\w{0,8}_[\d.]{1,12}. not found \(required by \1\)",
+       at=Where.START),
+    _p(Topic.START, "ORTE was unable to ", r"ORTE was unable to reliably start .{0,80}",
+       at=Where.START),
+    _p(Topic.START, "at Module._",  # Node's, of what ended a program while it was read
+       r"at Module\._\S{4,40} \((?:node:)?internal/modules/cjs/loader(?:\.js)?:\d{1,5}",
+       at=Where.START),
     # a shell that was to become the program
     _p(Topic.START, "exec: ",
        r"\S{1,200}: (?:line )?\d{1,6}: exec: \S{1,200}: (?:not found|cannot execute"
@@ -138,9 +146,9 @@ ENDINGS: tuple[Phrase, ...] = (
        r"(?:ERROR: )?for \S{1,120} {1,4}Cannot (?:start|create) .{1,200}", at=Where.START),
     _p(Topic.START, "docker: Error response ",
        r"docker: Error response from daemon: .{1,200}", at=Where.START),
-    _p(Topic.START, "constructor failed ",  # Ray Serve's
-       r"(?:Deployment \S{1,120} is UNHEALTHY: )?The [Dd]eployment constructor failed \d{1,3} times"
-       r".{0,80}", at=Where.ERROR),
+    _p(Topic.START, ("constructor failed ", "failed to start "),  # Ray Serve's
+       r"(?:Deployment \S{1,120} is UNHEALTHY: )?The [Dd]eployment "
+       r"(?:constructor failed|failed to start) \d{1,3} times.{0,80}", at=Where.ERROR),
     _p(Topic.ENDED, ("rashed container", "rashed pod", "ailed pod", "ailed container"),
        r"(?:Crashed|Failed) (?:container|pod)s? (?:in|:|\d|[\w.\-]{0,60}\d).{0,120}",
        at=Where.ERROR),

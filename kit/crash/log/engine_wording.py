@@ -118,6 +118,10 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"The process is dead.{0,80}", at=Where.START, of=_E),
     _p(Topic.ENGINE, "StackTrace Information",  # Ray's, of a check that failed
        r"\*{3} StackTrace Information \*{3}", at=Where.START, of=_E),
+    _p(Topic.ENGINE, (".run_mp_engine: ", ".run_engine_core: ", ".worker_busy_loop: "),  # Dynamo's
+       r"(?:engine|core|multiproc_executor)\."
+       r"(?:run_mp_engine|run_engine_core|worker_busy_loop): .*",
+       guard=r"\bERROR\b", at=Where.START, of=_E),
     _p(Topic.ENGINE, "Engine background task", r"Engine background task failed",
        at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "Background loop",
@@ -156,7 +160,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.ENGINE, "got fatal signal",
        r"\w{0,30}Executor got fatal signal from worker process.{0,100}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "scheduler is dead",
-       r"Rank \d{1,4} scheduler is dead.{0,120}", at=Where.ERROR, of=_E),
+       r"Rank \d{1,4} scheduler is dead(?:.{0,80}?[Ee]xit code: (?P<status>-?\d{1,3}))?.{0,80}",
+       at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "Watchdog timeout (self.",  # SGLang's ends its own process
        r"Watchdog timeout \(self\.watchdog_timeout=.{0,40}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "sigquit",
