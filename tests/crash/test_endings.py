@@ -61,6 +61,7 @@ ENDS = [
     "./server: /lib/libc.so.6: version `GLIBC_2.32' not found (required by ./server)",
     "RuntimeError: Deployment a is UNHEALTHY: The Deployment failed to start 3 times in a row",
     "Service 'x' exited (code: 256, signal: 11)",
+    "Segmentation fault(core dumped)",
     "mpirun detected that one or more processes exited with non-zero status, thus causing",
     "Process 'ForkPoolWorker-1' pid:123 exited with 'signal 9 (SIGKILL)'",
     "Process finished with exit code -1073741819 (0xC0000005)",
@@ -102,6 +103,7 @@ NO_ENDS = [
     "did the engine process died unexpectedly?",
     "thread 'tokio-runtime-worker' panicked at src/a.rs:1:1",
     "server failed to start a second listener is what I see",
+    "the model says: State: Running Last State: Terminated Reason: Error Exit Code: 255 Started",
 ]
 
 

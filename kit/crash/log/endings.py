@@ -173,6 +173,7 @@ ENDINGS: tuple[Phrase, ...] = (
     # containers
     _p(Topic.ENDED, "Exit Code:", r"Exit Code:\s{1,20}(?P<status>[1-9]\d{0,2})\b", at=Where.START),
     _p(Topic.ENDED, "Last State: ",
+       r"(?=(?:Name|(?:Init )?Containers|Container ID|Status|State|Last State): )"  # on one line
        r".{0,900}?Last State: {1,8}Terminated .{0,200}?Exit Code: {1,8}(?P<status>[1-9]\d{0,2})\b",
        at=Where.START),
     _p(Topic.ENDED, "ExitCode", r"\"?(?:State)?ExitCode\"?:? {0,8}(?P<status>[1-9]\d{0,2})\b",

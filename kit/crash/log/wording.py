@@ -97,21 +97,21 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "!!!!!!!",
        r"!{3,9} (?:.{0,40} )?(?P<signal>Segfault|Segmentation fault|Bus error|Abort|SIG[A-Z]{3,5})"
        r"(?: encountered)? !{3,9}", at=Where.PRINTED),
-    _p(Topic.SIGNAL, "egmentation", rf"(?P<signal>{_WORDS}|{_LOWER})(?: +\(core dumped\))?\.?\s*$",
+    _p(Topic.SIGNAL, "egmentation", rf"(?P<signal>{_WORDS}|{_LOWER})(?: *\(core dumped\))?\.?\s*$",
        at=Where.START),
     _p(Topic.SIGNAL, (" fault: ", "trap: ", "error: ", "Killed: ", "exception: ", "instruction: "),
        rf"(?P<signal>{_WORDS}|Abort trap|Killed): \d{{1,2}}\s*$", at=Where.START),
     _p(Topic.SIGNAL, "Aborted",
-       r"(?P<signal>Aborted)(?: +\(core dumped\))?\.?\s*$", at=Where.START),
-    _p(Topic.SIGNAL, "Bus error", r"(?P<signal>Bus error)(?: +\(core dumped\))?\.?\s*$",
+       r"(?P<signal>Aborted)(?: *\(core dumped\))?\.?\s*$", at=Where.START),
+    _p(Topic.SIGNAL, "Bus error", r"(?P<signal>Bus error)(?: *\(core dumped\))?\.?\s*$",
        at=Where.START),
     _p(Topic.SIGNAL, "Illegal instruction",
-       r"(?P<signal>Illegal instruction)(?: +\(core dumped\))?\.?\s*$", at=Where.START),
+       r"(?P<signal>Illegal instruction)(?: *\(core dumped\))?\.?\s*$", at=Where.START),
     _p(Topic.SIGNAL, "Floating point exception",
-       r"(?P<signal>Floating point exception)(?: +\(core dumped\))?\.?\s*$", at=Where.START),
+       r"(?P<signal>Floating point exception)(?: *\(core dumped\))?\.?\s*$", at=Where.START),
     _p(Topic.SIGNAL, " dumped)",
        r"(?:[\w./\-]{1,200}: (?:line \d{1,6}: +\d{1,8} +|\S{1,20}: |task \d{1,6}: )?|\d{1,8} +)?"
-       rf"(?P<signal>{_WORDS}|{_LOWER}|quit) +\(core dumped\)", at=Where.START),
+       rf"(?P<signal>{_WORDS}|{_LOWER}|quit) *\(core dumped\)", at=Where.START),
     _p(Topic.SIGNAL, ": line ",
        rf"[\w./\-]{{1,200}}: line \d{{1,6}}: +\d{{1,8}} (?P<signal>{_WORDS}|Killed)\b",
        at=Where.START),
@@ -133,7 +133,7 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, ": signal: ",  # Go's words
        rf"(?P<who>(?:\S{{1,80}} ){{0,8}}?)(?:has |was )?(?:terminated|exited|died|failed|crashed"
        rf"|stopped|ended|returned error): signal: (?P<signal>{_LOWER}|floating point exception"
-       r"|illegal instruction)\b(?: +\(core dumped\))?", at=Where.ERROR),
+       r"|illegal instruction)\b(?: *\(core dumped\))?", at=Where.ERROR),
     _p(Topic.SIGNAL, "<Signals.",
        r"(?:Command .{1,600} )?died with <Signals\.(?P<signal>SIG[A-Z]{2,6}): \d{1,2}>",
        at=Where.ERROR),
