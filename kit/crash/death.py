@@ -34,19 +34,39 @@ _TOLD = (
     Topic.NCCL,
     Topic.STUB,
     Topic.START,
+    Topic.ENDED,
 )
 #: Where a program begins: an exception that came from there ended it.
 _PROGRAM = frozenset({"<module>", "_run_module_as_main", "_run_code", "spawn_main", "_bootstrap"})
 _SERVERS = re.compile(
-    r"/vllm/|/sglang/|/tensorrt_llm/|/lmdeploy/|/text_generation_server/|/(?:bin|Scripts)/vllm\b|tritonserver"
+    r"/vllm/|/sglang/|/tensorrt_llm/|/lmdeploy/|/text_generation_server/|/(?:bin|Scripts)"
+    r"/vllm\b|tritonserver"
     r"|triton_python_backend|/launch_triton_server"
     r"|/(?:\w{1,40}_)?serv(?:e|er|ing)/"  # where packages keep what serves
 )
+#: Programs that do nothing but start a server or its workers.
+_LAUNCHERS = re.compile(
+    r"/bin/(?:torchrun|accelerate|deepspeed|openllm|text-generation-server)\b"
+    r"|/deepspeed/launcher/|/torch/distributed/(?:launch|run)\.py"
+)
+#: What somebody types is no program.
+_TYPED = re.compile(r"<(?:stdin|ipython|console)")
+#: Programs of their own, not vLLM's nor its like's.
+_TENSORRT = re.compile(r"triton|/tensorrt_llm/|/trtllm-")
 #: A file of a Python model or of the backend that runs it.
 _MODEL = re.compile(r"(?:^|[/\\])model\.py|triton_python_backend|tritonserver")
 #: Where in its source an engine wrote a line: "[core.py:591]".
 _PLACE = re.compile(r"\[?[\w/\-]{1,120}\.py:\d{1,6}")
-_CLIENTS = re.compile(r"/tritonclient/|/openai/_|/requests/|/httpx/|/aiohttp/client|/locust/")
+#: What a program says that lost, or never had, the server that it talks to.
+_CONNECTION = re.compile(
+    r"[\w.]{0,120}(?:Connect(?:ion)?\w{0,20}|HTTP\w{0,20}|URL|Timeout|Request\w{0,10}"
+    r"|InferenceServer"
+    r"|API\w{0,20}|Rpc|RemoteDisconnected|Protocol\w{0,10}|BrokenPipe|Assertion)(?:Error"
+    r"|Exception)?\b"
+)
+_CLIENTS = re.compile(
+    r"/tritonclient/|/client/|/openai/_|/requests/|/httpx/|/aiohttp/client|/locust/"
+)
 #: What follows from a death and does not explain it.
 _CONSEQUENCES = re.compile(
     r"EngineDeadError|Engine core initialization failed|See root cause|EngineCore encountered"
@@ -176,20 +196,30 @@ def _tells_of_engine(scan: Scan) -> bool:
 
 def _of_exception(scan: Scan) -> Death | None:
     """A server's program that ended with an exception nobody caught."""
+    if Topic.INTERRUPT in scan.topics:
+        return None
     for backtrace in reversed(scan.backtraces):
-        if backtrace.shape is not Shape.PYTHON or backtrace.quoted:
+        if backtrace.shape is not Shape.PYTHON or backtrace.quoted or backtrace.caught:
+            continue
+        if _TYPED.match(backtrace.frames[-1].source or ""):
             continue
         sources = [(frame.source or "").replace("\\", "/") for frame in backtrace.frames]
         raised = backtrace.messages or ("a Python exception",)
         ended = any(frame.symbol in _PROGRAM for frame in backtrace.frames[-3:])
-        ours = any(_SERVERS.search(source) for source in sources)
+        ours = any(_SERVERS.search(source) for source in sources) or (
+            backtrace.frames[-1].symbol == "<module>" and not _CONNECTION.match(raised[0])
+            if backtrace.messages
+            else any(map(_LAUNCHERS.search, sources)) or _is_a_programs(backtrace)
+        )
         if (
             ended
             and ours
             and not any(_CLIENTS.search(source) for source in sources)
             and not re.match(r"(?:KeyboardInterrupt|SystemExit)", raised[0])
         ):
-            engine = any("triton" not in source and _SERVERS.search(source) for source in sources)
+            engine = any(
+                not _TENSORRT.search(source) and _SERVERS.search(source) for source in sources
+            )
             return Death(
                 process=Process.ENGINE if engine else Process.SERVER,
                 signal=None,
@@ -203,6 +233,16 @@ def _of_exception(scan: Scan) -> Death | None:
                 reason=root_cause(scan.raised) or raised[0],
             )
     return None
+
+
+def _is_a_programs(backtrace: Backtrace) -> bool:
+    """Whether a cut traceback begins in a program's own file; a command may be a client's."""
+    first = backtrace.frames[-1]
+    return (
+        first.symbol == "<module>"
+        and ".py:" in (first.source or "")
+        and len({frame.source for frame in backtrace.frames}) > 1
+    )
 
 
 def root_cause(raised: Sequence[tuple[int, str]]) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kit.crash.diagnose import diagnose, diagnose_file
@@ -227,7 +227,7 @@ WORDS = {
     "Killed 3 idle workers": (False, None, "none"),
     "mpirun noticed that process rank 0 exited on signal 9 (Killed).": (True, 9, "other"),
     "triton.service: Main process exited, code=dumped, status=11/SEGV": (True, 11, "other"),
-    "triton.service: Main process exited, code=exited, status=1/FAILURE": (False, None, "none"),
+    "triton.service: Main process exited, code=exited, status=1/FAILURE": (True, None, "other"),
     "triton.service: Failed with result 'oom-kill'.": (True, 9, "out-of-memory"),
     "Command 'tritonserver' died with <Signals.SIGABRT: 6>.": (True, 6, "other"),
     "subprocess returned non-zero exit status 139.": (True, 11, "other"),
@@ -473,7 +473,9 @@ def test_no_text_makes_the_room_raise(text: str) -> None:
 def test_no_bytes_make_a_file_undiagnosable(tmp_path_factory: object, data: bytes, at: int) -> None:
     path = tmp_path_factory.mktemp("bytes") / "log"  # type: ignore[attr-defined]
     text = REPORTED.encode()
-    path.write_bytes(text[:at] + data + text[at:])
+    written = text[:at] + data + text[at:]
+    assume(not written.startswith(b"(\xb5/\xfd"))  # packed by zstd, which not every Python can read
+    path.write_bytes(written)
     assert diagnose_file(path).lines > 0
 
 

@@ -38,16 +38,23 @@ _DEATH = frozenset({Topic.SIGNAL, Topic.EXCEPTION, Topic.HEAP, Topic.ASSERTION, 
 _HANDLER = "!!!"
 _CURRENT = re.compile(r"(?:Current t|T)hread 0x[0-9a-f]{4,16}\b.{0,80}\(most recent call first\)")
 _CONTINUED = re.compile(r"^\s+(?:at (\S{1,400}:\d{1,7})|from (/\S{1,400}))$")
+#: The process that a line names before its frame: of several that crash, each has its own stack.
+_ORIGIN = re.compile(r"\[[\w.\-]{1,80}:\d{1,9}\]|\bpid=\d{1,9}|\brank ?\d{1,5}")
+#: What loguru puts before the frame that caught an exception, as mail does before every line.
+_MARKED = re.compile(r">\s{0,4}$")
 #: What stands for frames that whoever pasted a stack left out.
 _ELIDED = re.compile(
     r"^\W{0,20}(?:\.{3,}|\u2026|<snip>|\[snip\]|\(more frames.{0,40}|-{2,} ?skip.{0,20})\W{0,4}$"
 )
 #: Functions by which a process ends itself: a debugger that shows them shows a SIGABRT.
-_ABORT = re.compile(r"^_{0,3}(?:GI_)?(?:abort|libc_message\w*|malloc_printerr|assert_fail\w*)$")
+_ABORT = re.compile(
+    r"^_{0,3}(?:GI_)?(?:abort|libc_message\w*|malloc_printerr|assert_fail\w*|ggml_abort)$"
+)
 _SIGABRT = 6
 _RAISED = re.compile(
-    r"(?:^|[\s\]>|])((?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit))"
-    r"(?:: (.{0,200})|$)"
+    r"(?:^|[\s\]>|:,\"])((?:[A-Za-z_]\w{0,60}\.){0,8}(?:[A-Z]\w{0,60}(?:Error|Exception"
+    r"|Interrupt|Exit)"
+    r"|Exception))(?:: (.{0,200})|$)"
 )
 
 
@@ -64,6 +71,7 @@ class Backtrace:
     torn: bool = False  # its lines are out of order, so `frames` is empty
     quoted: bool = False  # words of a sentence stand before its frames
     current: bool = False  # of several threads, the one that died
+    caught: bool = False  # its printer marks the frame that caught the exception
 
 
 class LogReader:
@@ -137,7 +145,17 @@ class LogReader:
             entries = self._open.setdefault(printed.shape, [])
         if len(entries) < _MOST_ENTRIES:
             index = len(entries) if printed.index is None else printed.index
-            entries.append(Entry(index, printed.frame, self.lines, quoted))
+            origin = _ORIGIN.search(line, 0, printed.at)
+            entries.append(
+                Entry(
+                    index,
+                    printed.frame,
+                    self.lines,
+                    quoted,
+                    origin[0] if origin else "",
+                    marked=_MARKED.search(line, 0, printed.at) is not None,
+                )
+            )
         self._last_frame = self.lines
         self._ends[printed.shape] = self._fed
 
@@ -150,7 +168,7 @@ class LogReader:
             frame = replace(last.frame, source=found[1] or last.frame.source)
             if found[2]:
                 frame = replace(frame, module=file_name(found[2]))
-            entries[-1] = Entry(last.index, frame, self.lines, last.quoted)
+            entries[-1] = replace(last, frame=frame, line=self.lines)
             self._last_frame = self.lines
         if ("..." in line or "\u2026" in line or "snip" in line) and _ELIDED.match(line):
             self._elided = self.lines
@@ -214,6 +232,9 @@ class LogReader:
                 complete=stack.complete,
                 quoted=quoted,
                 current=shape is Shape.FAULTHANDLER and self._current,
+                caught=shape is Shape.PYTHON
+                and len(entries) > 1
+                and sum(e.marked for e in entries) == 1,
             )
             for stack in stacks
         ]

@@ -14,7 +14,8 @@ _RAISED = (
 )
 #: The modules of vLLM that log an exception only when it ends the engine.
 _LOOPS = (
-    r"(?:[\w\-]{1,40}/){0,6}(?:core|multiproc_executor|async_llm|async_llm_engine|core_client|engine"
+    r"(?:[\w\-]{1,40}/){0,6}(?:core|multiproc_executor|async_llm|async_llm_engine|core_client"
+    r"|engine"
     r"|ray_utils|worker_base|multiproc_worker_utils)\.py:\d{1,5}"
 )
 #: Functions that run as long as an engine does: an exception that was traced through one ended it.
@@ -99,10 +100,28 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.ENGINE, "RPC call to",
        r"RPC call to \w{1,60} timed out.{0,40}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "hit an exception",
-       r"(?:WorkerProc|Scheduler|TpModelWorkerClient|Detokenizer\w{0,20}|\w{0,20}Worker\w{0,20}"
+       r"(?:WorkerProc|Scheduler|Detokenizer\w{0,20}|\w{0,20}(?:Worker|Controller)\w{0,20}"
        r"|Rank \d{1,3} scheduler) hit an exception.{0,120}", at=Where.ERROR, of=_E),
-    _p(Topic.ENGINE, "orker died", r"(?:A )?[Ww]orker died or was killed while executing .{0,80}",
+    _p(Topic.ENGINE, "orker died",
+       r"(?:A )?[Ww]orker died or was killed(?: while executing .{0,80}|\s*$)",
        at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, ("ngine loop failed", "ngine main loop ", "EngineMainLoop"),  # LMDeploy's
+       r"(?:Task <)?Engine ?[Mm]?(?:ain )?[Ll]?(?:oop|ainLoop>) (?:failed|stopped|died|crashed)"
+       r".{0,120}",
+       at=Where.ERROR, of=_E),
+    _p(Topic.START, "nitialization failed. ",
+       r"Initialization failed\. (?:warmup error|Please see).{0,120}", at=Where.ERROR, of=_E),
+    _p(Topic.START, "initialize executor",
+       r"Failed to initialize executor\b.{0,120}", at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "not registered within the timeout",
+       r"Some workers of the worker process ?\(\d{1,8}\) have not registered within the timeout\. "
+       r"The process is dead.{0,80}", at=Where.START, of=_E),
+    _p(Topic.ENGINE, "StackTrace Information",  # Ray's, of a check that failed
+       r"\*{3} StackTrace Information \*{3}", at=Where.START, of=_E),
+    _p(Topic.ENGINE, (".run_mp_engine: ", ".run_engine_core: ", ".worker_busy_loop: "),  # Dynamo's
+       r"(?:engine|core|multiproc_executor)\."
+       r"(?:run_mp_engine|run_engine_core|worker_busy_loop): .*",
+       guard=r"\bERROR\b", at=Where.START, of=_E),
     _p(Topic.ENGINE, "Engine background task", r"Engine background task failed",
        at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "Background loop",
@@ -141,11 +160,12 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.ENGINE, "got fatal signal",
        r"\w{0,30}Executor got fatal signal from worker process.{0,100}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "scheduler is dead",
-       r"Rank \d{1,4} scheduler is dead.{0,120}", at=Where.ERROR, of=_E),
+       r"Rank \d{1,4} scheduler is dead(?:.{0,80}?[Ee]xit code: (?P<status>-?\d{1,3}))?.{0,80}",
+       at=Where.ERROR, of=_E),
+    _p(Topic.ENGINE, "Watchdog timeout (self.",  # SGLang's ends its own process
+       r"Watchdog timeout \(self\.watchdog_timeout=.{0,40}", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "sigquit",
        r"Received sigquit from a child process?.{0,80}", at=Where.ERROR, of=_E),
-    _p(Topic.ENGINE, "Shard",
-       r"(?:Shard \d{1,4} crashed|ShardCannotStart|ShardFailed)", at=Where.ERROR, of=_E),
     _p(Topic.ENGINE, "was signaled to shutdown",
        r"(?:Shard|Download|Convert|\w{1,20}) process was signaled to shutdown with signal "
        r"(?P<signal>\d{1,2})", at=Where.ERROR, of=_E),
@@ -154,6 +174,8 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
        r"[1-9]\d{0,4} Workers \(tasks / actors\) killed due to memory pressure \(OOM\)", of=_E),
     _p(Topic.ENGINE, "crashed due to other",
        r"\b[1-9]\d{0,4} Workers crashed due to other reasons", of=_E),
+    _p(Topic.OUT_OF_MEMORY, "to free up memory",
+       r"(?:\[0\] )?Killing worker .{0,80}to free up memory", at=Where.START, of=_E),
     _p(Topic.OUT_OF_MEMORY, "running low on memory",
        r"(?:[Tt]ask|[Ww]orker|[Aa]ctor|[Ww]orkers)\b.{0,120}killed due to the node running low o"
        r"n memory", of=_E),
@@ -198,7 +220,9 @@ ENGINE_WORDING: tuple[Phrase, ...] = (
     _p(Topic.NCCL, "nccl",
        r"nccl(?:UnhandledCuda|System|Internal|Remote)Error.{0,160}", fatal=False),
     _p(Topic.NCCL, "Watchdog caught",
-       r"Watchdog caught collective operation timeout.{0,160}", fatal=False),
+       r"Watchdog caught collective operation timeout.{0,160}"),
+    _p(Topic.NCCL, "detected by watchdog",
+       r"failure detected by watchdog at work sequence id: .{0,120}"),
     _p(Topic.NCCL, "ncclCommWatchdog",
        r"(?:Exception raised from ncclCommWatchdog|frame #\d{1,3}: "
        r"c10d::ProcessGroupNCCL::ncclCommWatchdog\(\)).{0,80}", at=Where.START),

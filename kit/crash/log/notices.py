@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kit.crash.log.endings import ENDINGS
 from kit.crash.log.engine_wording import ENGINE_WORDING
 from kit.crash.log.phrases import Phrase, Subject, Topic, is_servers, subject_of
 from kit.crash.log.prefix import message_starts
 from kit.crash.log.wording import WORDING
 from kit.crash.log.words import Lines, Words
 
-PHRASES: tuple[Phrase, ...] = (*WORDING, *ENGINE_WORDING)
+PHRASES: tuple[Phrase, ...] = (*WORDING, *ENGINE_WORDING, *ENDINGS)
 _NEEDLES = Words((needle, phrase) for phrase in PHRASES for needle in phrase.needles)
 
 
@@ -60,6 +61,7 @@ _NUMBERS = {name: number for number, name in _NAMES.items()} | {
     "aborted": 6,
     "abort": 6,
     "abort trap": 6,
+    "iot instruction": 6,
     "abrt": 6,
     "bus error": 7,
     "bus": 7,
@@ -131,19 +133,27 @@ def needles() -> tuple[str, ...]:
     return tuple(_NEEDLES)
 
 
+#: What a collector puts before a line is no name of who ended: a tag, a stream.
+_TAG = re.compile(
+    r"^(?:\([a-z_]{1,20}\) |\d[\d:.,TZ+\-]{7,40} |[\w.\-]{1,80}/[\w.\-]{1,80}/\S{1,80} )+"
+)
+
+
 def _notice(phrase: Phrase, found: re.Match[str], number: int) -> Notice | None:
     groups = found.groupdict()
     printed = groups.get("signal")
     got = signal_number(printed) if printed else phrase.signal
     topic, fatal, subject = phrase.topic, phrase.fatal, phrase.subject
     if status := groups.get("status"):
-        got = _signal_of_status(int(status))
-        fatal = fatal and int(status) != 0
+        got = _signal_of_status(int(status, 16 if status.startswith("0x") else 10))
+        fatal = fatal and status.strip("0x") != ""
     if name := groups.get("name"):
         if not is_servers(name):
             return None  # another program of the same machine
         subject = subject_of(name)
-    if topic in (Topic.SIGNAL, Topic.EXIT) and got in STOP_SIGNALS:
+    if topic in (Topic.ENDED, Topic.START) and (who := groups.get("who")):
+        subject = subject_of(_TAG.sub("", who))
+    if topic in (Topic.SIGNAL, Topic.EXIT, Topic.ENDED) and got in STOP_SIGNALS:
         topic, fatal = Topic.STOP, False
     return Notice(
         topic=topic,

@@ -50,6 +50,7 @@ class Topic(StrEnum):
     SERVER_GONE = "server_gone"  # what others say when tritonserver went without a word
     KILLED = "killed"  # a supervisor ended it: a probe failed, the node was full
     EXIT = "exit"  # an exit status that somebody printed
+    ENDED = "ended"  # somebody says that a process is gone
     HANG = "hang"  # something waits and waits
     MODEL = "model"  # a model could not be loaded
 
@@ -155,7 +156,7 @@ def _end_of_errors(line: str, begin: int) -> int:
 #: What Python, Ray and Triton put before the words of an error.
 _ERRORS = re.compile(
     r"(?>(?:[\w.]{1,120}(?:Error|Exception)(?:\([\w.]{1,60}\))?(?::|\([\"'])"
-    r"|[Mm]essage: ?[\"']?|raise "
+    r"|[Mm]essage: ?[\"']?|raise |Reason: |Exception raised in creation task: "
     r"|Error: |Error generating stream:|Failed to process the request\(s\)[^,]{0,160}, message:"
     r"|\[(?:StatusCode\.\w{1,40}|[45]\d\d)\]|\{\"error\": ?\"|ray:|UNAVAILABLE:|Internal:|- "
     r"|error: |[Ff]ailed to load '[^']{1,200}' version \S{1,20}:|Exception(?: in \w+)?:)\s*+){0,6}+"

@@ -39,10 +39,15 @@ _PIECE = re.compile(
     r"|[a-z][a-z0-9]{0,40}(?:_[a-z0-9]{1,40}){1,6}(?:::\w{1,40}){0,4}:(?=\s)"  # Rust's modules
     r"|[\w.\-]{1,64}\[\d{1,8}\]:"
     r"|[\w.\-]{1,80}\.(?:log|txt|out|err)(?:\.\d{1,3})?[:\-](?:\d{1,9}[:\-])?"  # grep -n
-    r"|(?:[>|│┃*–+•»$#,;:]|-{1,2})(?=\s)"  # quoted, or in a table
+    r"|[\w.]{1,120}(?::| -) (?=\[?(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b)"  # a logger
+    r"|[\w.]{1,120} (?=(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL) \[)"
+    r"|(?:[a-z_]\w{0,40}\.){2,8}\w{1,40}:(?=\s)"  # the same without a level
+    r"|(?:[>|│┃*–+•»$#,;:✗✘❌⚠✖→⠀-⣿]|-{1,2})\ufe0f?(?=\s)"  # quoted, or in a table
     r"|`{1,3}(?=\S)"  # of somebody's text around a log
     r"|\{[^{}]{0,200}\}(?=\s)"  # labels
     r"|[,;]"  # of a row of values
+    r"|\d{1,2}m(?=[\s(])"  # a colour that lost its beginning
+    r"|\"(?=\w)"
     r")"
 )
 #: A machine's, pod's or stream's name: it has a digit, hyphen or slash within. Nothing is given

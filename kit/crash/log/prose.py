@@ -32,7 +32,7 @@ _OF_MACHINES = _words("a an the has had have was been being is it died ended fai
 _OF_A_NAME = re.compile(
     r"^(?:mpirun|mpiexec|srun|prterun) (?:noticed|detected|has detected) that\b.*"
     r"|\b(?:with|of|for|on|in|from|by|as) (?=(?:pid|id|rank|node|host|pod|container|process|job"
-    r"|task|step|unit|name|user|uid)\b)",
+    r"|task|step|unit|name|user|uid|replica|model|deployment|shard|worker|actor|engine)\b)",
     re.IGNORECASE,
 )
 #: Of what somebody speaks who quotes.
@@ -44,7 +44,7 @@ _ERROR = re.compile(
     r"(?:failed|error|unable|cannot|could not|internal)\b.*[:,\-] ?$", re.IGNORECASE
 )
 #: What stands between two parts of a record: a mark, or the gap between two columns.
-_PARTED = re.compile(r"(?:[:,;|=\])}>.\-{(\[/]['\"]?\s*|\s{2}|\t)$")
+_PARTED = re.compile(r"(?:[:,;|=\])}>.\-{(\[/\uff1a]['\"]?\s*|\s{2}|\t)$")
 #: A part that no person writes into a sentence: a time, a number, a name of a machine's making.
 _MADE = re.compile(r"(?:^|\s)\S*\d\S*(?=\s|$)|\s{2}|\t")
 #: What only a person writes beside the words of a crash.

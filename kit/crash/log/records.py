@@ -21,6 +21,7 @@ _COLOUR = re.compile(
     r"(?:\x1b|\^\[|#033|\\{1,8}(?:x1[bB]|u001[bB]|033|e)|\u241b)(?:\[[0-9;?]{0,16}[A-Za-z]|\([AB0])"
     r"|\[(?:[012]|22|39|[349][0-7])(?:;\d{1,3}){0,4}m|\[(?:;\d{1,3}){1,4}m"
     r"|\[m(?!\w)"  # not of "[multiproc_executor.py:470]"
+    r"|^[39][0-7]m(?=\()|(?<=\))0m(?=\s)"  # of which two bytes are lost, around a tag
     r"|\x1b\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)"
 )
 #: Control characters as syslog daemons write them.
@@ -45,7 +46,7 @@ _LOGFMT = re.compile(r"^\s*((?:\S{1,80} {1,40}){0,8}?)[\w.@\-]{1,40}=(?:\S|$)")
 #: Marks of a quotation, and the kind of an issue, before a record that somebody quotes.
 _QUOTED = re.compile(r"(?:^|\s)(?:[`'\"]|\*\*|\[[A-Z][a-z]+\]:|#)")
 _LOGFMT_MESSAGE = re.compile(
-    r"(?:^|\s)(?:msg|message|log|line|text|err|error)=(\"(?:[^\"\\]|\\.)*\")"
+    r"(?:^|\s)(?:msg|message|log|line|text|(err|error))=(\"(?:[^\"\\]|\\.)*\")"
 )
 _NAMED = re.compile(r"^\s{0,40}(?:MESSAGE=|-? ?(?:message|log|line|msg): (?=[\"'|>\S]))")
 _CSV = re.compile(r"^(?:[^\",]{0,200},){0,12}\"(?:[^\"]|\"\")*\"(?:,|$)")
@@ -257,8 +258,10 @@ def _from_pairs(line: str) -> list[str] | None:
     fields = list(_LOGFMT_MESSAGE.finditer(line))
     if fields and goes_on_as_prose("", "", line[fields[-1].end() :]):
         return None
-    said = [_string(found[1]) for found in fields]
-    return [text for text in said if text is not None] or None
+    said = [(found[1], text) for found in fields if (text := _string(found[2])) is not None]
+    if len(said) == 2 and not said[0][0] and said[1][0]:  # an error belongs to what failed
+        return [f"{said[0][1]}: {said[1][1]}", said[1][1]]
+    return [text for _, text in said] or None
 
 
 def _string(quoted: str) -> str | None:

@@ -20,6 +20,7 @@ MOST_AT_ONCE = 64
 #: So few frames may be in order by chance.
 _FEW_IN_A_ROW = 3
 _FEW_WITH_GAPS = 5
+_FEW_OF_A_WHOLE = 6
 
 
 @dataclass(slots=True)
@@ -38,6 +39,8 @@ class Entry:
     frame: Frame
     line: int
     quoted: bool = False  # words of a sentence stand before it
+    origin: str = ""  # the process that printed it, as the line has it
+    marked: bool = False
 
 
 def assemble(
@@ -51,9 +54,13 @@ def assemble(
     """
     whole = _dealt(entries)
     if whole is None:
-        whole = _cut(entries, elided=elided)
+        whole = _cut(entries, elided=elided) or _cut_before_whole(entries)
     if whole is not None:
         return whole
+    if len(origins := dict.fromkeys(entry.origin for entry in entries)) > 1:
+        each = [assemble([e for e in entries if e.origin == origin]) for origin in origins]
+        found = [stacks for stacks in each if stacks is not None]
+        return [stack for stacks in found for stack in stacks] if found else None
     made: list[Stack] = []
     for group in _between(entries, headers):
         stacks = _dealt(group)
@@ -108,6 +115,15 @@ def _interleaved(entries: Sequence[Entry]) -> list[Stack] | None:
         home.first_line = min(home.first_line, entry.line)
         home.last_line = max(home.last_line, entry.line)
     return stacks
+
+
+def _cut_before_whole(entries: Sequence[Entry]) -> list[Stack] | None:
+    """The end of a stack, then whole ones: the paste began within a crash of two stacks."""
+    first = next((at for at, entry in enumerate(entries) if entry.index == 0), 0)
+    end, rest = _cut(entries[:first], elided=False), _dealt(entries[first:])
+    if not end or not rest or any(len(stack.frames) < _FEW_OF_A_WHOLE for stack in rest):
+        return None
+    return [*end, *rest]
 
 
 def _cut(entries: Sequence[Entry], *, elided: bool) -> list[Stack] | None:

@@ -7,7 +7,7 @@ from kit.crash.log.phrases import phrase as _p
 
 _WORDS = (
     "Segmentation fault|[Ss]egmentation violation|Aborted|Bus error|Illegal instruction"
-    "|Floating point exception|Trace/breakpoint trap|Bad system call"
+    "|Floating point exception|Trace/breakpoint trap|Bad system call|IOT instruction"
 )
 _LOWER = (
     "segmentation fault|aborted|abort|bus error|illegal (?:hardware )?instruction"
@@ -43,7 +43,7 @@ _EXIT = (
     r"(?:[Ee]xited|exit|stopped|terminated|finished|failed|died|quit)"
     r" (?:unexpectedly )?(?:with|by|and)?:? ?(?:\((?:pid|PID)[: ]\d{1,8}\) )?"
     r"(?:an? )?(?:non-?zero )?"
-    r"(?:exit |return |status )?(?:code|status):?\s{0,4}\[?"
+    r"(?:exit |return |status )?(?:code|status):?\s{0,4}[\[(]?"
     r"|(?:[\w.]{1,80}: )?(?:Command .{1,600}|\S{1,80}) returned non-zero exit status "
     r"|[Pp]rocess (?:\S{1,80} )?(?:exited|finished) with (?:exit )?(?:code|status) "
     r"|(?:[Rr]eturn ?code|rc|RC|returncode|return code|exit status|[Ee]xit code|EXIT CODE|status)"
@@ -67,6 +67,19 @@ WORDING: tuple[Phrase, ...] = (
        rf"Caught (?P<signal>{_WORDS}), suspect faulting address", at=Where.PRINTED),
     _p(Topic.SIGNAL, "encountered in worker",
        rf"(?:ERROR: )?Unexpected (?P<signal>{_LOWER}) encountered in worker\b", at=Where.ERROR),
+    _p(Topic.SIGNAL, "exited (code: ",
+       r"(?P<who>(?:\S{1,80} ){0,6}?)exited \(code: \d{1,5}, signal: (?P<signal>\d{1,2})\)",
+       at=Where.START),
+    _p(Topic.SIGNAL, "exited with 'signal ",
+       r"Process .{1,120} exited with 'signal (?P<signal>\d{1,2})", at=Where.START),
+    _p(Topic.SIGNAL, ("make: *** [", "exit signal "),
+       rf"(?:make: \*\*\* \[[^\]]{{1,200}}\]|child pid \d{{1,8}} exit signal)"
+       rf" (?P<signal>{_WORDS})\b",
+       at=Where.START),
+    _p(Topic.SIGNAL, "SIG",  # Go's runtime
+       r"(?P<signal>SIG(?:SEGV|ILL|BUS|ABRT|FPE|TRAP|SYS)): [a-z][a-z ]{3,40}$", at=Where.START),
+    _p(Topic.SIGNAL, "Uncaught SIG",  # Cosmopolitan's runtime
+       r"(?:error: )?Uncaught (?P<signal>SIG[A-Z]{2,6}) \(.{0,80}", at=Where.START),
     _p(Topic.SIGNAL, "signal SIG",
        r"(?P<who>(?:Program|Process|Thread|Child|Worker|Command|process|[\w.\-/]{1,60}) ?\b"
        r".{0,120}? )?"
@@ -84,21 +97,21 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.SIGNAL, "!!!!!!!",
        r"!{3,9} (?:.{0,40} )?(?P<signal>Segfault|Segmentation fault|Bus error|Abort|SIG[A-Z]{3,5})"
        r"(?: encountered)? !{3,9}", at=Where.PRINTED),
-    _p(Topic.SIGNAL, "egmentation", rf"(?P<signal>{_WORDS}|{_LOWER})(?: +\(core dumped\))?\.?\s*$",
+    _p(Topic.SIGNAL, "egmentation", rf"(?P<signal>{_WORDS}|{_LOWER})(?: *\(core dumped\))?\.?\s*$",
        at=Where.START),
     _p(Topic.SIGNAL, (" fault: ", "trap: ", "error: ", "Killed: ", "exception: ", "instruction: "),
        rf"(?P<signal>{_WORDS}|Abort trap|Killed): \d{{1,2}}\s*$", at=Where.START),
     _p(Topic.SIGNAL, "Aborted",
-       r"(?P<signal>Aborted)(?: +\(core dumped\))?\.?\s*$", at=Where.START),
-    _p(Topic.SIGNAL, "Bus error", r"(?P<signal>Bus error)(?: +\(core dumped\))?\.?\s*$",
+       r"(?P<signal>Aborted)(?: *\(core dumped\))?\.?\s*$", at=Where.START),
+    _p(Topic.SIGNAL, "Bus error", r"(?P<signal>Bus error)(?: *\(core dumped\))?\.?\s*$",
        at=Where.START),
     _p(Topic.SIGNAL, "Illegal instruction",
-       r"(?P<signal>Illegal instruction)(?: +\(core dumped\))?\.?\s*$", at=Where.START),
+       r"(?P<signal>Illegal instruction)(?: *\(core dumped\))?\.?\s*$", at=Where.START),
     _p(Topic.SIGNAL, "Floating point exception",
-       r"(?P<signal>Floating point exception)(?: +\(core dumped\))?\.?\s*$", at=Where.START),
+       r"(?P<signal>Floating point exception)(?: *\(core dumped\))?\.?\s*$", at=Where.START),
     _p(Topic.SIGNAL, " dumped)",
        r"(?:[\w./\-]{1,200}: (?:line \d{1,6}: +\d{1,8} +|\S{1,20}: |task \d{1,6}: )?|\d{1,8} +)?"
-       rf"(?P<signal>{_WORDS}|{_LOWER}|quit) +\(core dumped\)", at=Where.START),
+       rf"(?P<signal>{_WORDS}|{_LOWER}|quit) *\(core dumped\)", at=Where.START),
     _p(Topic.SIGNAL, ": line ",
        rf"[\w./\-]{{1,200}}: line \d{{1,6}}: +\d{{1,8}} (?P<signal>{_WORDS}|Killed)\b",
        at=Where.START),
@@ -119,8 +132,8 @@ WORDING: tuple[Phrase, ...] = (
        rf"(?P<signal>{_WORDS}|Killed|Terminated)", at=Where.ERROR),
     _p(Topic.SIGNAL, ": signal: ",  # Go's words
        rf"(?P<who>(?:\S{{1,80}} ){{0,8}}?)(?:has |was )?(?:terminated|exited|died|failed|crashed"
-       rf"|stopped|ended): signal: (?P<signal>{_LOWER}|floating point exception"
-       r"|illegal instruction)\b(?: +\(core dumped\))?", at=Where.ERROR),
+       rf"|stopped|ended|returned error): signal: (?P<signal>{_LOWER}|floating point exception"
+       r"|illegal instruction)\b(?: *\(core dumped\))?", at=Where.ERROR),
     _p(Topic.SIGNAL, "<Signals.",
        r"(?:Command .{1,600} )?died with <Signals\.(?P<signal>SIG[A-Z]{2,6}): \d{1,2}>",
        at=Where.ERROR),
@@ -189,6 +202,7 @@ WORDING: tuple[Phrase, ...] = (
        r"[~+=-]{3,200} ?Stack of .{1,80} \(\d{1,20}\) ?[~+=-]{3}", at=Where.START, fatal=False),
     _p(Topic.INTERRUPT, "^C", r"\^C(?:\s|$)", at=Where.START, fatal=False),
     _p(Topic.DEBUGGER, "SIGINT", r"received signal SIGINT", fatal=False),
+    _p(Topic.INTERRUPT, "death signal", r"Received 2 death signal", fatal=False),
     # aborts
     _p(Topic.EXCEPTION, "terminat",
        r"terminate called (?:after throwing an instance of|without an active"
@@ -204,7 +218,8 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.ASSERTION, "Assertion `",
        r"(?:[^\s:]{1,200}:\d{1,6}: .{1,400}?: )?Assertion `.{1,200}' failed", signal=6),
     _p(Topic.ASSERTION, "heck failed:",
-       r"(?:\bF\d{4,8} |\bF (?:tensorflow|external|\./)|\[F ?|^F |FATAL: ?).{0,120}Check failed:"
+       r"(?:\bF\d{4,8} |\bC \d{1,8} \d{1,8}\] |\bF (?:tensorflow|external|\./)|\[F ?|^F "
+       r"|FATAL: ?).{0,120}Check failed:"
        r" .{0,120}", signal=6),
     _p(Topic.ASSERTION, "assertion failed: ",
        r"[\w./\-]{1,120}\.(?:cc|cpp|c|hh?|hpp|inc):\d{1,6}\]\s{1,20}assertion failed: .{1,160}",
@@ -249,7 +264,7 @@ WORDING: tuple[Phrase, ...] = (
        r"(?:[Cc]ontainer|[Pp]od|[Pp]rocess|[Ww]orker) (?:\S{1,200} ){0,4}?(?:was |been "
        r"|got )OOMKilled\b", at=Where.START, signal=9),
     _p(Topic.OUT_OF_MEMORY, "OOMKilling", r"OOMKilling\b.{0,200}", signal=9),
-    _p(Topic.OUT_OF_MEMORY, "oom-kill",
+    _p(Topic.OUT_OF_MEMORY, ("oom-kill", "oom_kill"),
        r"Failed with result 'oom-kill'|Detected \d{1,5} oom[-_]kill event", signal=9),
     _p(Topic.OUT_OF_MEMORY, "OOM kill",
        r"killed by the OOM killer|Detected \d{1,5} oom-kill|A process of this unit has been kill"
@@ -274,12 +289,26 @@ WORDING: tuple[Phrase, ...] = (
     _p(Topic.KILLED, "with result 'core-dump'", r"Failed with result 'core-dump'"),
     _p(Topic.KILLED, "CrashLoopBackOff",
        r"(?:reason\"?: \"?|\s[01]/\d{1,2}\s+|Reason:\s{1,20}|^\s*)(?:Init:)?CrashLoopBackOff\b"),
+    _p(Topic.KILLED, "waiting to start: CrashLoop",
+       r"(?:Error from server \(\w{1,20}\): )?container \S{1,80} in pod \S{1,120} is waiting t"
+       r"o start: "
+       r"CrashLoopBackOff", at=Where.START),
     _p(Topic.KILLED, "restarting failed container",
        r"[Bb]ack-off (?:\d[\dhms.]{0,12} )?restarting failed container"),
     _p(Topic.KILLED, "Timeout expired", r"Exit timeout expired\. Exiting immediately", fatal=False),
     _p(Topic.KILLED, "MPI_ABORT", r"MPI_ABORT was invoked on rank \d{1,5}", at=Where.START),
     _p(Topic.KILLED, "but 1 process returned",
        r"Primary job\s{1,3}terminated normally, but 1 process returned", at=Where.START),
+    _p(Topic.KILLED, "detected that one or more processes exited",
+       r"(?:mpi|prte|orte)\w{3,6} detected that one or more processes exited with non-zero status",
+       at=Where.START),
+    _p(Topic.KILLED, "MPI_ERRORS_ARE_FATAL (", r"\*{3} MPI_ERRORS_ARE_FATAL \(", at=Where.RECORD),
+    _p(Topic.KILLED, " CANCELLED AT ",
+       r"\*{3} (?:JOB|STEP) \S{1,40} ON \S{1,120} CANCELLED AT \S{1,40} DUE TO .{1,80}",
+       at=Where.ERROR),
+    _p(Topic.OUT_OF_MEMORY, "Out Of Memory",
+       r"(?:srun: )?error: \S{1,120}: tasks? [\d,\-]{1,80}: Out Of Memory",
+       at=Where.START, signal=9),
     _p(Topic.KILLED, "BAD TERMINATION",
        r"=? ?BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES", at=Where.START),
     _p(Topic.KILLED, "non-zero exit code",
