@@ -29,7 +29,7 @@ from kit.load.answers import Judgement, clipped
 from kit.load.grpc.frames import Code, code_name
 from kit.load.grpc.headers import Fields, RequestHead, timeout_field
 from kit.load.grpc.http2 import Http2
-from kit.load.grpc.http2_events import Answer, Broken, Data, GoneAway, Head, Ready, Reset
+from kit.load.grpc.http2_events import Broken, Data, GoneAway, Head, Ready, Reset, WholeAnswer
 from kit.load.grpc.status import code_of, judge_reset, judge_status, message_of
 from kit.load.http.dialect import malformed
 from kit.study.result import Outcome
@@ -178,7 +178,7 @@ class GrpcExchange:
                     events.append(Message(rpc, data[_PREFIX_BYTES:]))
                 else:
                     self._take_data(rpc, data, event.ended, events)
-            elif isinstance(event, Answer):
+            elif isinstance(event, WholeAnswer):
                 self._take_answer(event, events)
             elif isinstance(event, Head):
                 rpc = self._rpcs.get(event.stream)
@@ -205,7 +205,7 @@ class GrpcExchange:
         self._end_all(Judgement(Outcome.RESET, clipped(how)), events)
         return events
 
-    def _take_answer(self, answer: Answer, events: list[Event]) -> None:
+    def _take_answer(self, answer: WholeAnswer, events: list[Event]) -> None:
         rpc, data = self._rpcs.get(answer.stream), answer.data
         if rpc is None:
             return

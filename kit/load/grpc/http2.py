@@ -29,7 +29,6 @@ from kit.load.grpc.frames import Code
 from kit.load.grpc.header_block import HeaderBlock
 from kit.load.grpc.headers import HeaderError, RequestHead, ResponseFields
 from kit.load.grpc.http2_events import (
-    Answer,
     Broken,
     Data,
     Event,
@@ -38,6 +37,7 @@ from kit.load.grpc.http2_events import (
     Ready,
     Reset,
     ViolationError,
+    WholeAnswer,
 )
 from kit.load.grpc.known_answer import KnownAnswer
 from kit.load.grpc.sending import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Sender, Stream
@@ -233,7 +233,7 @@ class Http2:
         self._idle_frames = 0
         self._sender.drop(stream)
         end = at + frames.HEAD_BYTES + size
-        events.append(Answer(stream, data[at + frames.HEAD_BYTES : end]))
+        events.append(WholeAnswer(stream, data[at + frames.HEAD_BYTES : end]))
         return end + self.known_answer.end_bytes
 
     # --- data

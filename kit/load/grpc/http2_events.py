@@ -28,7 +28,7 @@ class Data(msgspec.Struct, frozen=True, gc=False):
     ended: bool
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class WholeAnswer(msgspec.Struct, frozen=True, gc=False):
     """The data of a whole answer, whose head and trailers are those of the last good one."""
 
     stream: int
@@ -64,7 +64,7 @@ class Broken(msgspec.Struct, frozen=True, gc=False):
     evidence: bytes
 
 
-Event = Ready | Head | Data | Answer | Reset | GoneAway | Sent | Broken
+Event = Ready | Head | Data | WholeAnswer | Reset | GoneAway | Sent | Broken
 
 
 class ViolationError(Exception):
