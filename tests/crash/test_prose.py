@@ -117,6 +117,11 @@ def test_what_a_client_writes_as_syslog_does_is_not_read_so(words: str, asked: s
 def test_words_about_an_exit_are_no_exit() -> None:
     assert not diagnose("INFO [chat.py:88] the model says: Exited with code 137").died
     assert not diagnose("The message triton-1 exited with code 137 has no cause in it").died
+    row = (
+        '{}a1b2c3d4e5f6   triton:24.10   "tritonserver"   2 hours ago   Exited (139) 2 minutes ago'
+    )
+    assert diagnose(row.format("")).died
+    assert not diagnose(row.format("The log of our server says ")).died
     assert diagnose("error: the container exited with code 137").died
 
 

@@ -182,8 +182,9 @@ ENDINGS: tuple[Phrase, ...] = (
        r"(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode=(?P<status>[1-9]\d{0,2})\b",
        at=Where.START),
     _p(Topic.ENDED, ("Exited (", "Restarting ("),
-       r"(?:\S{1,200}\s+){1,12}?(?:Exited|Restarting) \((?P<status>[1-9]\d{0,2})\) "
-       r"(?:\d|About|Less)",
+       # a row of columns, which a sentence is not
+       r"\S{1,200}(?:\s{2,9}|\t)\s{0,200}(?:\S{1,200}\s+){0,11}?"
+       r"(?:Exited|Restarting) \((?P<status>[1-9]\d{0,2})\) (?:\d|About|Less)",
        at=Where.START),
     _p(Topic.ENDED, ("Error ", "CannotRun "), r"[a-z0-9][\w.\-]{1,120}\s+0/\d{1,2}\s+(?:Init:)?"
        r"(?:Error|RunContainerError|CreateContainerError|StartError|ContainerCannotRun)\s+\d",

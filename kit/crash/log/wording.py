@@ -50,7 +50,7 @@ _EXIT = (
     r"\s?[:=]?\s?"
     r"|(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode="
     r"|(?:[\w.]{1,80}Exception )?exitCode[\"']?[:=] ?"
-    r"|(?:\S{1,200}\s+){1,12}?Exited \(|exitcode {0,3}: |exited: .{1,200}\(exit status )" + _STATUS
+    r"|exitcode {0,3}: |exited: .{1,200}\(exit status )" + _STATUS
 )
 
 # fmt: off
