@@ -112,6 +112,24 @@ def test_an_answer_like_the_last_good_ones_is_one_event() -> None:
     assert flat(exchange.feed(good(server, again.stream))) == [(9, b"a"), (9, 0, None)]
 
 
+def test_the_answer_to_a_request_that_is_not_all_sent_resets_its_stream() -> None:
+    exchange, server, _ = learned()
+    exchange.feed(good(server, 7))
+    rpc = exchange.open()  # nothing is sent on it
+    exchange.out.clear()
+    assert flat(exchange.feed(good(server, rpc.stream))) == [(9, b"a"), (9, 0, None)]
+    reset = frames.RST_STREAM, 0, 9, Code.CANCEL.to_bytes(4, "big")
+    assert sent_frames(bytes(exchange.out)) == [reset]
+
+
+def test_the_answer_to_a_slow_reader_is_read_piece_by_piece() -> None:
+    exchange, server, rpc = learned()
+    exchange.hold(rpc)
+    events = exchange.feed(good(server, 7))
+    assert not any(isinstance(event, Answered) for event in events)
+    assert flat(events) == [(7, b"a"), (7, 0, None)]
+
+
 def test_an_end_that_has_become_another_is_read_anew() -> None:
     exchange, server, _ = learned()
     before = server.trailers(7)[9:]
