@@ -92,8 +92,8 @@ class GrpcExchange:
         self._http2 = Http2(head)
         self.out = self._http2.out
         self.failure: Judgement | None = None  # why the connection is over
+        self._known_answer = self._http2.known_answer
         self._rpcs: dict[int, Rpc] = {}
-        self._good_end: Fields | None = None  # the last trailers that were right
 
     # --- what is sent
 
@@ -218,9 +218,9 @@ class GrpcExchange:
             self._take_data(rpc, data, False, events)
         else:
             what = "header fields in the middle of an answer"
-            self._spoil(rpc, malformed(what, repr(self._http2.known_answer.head).encode()), events)
-        if self._rpcs.get(answer.stream) is rpc and self._good_end is not None:
-            self._take_trailers(rpc, self._good_end, events)
+            self._spoil(rpc, malformed(what, repr(self._known_answer.head).encode()), events)
+        if self._rpcs.get(answer.stream) is rpc:
+            self._take_trailers(rpc, self._known_answer.end, events)
 
     def _take_data(self, rpc: Rpc, data: bytes, ended: bool, events: list[Event]) -> None:
         if not rpc.headed:
@@ -247,7 +247,7 @@ class GrpcExchange:
 
     def _take_head(self, rpc: Rpc, fields: Fields, ended: bool, events: list[Event]) -> None:
         if not ended and not rpc.headed:
-            if fields is not self._http2.known_answer.head:
+            if fields is not self._known_answer.head:
                 values = dict(fields)
                 status = values.get(b":status", b"")
                 if len(status) == 3 and status[:1] == b"1":
@@ -256,12 +256,12 @@ class GrpcExchange:
                 if problem is not None:
                     self._spoil(rpc, problem, events)
                     return
-                self._http2.known_answer.head = fields
+                self._known_answer.head = fields
             rpc.headed = True
         elif not ended:
             what = "header fields in the middle of an answer"
             self._spoil(rpc, malformed(what, repr(fields).encode()), events)
-        elif fields is self._good_end and rpc.headed and not rpc.buffer:
+        elif fields is self._known_answer.end and rpc.headed and not rpc.buffer:
             self._end(rpc, 0, None, events)
         else:
             self._take_trailers(rpc, fields, events)
@@ -278,8 +278,7 @@ class GrpcExchange:
         if judgement is None and rpc.buffer:
             judgement = malformed("a message that is cut short", bytes(rpc.buffer[:1000]))
         elif judgement is None and rpc.headed:
-            self._good_end = fields
-            self._http2.known_answer.expect_end(fields)
+            self._known_answer.expect_end(fields)
         self._end(rpc, status, judgement, events)
 
     def _go_away(self, event: GoneAway, events: list[Event]) -> None:

@@ -21,15 +21,14 @@ class KnownAnswer:
     """What stands around the data of one connection's answers; fields: of its header blocks."""
 
     def __init__(self, fields: ResponseFields) -> None:
-        self.head = _NO_FIELDS  # that was found to be right
+        self.head = self.end = _NO_FIELDS  # the last that were found to be right
         self._fields = fields
         self._known = fields.known
-        self._end = _NO_FIELDS
         self._end_block = self._end_head = b""
 
     def expect_end(self, fields: Fields) -> None:
         """These trailers were found to be right."""
-        self._end, block = fields, self._fields.block_of(fields)
+        self.end, block = fields, self._fields.block_of(fields)
         self._end_block = block
         self._end_head = frames.frame(frames.HEADERS, frames.ENDED_BLOCK, 0, block)[
             : frames.HEAD_BYTES - _STREAM_BYTES
@@ -41,7 +40,7 @@ class KnownAnswer:
         0: what stands there is none, or is unlike the last good one.
         """
         known, end_block = self._known, self._end_block
-        if known(block) is not self.head or known(end_block) is not self._end:
+        if known(block) is not self.head or known(end_block) is not self.end:
             return 0
         begin = at - len(block)
         stream = data[begin - _STREAM_BYTES : begin]
