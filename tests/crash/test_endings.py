@@ -145,6 +145,6 @@ def test_what_loguru_shows_as_caught_is_no_end() -> None:
     ],
 )
 def test_a_line_made_to_be_slow_is_read_in_time(hard: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()  # of this process alone, however busy the machine is
     diagnose(hard)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
