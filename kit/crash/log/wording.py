@@ -48,7 +48,6 @@ _EXIT = (
     r"|[Pp]rocess (?:\S{1,80} )?(?:exited|finished) with (?:exit )?(?:code|status) "
     r"|(?:[Rr]eturn ?code|rc|RC|returncode|return code|exit status|[Ee]xit code|EXIT CODE|status)"
     r"\s?[:=]?\s?"
-    r"|(?:\S{1,80} ){0,4}?(?:container )?die .{0,400}exitCode="
     r"|(?:[\w.]{1,80}Exception )?exitCode[\"']?[:=] ?"
     r"|exitcode {0,3}: |exited: .{1,200}\(exit status )" + _STATUS
 )
